@@ -1,0 +1,1 @@
+"""Tasks, ground truth, the runner and what it measures."""

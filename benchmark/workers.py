@@ -1,0 +1,56 @@
+"""Worker processes: one thread each, gone when their parent is."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import Any, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def die_with_parent() -> None:
+    """End this process within a second of its parent's end, so that a killed run leaves no process behind."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def prepare() -> None:
+    """Make this process a single-threaded worker: two such beat one process with two threads."""
+    die_with_parent()
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def run_jobs(
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
+) -> Iterator[tuple[Job, Result]]:
+    """Yield (job, result) as jobs finish, ``workers`` at a time; an exception ends the others and is raised."""
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=prepare)
+    try:
+        pending: dict[Future[Result], Job] = {executor.submit(function, job): job for job in jobs}
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                yield pending.pop(future), future.result()
+    finally:
+        _stop(executor)
+
+
+def _stop(executor: ProcessPoolExecutor) -> None:
+    processes: Any = dict(getattr(executor, "_processes", None) or {})
+    executor.shutdown(wait=False, cancel_futures=True)
+    for process in processes.values():
+        process.terminate()

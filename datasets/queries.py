@@ -1,0 +1,84 @@
+"""Queries: the images that are attributed, with all it takes to make the generated ones again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .base import Batch
+
+Kind = Literal["heldout", "generated", "external"]
+KINDS: tuple[Kind, ...] = ("heldout", "generated", "external")
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Q queries: ids, kinds, roles (dev | test | control), x [Q, C, H, W] float32 in the model's space.
+
+    cond: as in ``Batch``. guidance: scale of classifier-free guidance [Q], 0 where there was none.
+    noise: initial noise x_T [Q, C, H, W] of generated queries (zeros for others).
+    source: the dataset index of a held-out query, the sampling seed of a generated one, -1 for an external one.
+    """
+
+    ids: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    roles: tuple[str, ...]
+    x: Tensor
+    noise: Tensor
+    source: tuple[int, ...]
+    guidance: Tensor
+    cond: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def batch(self) -> Batch:
+        """The queries as items for losses and outputs; item draws are keyed by query id."""
+        return Batch(self.ids, self.x, self.cond)
+
+    def pick(self, index: list[int]) -> Queries:
+        """Return the queries at these positions."""
+        rows = torch.tensor(index, dtype=torch.long)
+        return Queries(
+            tuple(self.ids[i] for i in index),
+            tuple(self.kinds[i] for i in index),
+            tuple(self.roles[i] for i in index),
+            self.x[rows],
+            self.noise[rows],
+            tuple(self.source[i] for i in index),
+            self.guidance[rows],
+            None if self.cond is None else self.cond[rows],
+        )
+
+    def where(self, role: str | None = None, kind: str | None = None) -> Queries:
+        """Return the queries of a role and kind, in order."""
+        return self.pick(
+            [
+                i
+                for i in range(len(self))
+                if (role is None or self.roles[i] == role) and (kind is None or self.kinds[i] == kind)
+            ]
+        )
+
+    def anonymous(self) -> Queries:
+        """Return the queries without where they came from, which is all that a method may see."""
+        return replace(self, source=(-1,) * len(self))
+
+
+def concatenate(parts: list[Queries]) -> Queries:
+    """Return the queries of all parts in order."""
+    conds = [part.cond for part in parts if part.cond is not None]
+    return Queries(
+        tuple(i for part in parts for i in part.ids),
+        tuple(k for part in parts for k in part.kinds),
+        tuple(r for part in parts for r in part.roles),
+        torch.cat([part.x for part in parts]),
+        torch.cat([part.noise for part in parts]),
+        tuple(s for part in parts for s in part.source),
+        torch.cat([part.guidance for part in parts]),
+        torch.cat(conds) if conds else None,
+    )

@@ -1,0 +1,22 @@
+"""What a user can get wrong, as exceptions whose message is the one line the command prints."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in the input: the message says what is wrong, where, and what to do; the command exits with 2."""
+
+
+class CorruptFile(UserError):
+    """A stored file that does not hold what its manifest or schema promises."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
+    """Return the error for a name that is not in ``known``, with the nearest names as a suggestion."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known) or 'none'}"
+    return UserError(f"unknown {what} {name!r}: {hint}")

@@ -1,0 +1,1 @@
+"""Result rows, the ranking and the tables made of them; a report needs neither torch nor any method."""

@@ -1,0 +1,81 @@
+"""The adapter contract: a method is one class in one file with two calls, ``fit`` and ``attribute``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor
+
+from ..datasets.queries import Queries
+from .view import View
+
+M = TypeVar("M", bound="type[Method]")
+Scores = Tensor | Iterable[tuple[slice, Tensor]]
+
+CLASSES: dict[str, type[Method]] = {}
+
+NEEDS = ("gradients", "checkpoints", "recipe", "encoder", "cond", "trajectory", "stored-scores", "open-truth")
+
+
+@dataclass(frozen=True)
+class NoParams:
+    """The parameters of a method that has none."""
+
+
+class Method(ABC):
+    """A training-data-attribution method.
+
+    Class attributes are literals, because listings read them without importing the file. ``version`` is bumped when
+    scores can change; ``needs`` is drawn from ``NEEDS``; ``unit`` is ``item`` (scores [Q, N]) or ``group`` ([Q, G]);
+    ``members`` are the entries an ensemble reads; ``search`` maps parameters to the values that ``tdabench tune`` may
+    try; ``query_specific`` says that different queries should get different rankings (random need not).
+
+    A method may note what happened in ``diagnostics`` (JSON values), which the row keeps.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ()
+    query_kinds: ClassVar[tuple[str, ...]] = ("heldout", "generated", "external")
+    unit: ClassVar[str] = "item"
+    members: ClassVar[tuple[str, ...]] = ()
+    query_specific: ClassVar[bool] = True
+    citation: ClassVar[str] = ""
+    Params: ClassVar[type] = NoParams
+    presets: ClassVar[Mapping[str, Any]] = {"paper": NoParams(), "quick": NoParams()}
+    search: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
+    def __init__(self, params: Any = None) -> None:
+        self.params = self.Params() if params is None else params
+        self.diagnostics: dict[str, Any] = {}
+
+    def fit(self, view: View) -> Any:
+        """Do the train-side work that any query can reuse, and return it as the state."""
+        return None
+
+    @abstractmethod
+    def attribute(self, view: View, state: Any, queries: Queries) -> Scores:
+        """Return scores [Q, N] float32 (higher = removing the item hurts the query more), whole or as pairs.
+
+        A pair is (slice of training ids, block [Q, n]); together they cover every id once.
+        """
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Make a method known under ``name``; raises ValueError where another class has that name."""
+
+    def add(cls: M) -> M:
+        known = CLASSES.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"two methods are called {name!r}: {known.__module__} and {cls.__module__}")
+        unknown_needs = set(cls.needs) - set(NEEDS)
+        if unknown_needs:
+            raise ValueError(f"method {name!r} needs {sorted(unknown_needs)}, which is none of {NEEDS}")
+        cls.name = name
+        CLASSES[name] = cls
+        return cls
+
+    return add

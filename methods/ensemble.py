@@ -1,0 +1,48 @@
+"""Ensemble: the mean of other methods' scores, made comparable query by query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from ..datasets.queries import Queries
+from .base import Method, register
+from .view import View
+
+
+@dataclass(frozen=True)
+class Params:
+    """combine: average ``rank`` s over the training set, or ``z``-scores."""
+
+    combine: Literal["rank", "z"] = "rank"
+
+
+@register("ensemble")
+class Ensemble(Method):
+    """Mean of the members' stored scores after rank- or z-normalisation per query.
+
+    Raw means would let the member with the largest scale decide, and TRAK's scale is arbitrary.
+    """
+
+    needs = ("stored-scores",)
+    members = ("grad-sim", "d-trak", "trak", "mucs")
+    Params = Params
+    presets = {"paper": Params(), "quick": Params(), "z": Params("z")}
+    search = {"combine": ("rank", "z")}
+
+    def attribute(self, view: View, state: Any, queries: Queries) -> Tensor:
+        """Return mean normalised scores [Q, N]; a constant member row counts as all ties."""
+        parts = [self._normalised(read(queries.ids)) for read in view.stored_scores.values()]
+        return torch.stack(parts).mean(0).float()
+
+    def _normalised(self, scores: Tensor) -> Tensor:
+        if self.params.combine == "rank":
+            ranks = rankdata(scores.double().numpy(), axis=1)
+            return torch.from_numpy((ranks - 0.5) / scores.shape[1])
+        centred = scores.double() - scores.double().mean(1, keepdim=True)
+        spread = centred.square().mean(1, keepdim=True).sqrt()
+        return centred / spread.where(spread > 0, 1)

@@ -1,0 +1,53 @@
+"""Pixel similarity: the model-free baseline that a model-based method should beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..datasets.queries import Queries
+from .base import Method, register
+from .view import View
+
+
+@dataclass(frozen=True)
+class Params:
+    """similarity: ``cosine``; ``distance`` (minus the Euclidean one); ``rbf``, exp(-|x - y|^2 / bandwidth).
+
+    bandwidth: in squared units of the model's space, summed over pixels.
+    """
+
+    similarity: Literal["cosine", "distance", "rbf"] = "cosine"
+    bandwidth: float = 4.0
+
+
+@register("pixel")
+class Pixel(Method):
+    """Similarity of the query to each training image in the model's space.
+
+    Cosine is the baseline of D-TRAK (arXiv 2311.00500); the RBF kernel weighs near images only.
+    """
+
+    citation = "raw pixel baseline of arXiv 2311.00500"
+    Params = Params
+    presets = {"paper": Params(), "quick": Params(), "rbf": Params("rbf"), "distance": Params("distance")}
+    search = {"similarity": ("cosine", "distance", "rbf"), "bandwidth": (1.0, 2.0, 4.0, 8.0, 16.0)}
+
+    def attribute(self, view: View, state: Any, queries: Queries) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (ids, similarities [Q, n]) blockwise; distances in float64."""
+        query = queries.x.double().flatten(1)
+        for part, batch in view.batches(8192):
+            yield part, self._similarity(query, batch.x.double().flatten(1)).float()
+
+    def _similarity(self, query: Tensor, items: Tensor) -> Tensor:
+        if self.params.similarity == "cosine":
+            normalise = torch.nn.functional.normalize
+            return normalise(query, dim=1) @ normalise(items, dim=1).T
+        distance = torch.cdist(query, items, compute_mode="donot_use_mm_for_euclid_dist")
+        if self.params.similarity == "distance":
+            return -distance
+        return (-distance.square() / self.params.bandwidth).exp()

@@ -1,0 +1,151 @@
+"""TRAK, featurised by its authors' package (`traker`), solved by our float64 kernel."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..datasets.base import Batch
+from ..datasets.queries import Queries
+from ..models.denoiser import Denoiser
+from ..models.draws import Draws, Law
+from .base import Method, register
+from .kernel import GradientKernel
+from .view import View
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Params:
+    """draws: levels per item, equally spaced over the training law; proj_dim: k of traker's projector.
+
+    damping: lambda relative to tr(kernel)/N. The TRAK paper has lambda = 0 and k < N; on diffusion models D-TRAK's
+    authors found that k > N with damping is needed.
+    """
+
+    draws: int = 100
+    proj_dim: int = 32768
+    damping: float = 0.1
+
+
+@dataclass(frozen=True)
+class State:
+    """traker's featuriser, its stored gradients' kernel, and the draws both sides share."""
+
+    traker: Any
+    kernel: GradientKernel
+    draws: Draws
+
+
+@register("trak")
+class Trak(Method):
+    """phi_q (Phi^T Phi + lambda I)^-1 Phi^T with phi the projected loss gradient (Park et al., arXiv 2303.14186).
+
+    One checkpoint and Q = I, as D-TRAK (arXiv 2311.00500) adapts it to diffusion: the attributed output is the loss.
+    """
+
+    needs = ("gradients",)
+    citation = "Park et al., TRAK: Attributing Model Behavior at Scale, arXiv 2303.14186"
+    Params = Params
+    presets = {"paper": Params(), "quick": Params(draws=2, proj_dim=512)}
+    search = {"damping": (0.001, 0.01, 0.1, 1.0, 10.0)}
+
+    def fit(self, view: View) -> State:
+        """Featurise the training set with traker and factorise the kernel of its stored gradients."""
+        model = view.model()
+        draws = view.draws(self.params.draws, Law("even"))
+        traker = open_traker(model, len(view.train), self.params.proj_dim, view.seed, view.scratch / "traker")
+        batches = view.progress(view.batches(BATCH), "traker features", -(-len(view.train) // BATCH))
+        for part, batch in batches:
+            traker.featurize(trak_batch(model, batch, draws), inds=_indices(part))
+        features = torch.from_numpy(traker.saver.current_store["grads"].copy())
+        return State(traker, GradientKernel(features, self.params.damping), draws)
+
+    def attribute(self, view: View, state: State, queries: Queries) -> Tensor:
+        """Return scores [Q, N]."""
+        return state.kernel.scores(query_features(state.traker, queries.batch, state.draws).cpu()).float()
+
+
+def open_traker(model: Denoiser, n: int, proj_dim: int, seed: int, folder: Path, damping: float = 0.0) -> Any:
+    """Return a TRAKer in float32 on an empty folder with the model loaded as checkpoint 0.
+
+    traker compares the device with the string "cpu": a torch.device would silently change its projection.
+    """
+    from trak import TRAKer
+
+    shutil.rmtree(folder, ignore_errors=True)
+    traker = TRAKer(
+        model=model,
+        task=_diffusion_output(),
+        train_set_size=n,
+        save_dir=str(folder),
+        load_from_save_dir=False,
+        device=model.device.type,
+        proj_dim=proj_dim,
+        projector_seed=seed,
+        use_half_precision=False,
+        lambda_reg=damping,
+        logging_level=logging.ERROR,
+    )
+    traker.load_checkpoint(model.state_dict(), model_id=0)
+    return traker
+
+
+def trak_batch(model: Denoiser, batch: Batch, draws: Draws) -> tuple[Tensor, ...]:
+    """Return what traker's vmap maps over: noisy [B, S, C, H, W], timesteps [B, S], noise, and cond where there is one.
+
+    Levels and noise travel in the batch: traker's own random draws would depend on how items are batched.
+    """
+    batch = batch.to(model.device)
+    logsnr, noise = (part.to(model.device) for part in draws.for_ids(batch.ids))
+    items = batch.x[:, None].expand_as(noise).flatten(0, 1)
+    noisy, timesteps = model.noised(items, logsnr.flatten(), noise.flatten(0, 1))
+    parts = noisy.view_as(noise), timesteps.view_as(logsnr), noise
+    return parts if batch.cond is None else (*parts, batch.cond)
+
+
+def query_features(traker: Any, batch: Batch, draws: Draws) -> Tensor:
+    """Return projected query gradients [Q, k] as traker's ``score`` would store them.
+
+    ``score`` itself insists on ``finalize_features``, which inverts the kernel in single precision.
+    """
+    inputs = trak_batch(traker.model, batch, draws)
+    gradients = traker.gradient_computer.compute_per_sample_grad(batch=inputs)
+    return traker.projector.project(gradients, model_id=0) / traker.normalize_factor
+
+
+def _indices(part: slice) -> np.ndarray:
+
+
+    return np.arange(part.start, part.stop)
+
+
+def _diffusion_output() -> Any:
+    from trak.modelout_functions import AbstractModelOutput
+
+    class DiffusionLoss(AbstractModelOutput):
+        """The mean eps-MSE of one item over its draws; Q = I."""
+
+        def __init__(self) -> None:
+            """Nothing to keep."""
+
+        @staticmethod
+        def get_output(
+            model: nn.Module, weights: Any, buffers: Any, noisy: Tensor, timesteps: Tensor, noise: Tensor, *cond: Tensor
+        ) -> Tensor:
+            repeated = tuple(value.expand(len(noisy), *value.shape) for value in cond)
+            predicted = torch.func.functional_call(model, (weights, buffers), (noisy, timesteps, *repeated))
+            return (predicted - noise).square().mean()
+
+        def get_out_to_loss_grad(self, model: nn.Module, weights: Any, buffers: Any, batch: tuple[Tensor, ...]) -> Tensor:
+            return torch.ones(len(batch[0]), 1, device=batch[0].device)
+
+    return DiffusionLoss()

@@ -1,0 +1,120 @@
+"""The view: a method's only door to a problem; it leads to no truth unless the method declares that it reads open truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..datasets.base import Batch, ImageDataset
+from ..models.counting import Passes
+from ..models.denoiser import Denoiser, Unit
+from ..models.draws import Draws, Law, Scope
+from ..models.problem import Problem
+from ..models.recipe import Sampler
+from ..models.sampling import sample
+from ..models.training import optimizer, training_loss
+from ..seeds import torch_generator
+
+T = TypeVar("T")
+Progress = Callable[[str, int, int], None]
+
+
+def silent(label: str, done: int, total: int) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass
+class View:
+    """What a method may use of a problem, on a device, with a seed.
+
+    micro_batch: images per forward pass; it changes speed and memory, never scores beyond rounding.
+    scratch: the only folder that a method may write to. stored_scores: for ensembles, [Q, N] by member entry.
+    open_truth: (masks [M, N], losses [M, Q_dev], dev queries) for methods that declare ``open-truth``.
+    """
+
+    problem: Problem
+    scratch: Path
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    micro_batch: int = 512
+    report: Progress = silent
+    stored_scores: Mapping[str, Callable[[tuple[str, ...]], Tensor]] = field(default_factory=dict)
+    open_truth: Any = None
+    passes: Passes = field(default_factory=Passes)
+
+    @property
+    def train(self) -> ImageDataset:
+        """The training set; its ids are 0..N-1."""
+        return self.problem.train
+
+    @property
+    def checkpoints(self) -> tuple[tuple[int, float], ...]:
+        """(updates, learning rate in force there) of the stored checkpoints, without the untrained one."""
+        recipe = self.problem.recipe
+        rate = (lambda step: recipe.learning_rate_at(step - 1)) if recipe else (lambda step: 1.0)
+        return tuple((step, rate(step)) for step in self.problem.checkpoints if step > 0)
+
+    def model(self, at: Literal["final", "untrained"] | int = "final") -> Denoiser:
+        """Return a private copy of the model: final, untrained, or after a checkpoint's number of updates."""
+        steps = {"final": self.problem.checkpoints[-1], "untrained": 0}
+        model = self.problem.model(steps[at] if isinstance(at, str) else at, self.device)
+        model.passes, model.micro_batch = self.passes, self.micro_batch
+        return model
+
+    def draws(self, n: int, law: Law, scope: Scope = "shared", name: str = "loss") -> Draws:
+        """Return n draws of (log-SNR, noise), keyed by (seed, name) and, with scope ``item``, by item id."""
+        process = self.problem_process
+        return Draws(name, n, law, scope, self.seed, tuple(self.problem.queries.x.shape[1:]), process)
+
+    @property
+    def problem_process(self) -> Any:
+        """The model's noise process."""
+        from ..models.process import DDPMProcess
+
+        return DDPMProcess(**self.problem.spec.process)
+
+    def losses(self, model: Denoiser, batch: Batch, draws: Draws, unit: Unit = "eps") -> Tensor:
+        """Return losses [B, S] of a batch at each draw; differentiable where gradients are on."""
+        return model.losses(batch, draws, unit)
+
+    def outputs(self, model: Denoiser, batch: Batch, draws: Draws) -> Tensor:
+        """Return predicted noise [B, S, C, H, W]."""
+        return model.outputs(batch, draws)
+
+    def training_loss(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return the scalar loss the model was trained with, levels and noise from ``generator``."""
+        return training_loss(model, batch, generator)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter], scale: float = 1.0) -> torch.optim.Optimizer:
+        """Return a fresh optimiser as the recipe has it, learning rate times ``scale``; needs ``recipe``."""
+        if self.problem.recipe is None:
+            raise ValueError("this problem has no recipe: declare needs = ('recipe',)")
+        return optimizer(self.problem.recipe, list(parameters), scale)
+
+    def sample(self, model: Denoiser, noise: Tensor, cond: Tensor | None = None, **hooks: Any) -> Tensor:
+        """Return images from initial noise by the model's own sampler."""
+        sampler: Sampler = self.problem.spec.sampler
+        return sample(model, noise, sampler, cond, **hooks)
+
+    def batches(self, size: int) -> Iterator[tuple[slice, Batch]]:
+        """Yield the training set in order as (slice of ids, batch) of at most ``size`` items."""
+        total = len(self.train)
+        for start in range(0, total, size):
+            part = slice(start, min(start + size, total))
+            yield part, self.train.batch(torch.arange(part.start, part.stop))
+
+    def rng(self, *axes: str | int) -> torch.Generator:
+        """Return a generator keyed by the seed and names, never by call order."""
+        return torch_generator("method", self.seed, *axes)
+
+    def progress(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
+        """Yield the items, reporting how many are done."""
+        self.report(label, 0, total)
+        for done, item in enumerate(items, 1):
+            yield item
+            self.report(label, done, total)

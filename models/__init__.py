@@ -1,0 +1,1 @@
+"""Denoisers: architectures, noise processes, training, sampling and per-sample losses."""

@@ -1,0 +1,101 @@
+"""A problem: model, training set, queries and recipe, which is all that a method ever sees."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..datasets.base import ImageDataset
+from ..datasets.queries import Queries
+from ..datasets.truth import Arrays, Assets
+from ..errors import CorruptFile, UserError
+from .denoiser import Denoiser
+from .recipe import ModelSpec, Recipe
+from .training import State, load
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What attribution is asked about.
+
+    train: N items; weights: network weights by update count (0 = untrained, the largest = final);
+    recipe: None for a model whose training is unknown.
+    """
+
+    name: str
+    train: ImageDataset
+    queries: Queries
+    spec: ModelSpec
+    weights: dict[int, State]
+    recipe: Recipe | None = None
+    seed: int = 0
+
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """Update counts of the stored weights in ascending order."""
+        return tuple(sorted(self.weights))
+
+    def model(self, at: int, device: torch.device | str = "cpu") -> Denoiser:
+        """Return a private copy of the model after ``at`` updates, in eval mode."""
+        return load(self.spec, self.weights[at], device)
+
+
+def load_dataset(name: str) -> ImageDataset:
+    """Return a registered dataset: the ``load()`` of the module of that name in ``datasets/``."""
+    try:
+        module = importlib.import_module(f"..datasets.{name}", __package__)
+    except ModuleNotFoundError as error:
+        raise UserError(f"no dataset {name!r}: add datasets/{name}.py with a load() function") from error
+    return module.load()
+
+
+def read_problem(folder: Path) -> Problem:
+    """Return the problem of an assets folder; only the manifest and the problem's file are opened."""
+    assets = Assets(folder)
+    meta, arrays = assets.manifest, assets.arrays("problem.safetensors")
+    data = load_dataset(meta["dataset"]["name"]).select(torch.from_numpy(arrays["train_ids"]))
+    if data.fingerprint() != meta["dataset"]["fingerprint"]:
+        raise CorruptFile(
+            f"the images of {meta['dataset']['name']!r} are not those that {folder} was built from: "
+            "install the dataset's pinned revision or rebuild the truth"
+        )
+    recipe = Recipe.from_json(meta["recipe"])
+    weights = {step: _state(arrays, step) for step in meta["checkpoints"]}
+    return Problem(meta["task"], data, _queries(meta, arrays), recipe.model, weights, recipe, meta["base_seed"])
+
+
+def problem_arrays(train_ids: torch.Tensor, weights: dict[int, State], queries: Queries) -> Arrays:
+    """Return what ``read_problem`` reads back."""
+    named = {f"weights/{step}/{name}": value for step, state in weights.items() for name, value in state.items()}
+    named |= {"queries/x": queries.x, "queries/noise": queries.noise, "queries/guidance": queries.guidance}
+    if queries.cond is not None:
+        named["queries/cond"] = queries.cond
+    return {name: value.numpy() for name, value in {"train_ids": train_ids, **named}.items()}
+
+
+def query_list(queries: Queries) -> list[dict[str, str | int]]:
+    """Return the queries' plain values for a manifest."""
+    fields = zip(queries.ids, queries.kinds, queries.roles, queries.source, strict=True)
+    return [{"id": i, "kind": kind, "role": role, "source": source} for i, kind, role, source in fields]
+
+
+def _queries(meta: dict, arrays: Arrays) -> Queries:
+    listed = meta["queries"]
+    tensors = {name: torch.from_numpy(arrays[f"queries/{name}"]) for name in ("x", "noise", "guidance")}
+    cond = arrays.get("queries/cond")
+    return Queries(
+        ids=tuple(query["id"] for query in listed),
+        kinds=tuple(query["kind"] for query in listed),
+        roles=tuple(query["role"] for query in listed),
+        source=tuple(query["source"] for query in listed),
+        cond=None if cond is None else torch.from_numpy(cond),
+        **tensors,
+    )
+
+
+def _state(arrays: Arrays, step: int) -> State:
+    prefix = f"weights/{step}/"
+    return {name.removeprefix(prefix): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(prefix)}

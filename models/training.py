@@ -1,0 +1,120 @@
+"""Training a recipe on a subset, every draw keyed by (seed, step) so that any retraining can be replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..datasets.base import Batch
+from ..seeds import derive, torch_generator
+from .denoiser import Denoiser
+from .process import DDPMProcess
+from .recipe import ModelSpec, Recipe
+
+State = dict[str, Tensor]
+
+
+class TrainingSet(Protocol):
+    """Items by id: 0..N-1."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, ids: Tensor) -> Batch:
+        """Return the items as the model sees them."""
+        ...
+
+
+def build(spec: ModelSpec, seed: int) -> Denoiser:
+    """Return the untrained model of a seed, in eval mode; the global random state is left alone."""
+    import diffusers
+
+    network: type[nn.Module] = getattr(diffusers, spec.architecture)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive("init", seed))
+        net = network(**spec.config)
+    return Denoiser(net.eval(), DDPMProcess(**spec.process))
+
+
+def load(spec: ModelSpec, state: State, device: torch.device | str = "cpu") -> Denoiser:
+    """Return the model with given weights, in eval mode; raises RuntimeError where names or shapes do not fit."""
+    model = build(spec, 0)
+    model.net.load_state_dict(state)
+    return model.to(device)
+
+
+def batches(n_items: int, members: Tensor, batch_size: int, steps: int, seed: int) -> Iterator[Tensor]:
+    """Yield ``steps`` batches of ids [batch_size] from endless epochs over ``members``.
+
+    An epoch is a permutation of all ids, keyed by (seed, epoch), of which the members are kept: two subsets trained
+    with one seed see their common items in the same order, which lowers the noise between them.
+    """
+    inside = torch.zeros(n_items, dtype=torch.bool)
+    inside[members] = True
+    queue, epoch = torch.empty(0, dtype=torch.long), 0
+    for _ in range(steps):
+        while len(queue) < batch_size:
+            order = torch.randperm(n_items, generator=torch_generator("epoch", seed, epoch))
+            queue, epoch = torch.cat([queue, order[inside[order]]]), epoch + 1
+        yield queue[:batch_size]
+        queue = queue[batch_size:]
+
+
+def training_loss(model: Denoiser, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Return the scalar training loss of a batch with levels and noise from ``generator`` (eps-MSE)."""
+    logsnr = model.process.training_quantile(torch.rand(len(batch), generator=generator))
+    noise = torch.randn(batch.x.shape, generator=generator)
+    batch = batch.to(model.device)
+    return model.loss_pairs(batch.x, logsnr.to(model.device), noise.to(model.device), batch.cond).mean()
+
+
+def optimizer(recipe: Recipe, parameters: Iterator[nn.Parameter] | list[nn.Parameter], scale: float = 1.0):  # noqa: ANN201
+    """Return the recipe's optimiser with its learning rate times ``scale``."""
+    rate = recipe.learning_rate * scale
+    return torch.optim.AdamW(parameters, lr=rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
+
+
+def train(
+    recipe: Recipe,
+    data: TrainingSet,
+    members: Tensor,
+    seed: int,
+    device: torch.device | str = "cpu",
+    on_step: Callable[[int], None] = lambda step: None,
+) -> tuple[Denoiser, dict[int, State]]:
+    """Train on the items ``members`` [n] and return the averaged model and its checkpoints by update count.
+
+    The untrained weights are checkpoint 0. Bits are reproducible for one machine, build and thread count.
+    """
+    model = build(recipe.model, seed).to(device)
+    average = model.clone()
+    steps = optimizer(recipe, list(model.parameters()))
+    kept = {0: snapshot(average)}
+    model.net.train()
+    for step, ids in enumerate(batches(len(data), members, recipe.batch_size, recipe.steps, seed)):
+        for group in steps.param_groups:
+            group["lr"] = recipe.learning_rate_at(step)
+        loss = training_loss(model, data.batch(ids), torch_generator("train", seed, step))
+        steps.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        steps.step()
+        _update_average(average, model, min(recipe.ema_decay, (1 + step) / (10 + step)))
+        if step + 1 in recipe.checkpoints:
+            kept[step + 1] = snapshot(average)
+        on_step(step + 1)
+    return average, kept
+
+
+def snapshot(model: Denoiser) -> State:
+    """Return a copy of the network's weights on the CPU."""
+    return {name: value.detach().cpu().clone().contiguous() for name, value in model.net.state_dict().items()}
+
+
+@torch.no_grad()
+def _update_average(average: Denoiser, model: Denoiser, decay: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+    for target, source in zip(average.buffers(), model.buffers(), strict=True):
+        target.copy_(source)

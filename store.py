@@ -1,0 +1,132 @@
+"""The one way files are written: whole or not at all, under keys that a folder or an object store can hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import CorruptFile, UserError
+
+
+class FolderStore:
+    """Bytes under slash-separated keys in a folder; every ``put`` is atomic, so readers never see half a file."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().resolve()
+
+    def path(self, key: str) -> Path:
+        """Return where ``key`` lies; raises ValueError for a key that leaves the folder."""
+        path = (self.root / key).resolve()
+        if not path.is_relative_to(self.root):
+            raise ValueError(f"key {key!r} leaves the store {self.root}")
+        return path
+
+    def put(self, key: str, data: bytes) -> Path:
+        """Write ``data`` under ``key`` atomically; raises UserError where the folder cannot be written."""
+        path = self.path(key)
+        part = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True) if path.parent.is_dir() else None
+            raise UserError(
+                f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
+            ) from error
+        return path
+
+    def get(self, key: str) -> bytes:
+        """Return the bytes under ``key``; raises FileNotFoundError where there are none."""
+        return self.path(key).read_bytes()
+
+    def put_json(self, key: str, value: Any) -> Path:
+        """Write a value as strict JSON (NaN is refused with ValueError)."""
+        return self.put(key, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+    def get_json(self, key: str) -> Any:
+        """Return the JSON value under ``key``; raises CorruptFile where it does not parse."""
+        try:
+            return json.loads(self.get(key))
+        except ValueError as error:
+            raise CorruptFile(f"{self.path(key)} is not valid JSON ({error}); delete it and run again") from error
+
+    def exists(self, key: str) -> bool:
+        """Say whether something is stored under ``key``."""
+        return self.path(key).is_file()
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Yield the stored keys below ``prefix`` in sorted order; files being written are left out."""
+        base = self.path(prefix)
+        for path in sorted(base.rglob("*")) if base.is_dir() else ():
+            if path.is_file() and not path.name.startswith("."):
+                yield path.relative_to(self.root).as_posix()
+
+    def delete(self, key: str) -> None:
+        """Remove ``key`` if it is there."""
+        self.path(key).unlink(missing_ok=True)
+
+    @contextmanager
+    def claim(self, key: str, ttl: float = 600.0) -> Iterator[bool]:
+        """Hold ``key`` for this process; yields False where a live process holds it already.
+
+        A claim lapses when its process on this host is gone, or, for another host, ``ttl`` seconds after it was made.
+        """
+        path = self.path(f"{key}.claim")
+        held = _try_claim(path, ttl)
+        try:
+            yield held
+        finally:
+            if held:
+                path.unlink(missing_ok=True)
+
+
+def _try_claim(path: Path, ttl: float) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    owner = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}).encode()
+    for _ in range(2):
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            if not _lapsed(path, ttl):
+                return False
+            path.unlink(missing_ok=True)
+            continue
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(owner)
+        return True
+    return False
+
+
+def _lapsed(path: Path, ttl: float) -> bool:
+    try:
+        owner = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return time.time() - path.stat().st_mtime > 5  # an owner that died between creating and writing
+    if owner["host"] != socket.gethostname():
+        return time.time() - owner["time"] > ttl
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
