@@ -108,7 +108,7 @@ def _generated(spec: TaskSpec, base: Denoiser, role: str, count: int) -> Queries
 
 
 def plan_runs(spec: TaskSpec, classes: Tensor) -> list[Run]:
-    """Return all retrainings; replicate r of every subset has seed 1 + r, first replicates come first."""
+    """Return all retrainings; replicate r of every subset has seed 1 + r, open subsets and first replicates come first."""
     everything = tuple(range(len(classes)))
     runs = [Run("full", r, Retraining(everything, BASE_SEED + 1 + r)) for r in range(spec.truth.full)]
     ids = {role: [tuple(mask.nonzero().flatten().tolist()) for mask in masks(spec, classes, role)] for role in _ROLES}
@@ -120,7 +120,7 @@ def plan_runs(spec: TaskSpec, classes: Tensor) -> list[Run]:
     return runs
 
 
-_ROLES: tuple[Role, ...] = ("report", "open")
+_ROLES: tuple[Role, ...] = ("open", "report")
 
 
 @torch.no_grad()

@@ -14,6 +14,10 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
+# glibc gives activations of a small network back to the system after every step; keeping them saves a tenth of the time.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+
+
 def die_with_parent() -> None:
     """End this process within a second of its parent's end, so that a killed run leaves no process behind."""
     parent = os.getppid()
@@ -38,6 +42,8 @@ def run_jobs(
     function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
 ) -> Iterator[tuple[Job, Result]]:
     """Yield (job, result) as jobs finish, ``workers`` at a time; an exception ends the others and is raised."""
+    for name, value in MALLOC.items():
+        os.environ.setdefault(name, value)
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=prepare)
     try:

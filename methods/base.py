@@ -25,13 +25,27 @@ class NoParams:
     """The parameters of a method that has none."""
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a cell will cost, from counts alone: sample passes by kind, and bytes held at once.
+
+    forward: passes without gradients; trained: forward and backward in batches; per_sample: forward and backward with
+    one gradient per image; bytes: features, gradients and losses beyond the model itself.
+    """
+
+    forward: int = 0
+    trained: int = 0
+    per_sample: int = 0
+    bytes: int = 0
+
+
 class Method(ABC):
     """A training-data-attribution method.
 
     Class attributes are literals, because listings read them without importing the file. ``version`` is bumped when
     scores can change; ``needs`` is drawn from ``NEEDS``; ``unit`` is ``item`` (scores [Q, N]) or ``group`` ([Q, G]);
     ``members`` are the entries an ensemble reads; ``search`` maps parameters to the values that ``tdabench tune`` may
-    try; ``query_specific`` says that different queries should get different rankings (random need not).
+    try; ``slice_size`` is how many queries one call gets, and a kill can lose; ``query_specific`` says that different queries should get different rankings (random need not).
 
     A method may note what happened in ``diagnostics`` (JSON values), which the row keeps.
     """
@@ -41,6 +55,7 @@ class Method(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     query_kinds: ClassVar[tuple[str, ...]] = ("heldout", "generated", "external")
     unit: ClassVar[str] = "item"
+    slice_size: ClassVar[int] = 20
     members: ClassVar[tuple[str, ...]] = ()
     query_specific: ClassVar[bool] = True
     citation: ClassVar[str] = ""
@@ -54,6 +69,10 @@ class Method(ABC):
 
     def fit(self, view: View) -> Any:
         """Do the train-side work that any query can reuse, and return it as the state."""
+        return None
+
+    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate | None:
+        """Return what fit and all queries will cost (an upper bound where it depends on data), or None if unknown."""
         return None
 
     @abstractmethod

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..datasets.queries import Queries
 from ..models.draws import Draws, Law
-from .base import Method, register
+from .base import Estimate, Method, register
 from .gradients import Output, Projector, per_sample_gradients, train_features
 from .kernel import GradientKernel
 from .view import View
@@ -64,3 +64,9 @@ class DTrak(Method):
         """Return scores [Q, N]."""
         gradients = per_sample_gradients(view.model(), queries.batch, state.draws, self.params.output)
         return state.kernel.scores(state.projector(gradients).cpu()).float()
+
+    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
+        """One gradient per draw of every item and query; features and their kernel in memory."""
+        width = self.params.proj_dim or n_parameters
+        passes = (n_items + n_queries) * self.params.draws
+        return Estimate(per_sample=passes, bytes=12 * n_items * width + 8 * min(n_items, width) ** 2)

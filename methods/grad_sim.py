@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from ..datasets.queries import Queries
 from ..models.draws import Draws, Law
-from .base import Method, register
+from .base import Estimate, Method, register
 from .gradients import Projector, per_sample_gradients, train_features
 from .view import View
 
@@ -68,3 +68,9 @@ class GradSim(Method):
         if self.params.similarity == "cosine":
             query, items = normalize(query, dim=1), normalize(items, dim=1)
         return torch.matmul(query, items.T)
+
+    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
+        """One gradient per draw of every item and query; features and their kernel in memory."""
+        width = self.params.proj_dim or n_parameters
+        passes = (n_items + n_queries) * self.params.draws
+        return Estimate(per_sample=passes, bytes=4 * n_items * width)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..datasets.queries import Queries
 from ..models.draws import Draws, Law
-from .base import Method, register
-from .unlearning import Clamp, Frozen, Trace, Unlearning, null_loss, train_losses, unlearn
+from .base import Estimate, Method, register
+from .unlearning import NULL_ITEMS, Clamp, Frozen, Trace, Unlearning, null_loss, train_losses, unlearn
 from .view import View
 
 
@@ -73,6 +73,7 @@ class Mucs(Method):
     """
 
     needs = ("recipe", "gradients")
+    slice_size = 2
     citation = "MUCS, arXiv 2605.17938; reference code github.com/sony/mucs"
     Params = Params
     presets = {"paper": Params(), "quick": Params(draws=8, batch=16, max_steps=20)}
@@ -117,3 +118,10 @@ class Mucs(Method):
 
     def _note(self, query: str, trace: Trace) -> None:
         self.diagnostics.setdefault("unlearning", {})[query] = asdict(trace)
+
+    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
+        """Losses of all items once and once per query, and at most ``max_steps`` updates per query."""
+        scoring = n_items * self.params.draws * (1 + n_queries)
+        steps = (self.params.max_steps or 0) * n_queries
+        held = 8 * n_items * self.params.draws + 16 * n_parameters
+        return Estimate(scoring + min(NULL_ITEMS, n_items), steps * 2 * self.params.batch, bytes=held)

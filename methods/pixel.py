@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.queries import Queries
-from .base import Method, register
+from .base import Estimate, Method, register
 from .view import View
 
 
@@ -51,3 +51,7 @@ class Pixel(Method):
         if self.params.similarity == "distance":
             return -distance
         return (-distance.square() / self.params.bandwidth).exp()
+
+    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
+        """No pass through the model."""
+        return Estimate(bytes=8 * n_items * n_queries)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.queries import Queries
-from .base import Method, register
+from .base import Estimate, Method, register
 from .view import View
 
 
@@ -29,3 +29,7 @@ class Random(Method):
     def attribute(self, view: View, state: Any, queries: Queries) -> Tensor:
         """Return uniform scores [Q, N], keyed by query id so that slicing changes nothing."""
         return torch.stack([torch.rand(len(view.train), generator=view.rng("random", query)) for query in queries.ids])
+
+    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
+        """No pass through the model."""
+        return Estimate(bytes=8 * n_items * n_queries)

@@ -16,7 +16,7 @@ from ..datasets.base import Batch
 from ..datasets.queries import Queries
 from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law
-from .base import Method, register
+from .base import Estimate, Method, register
 from .kernel import GradientKernel
 from .view import View
 
@@ -72,6 +72,12 @@ class Trak(Method):
     def attribute(self, view: View, state: State, queries: Queries) -> Tensor:
         """Return scores [Q, N]."""
         return state.kernel.scores(query_features(state.traker, queries.batch, state.draws).cpu()).float()
+
+    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
+        """One gradient per draw of every item and query; unprojected gradients of one batch, features, kernel."""
+        width = self.params.proj_dim
+        held = 12 * n_items * width + 8 * min(n_items, width) ** 2 + 4 * BATCH * n_parameters
+        return Estimate(per_sample=(n_items + n_queries) * self.params.draws, bytes=held)
 
 
 def open_traker(model: Denoiser, n: int, proj_dim: int, seed: int, folder: Path, damping: float = 0.0) -> Any:

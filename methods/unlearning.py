@@ -17,6 +17,7 @@ from .view import View
 
 Frozen = Literal["none", "biases", "paper"]
 Clamp = Literal["constant", "per-level"]
+NULL_ITEMS = 256
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def trainable(name: str, frozen: Frozen) -> bool:
     return re.search(r"resnets\.\d+\.conv[12]\.weight$|class_embedding", name) is not None
 
 
-def null_loss(view: View, law: Law, unit: Unit, items: int = 256) -> float:
+def null_loss(view: View, law: Law, unit: Unit, items: int = NULL_ITEMS) -> float:
     """Return the mean loss of the untrained model over training images at levels of ``law`` (one draw each)."""
     model = view.model("untrained")
     ids = torch.randperm(len(view.train), generator=view.rng("null-loss"))[:items]

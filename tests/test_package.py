@@ -68,6 +68,10 @@ def test_datasets_is_hugging_faces_when_run_from_the_root():
     assert not Path(found.strip()).is_relative_to(ROOT / "datasets")
 
 
+def test_tests_are_no_package():
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
 def test_own_datasets_are_found_from_elsewhere(tmp_path):
     assert str(ROOT / "datasets") in python("import tdabench.datasets as d; print(list(d.__path__))", cwd=tmp_path)
 

@@ -1,0 +1,144 @@
+"""The commands that run methods."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from rich.table import Table
+
+from ..datasets.truth import Assets
+from ..errors import UserError
+from ..leaderboard.rows import Row
+from ..leaderboard.table import build_tables, render
+from ..methods.registry import listings
+from ..models.problem import read_problem
+from .display import RunDisplay, console, duration
+from .forecast import Forecast, calibrate, forecast
+from .plan import Options, PlannedCell, parse_entries, plan_cells
+from .results import Results
+from .runner import Runner
+from .task import assets_folder, find_task
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the user asked for: entries of methods on a task."""
+
+    task: str
+    methods: list[str]
+    excluded: list[str]
+    preset: str
+    seeds: list[int]
+    plugins: tuple[Path, ...]
+
+    def cells(self, query_set: str = "test") -> list[PlannedCell]:
+        """Return the planned cells; raises UserError for unknown names."""
+        spec = find_task(self.task)
+        known = listings(self.plugins)
+        entries = parse_entries(self.methods, self.excluded, self.preset, known)
+        if not entries:
+            raise UserError("no methods left to run: check --methods and --exclude")
+        return plan_cells(spec, Assets(assets_folder(spec)), entries, self.seeds, query_set, self.plugins)
+
+
+def options(
+    device: str, jobs: int, timeout: float, memory: float, micro_batch: int, force: bool, retry: bool
+) -> Options:
+    """Return checked options; raises UserError for a device that is not there."""
+    check_device(device)
+    if jobs < 0 or timeout <= 0 or memory < 0 or micro_batch < 1:
+        raise UserError("--jobs and --memory must not be negative, --timeout and --micro-batch must be positive")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = jobs or (cores if device == "cpu" else 1)
+    limit = int(memory * 2**30) or int(0.8 * psutil.virtual_memory().available / jobs)
+    return Options(device, micro_batch, max(1, cores // jobs), jobs, timeout, limit, force, retry)
+
+
+def check_device(device: str) -> None:
+    """Raise UserError unless ``device`` can be computed on."""
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise UserError(f"--device {device!r} is no device: use cpu, cuda or cuda:N") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {device}: no CUDA device is available here; use --device cpu")
+    if kind not in ("cpu", "cuda"):
+        raise UserError(f"--device {device!r} is not supported: use cpu, cuda or cuda:N")
+
+
+def run(selection: Selection, chosen: Options, folder: Path) -> int:
+    """Run the cells that need it, print the leaderboard of the task, and return the exit code."""
+    cells, results = selection.cells(), Results(folder)
+    runner = Runner(results, chosen)
+    announce(cells, [planned for planned in cells if not runner.settled(planned)], chosen)
+    with RunDisplay(len(cells)) as display:
+        runner.on_event, runner.on_row = display.event, display.row
+        rows = runner.run(cells)
+    show(results.all_rows(f"{cells[0].key.task}@{cells[0].key.task_version}"))
+    console.print(f"rows, scores and logs: {results.folder}")
+    return 1 if any(row.status in ("timeout", "oom", "error") for row in rows) else 0
+
+
+def announce(cells: list[PlannedCell], due: list[PlannedCell], chosen: Options) -> None:
+    """Say what will be run and about how long it takes."""
+    label = f"{cells[0].key.task}@{cells[0].key.task_version}"
+    if not due:
+        console.print(f"{label}: all {len(cells)} cells have their rows, nothing to run")
+        return
+    forecasts = forecasts_of(due, chosen.device)
+    seconds = sum(item.seconds or 0.0 for item in forecasts) / chosen.jobs
+    console.print(f"{label}: {len(due)} of {len(cells)} cells to run, {chosen.jobs} at a time, about {duration(seconds)}")
+
+
+def forecasts_of(cells: list[PlannedCell], device: str) -> list[Forecast]:
+    """Return forecasts after a short calibration."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    problem = read_problem(cells[0].assets.folder)
+    found = forecast(cells, problem, calibrate(problem, device))
+    torch.set_num_threads(threads)
+    return found
+
+
+def show(rows: list[Row]) -> None:
+    """Print the leaderboard as wide as the terminal."""
+    print(render(build_tables(rows), "table", max(console.width, 100)))
+
+
+def plan(selection: Selection, device: str) -> None:
+    """Print what each cell would cost."""
+    check_device(device)
+    cells = selection.cells()
+    table = Table(title=f"{cells[0].key.task}@{cells[0].key.task_version}, {len(cells[0].query_ids)} queries, {device}")
+    for name in ("cell", "forward", "trained", "per-sample gradients", "memory", "time"):
+        table.add_column(name, justify="left" if name == "cell" else "right")
+    forecasts = forecasts_of(cells, device)
+    for item in forecasts:
+        table.add_row(*_plan_line(item))
+    console.print(table)
+    total = sum(item.seconds or 0.0 for item in forecasts)
+    console.print(f"about {duration(total)} on one core or device; passes are images through the network")
+
+
+def _plan_line(item: Forecast) -> list[str]:
+    name = str(item.planned.entry)
+    if item.estimate is None or item.seconds is None:
+        return [name, *["unknown"] * 5]
+    counts = [f"{count:,}" for count in (item.estimate.forward, item.estimate.trained, item.estimate.per_sample)]
+    return [name, *counts, f"{item.estimate.bytes / 2**20:,.0f} MiB", duration(item.seconds)]
+
+
+def check_method(name: str, preset: str, plugins: tuple[Path, ...]) -> int:
+    """Run the contract suite on a method and return the exit code."""
+    from . import contract
+
+    checks = contract.check_method(Path(name) if name.endswith(".py") else name, preset, plugins)
+    console.print(contract.render(checks))
+    return 1 if any(check.status == "fail" for check in checks) else 0

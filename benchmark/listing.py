@@ -1,0 +1,61 @@
+"""The commands that only read: tasks, methods and rows; no torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import UserError
+from ..leaderboard.readme import update_readme
+from ..leaderboard.rows import RESULTS, load_rows
+from ..leaderboard.table import FORMATS, build_tables, render
+from ..methods.registry import listings
+from ..store import FolderStore
+from .task import task_names
+
+console = Console(highlight=False)
+
+
+def show(plugins: tuple[Path, ...]) -> None:
+    """Print tasks and methods."""
+    console.print("tasks: " + ", ".join(task_names()))
+    table = Table("method", "presets", "needs", "what it is")
+    for listing in listings(plugins).values():
+        table.add_row(listing.name, ", ".join(listing.presets), ", ".join(listing.needs), listing.summary)
+    console.print(table)
+
+
+def leaderboard(task: str | None, folder: Path | None, format: str, readme: Path | None) -> None:
+    """Print the table of a folder's rows, or write it into a README."""
+    if format not in FORMATS:
+        raise UserError(f"--format {format!r} is none of {', '.join(FORMATS)}")
+    rows = load_rows(_rows_folder(folder), task)
+    if not rows:
+        raise UserError(f"no rows{f' of {task!r}' if task else ''} in {folder or RESULTS}: run `tdabench run` first")
+    if readme is not None:
+        _update(readme, update_readme(_read(readme), rows))
+        return
+    width = max(console.width, 100) if sys.stdout.isatty() else 120
+    print(render(build_tables(rows), format, width))
+
+
+def _rows_folder(folder: Path | None) -> Path:
+    if folder is None:
+        return RESULTS
+    if not folder.is_dir():
+        raise UserError(f"results folder {folder} does not exist: check --results")
+    return folder / "rows" if (folder / "rows").is_dir() else folder
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _update(path: Path, text: str) -> None:
+    FolderStore(path.parent).put(path.name, text.encode())

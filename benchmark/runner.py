@@ -1,0 +1,343 @@
+"""The runner: one killable process per cell, every outcome a row, nothing done twice."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from ..datasets.truth import Role, Truth
+from ..leaderboard.rows import Cost, Key, Metrics, Row, Source, Status
+from ..methods.support import unsupported
+from ..models.problem import Problem, read_problem
+from . import cell as cell_module
+from .environment import environment, git_state
+from .plan import Options, PlannedCell, command_line
+from .results import Cell, Results
+from .scoring import lds_metrics
+from .workers import MALLOC
+
+TRUTH_OF: dict[str, Role] = {"dev": "open", "test": "report"}
+LOG_TAIL = 2000
+OnEvent = Callable[[PlannedCell, str, int, int], None]
+
+
+def nothing(cell: PlannedCell, label: str, done: int, total: int) -> None:
+    """Report to nobody."""
+
+
+@dataclass
+class Running:
+    """A live cell process."""
+
+    planned: PlannedCell
+    process: Any
+    connection: Connection
+    started: float
+    started_utc: str
+    resumed: bool
+
+
+@dataclass
+class Runner:
+    """Runs planned cells into a results folder; ``on_event`` sees (cell, label, done, total), ``on_row`` each row."""
+
+    results: Results
+    options: Options
+    on_event: OnEvent = nothing
+    on_row: Callable[[PlannedCell, Row, bool], None] = lambda cell, row, fresh: None
+    _truths: dict[tuple[str, Role], Truth] = field(default_factory=dict)
+    _problems: dict[Path, Problem] = field(default_factory=dict)
+
+    def run(self, cells: Iterable[PlannedCell]) -> list[Row]:
+        """Return the row of every cell, running those that are missing, stale or due again."""
+        rows: dict[int, Row] = {}
+        cells = list(cells)
+        waiting = [i for i, planned in enumerate(cells) if not self._settled(i, planned, rows)]
+        live: dict[int, Running] = {}
+        try:
+            while waiting or live:
+                self._start_ready(cells, waiting, live, rows)
+                for index in self._poll(live):
+                    running = live.pop(index)
+                    rows[index] = self._finish(running)
+        finally:
+            for running in live.values():
+                _kill(running.process)
+        return [rows[i] for i in range(len(cells))]
+
+    def _settled(self, index: int, planned: PlannedCell, rows: dict[int, Row]) -> bool:
+        row = self.settled(planned)
+        if row is None:
+            return False
+        rows[index] = row
+        self.on_row(planned, row, False)
+        return True
+
+    def settled(self, planned: PlannedCell) -> Row | None:
+        """Return the cell's row if it still holds: right identity, and not due for another try."""
+        row = self.results.row(planned.key)
+        return row if row is not None and self._current(planned, row) else None
+
+    def _current(self, planned: PlannedCell, row: Row) -> bool:
+        if self.options.force or row.diagnostics.get("identity") != planned.identity:
+            return False
+        if row.status == "ok":
+            return row.source.truth_sha256 == planned.assets.sha256
+        return not self.options.retry and row.environment == self._environment() and row.diagnostics.get(
+            "limits"
+        ) == _limits(self.options)
+
+    def _start_ready(
+        self, cells: list[PlannedCell], waiting: list[int], live: dict[int, Running], rows: dict[int, Row]
+    ) -> None:
+        for index in list(waiting):
+            planned = cells[index]
+            if len(live) >= self.options.jobs or self._depends_on_live(planned, cells, waiting, live):
+                continue
+            waiting.remove(index)
+            reason = self._obstacle(planned)
+            if reason is not None:
+                rows[index] = self._store(planned, "skipped", reason, _now())
+            else:
+                live[index] = self._start(planned)
+
+    def _depends_on_live(
+        self, planned: PlannedCell, cells: list[PlannedCell], waiting: list[int], live: dict[int, Running]
+    ) -> bool:
+        unfinished = [cells[i].key for i in waiting if cells[i] is not planned] + [r.planned.key for r in live.values()]
+        return any(member in unfinished for member in planned.members)
+
+    def _obstacle(self, planned: PlannedCell) -> str | None:
+        for member in planned.members:
+            row = self.results.row(member)
+            if row is None or row.status != "ok":
+                state = "no row here: run it too" if row is None else f"status {row.status}: {row.reason}"
+                return f"member {member.method}:{member.preset} has {state}"
+        return unsupported(planned.cls, self._problem(planned), stored={member.method for member in planned.members})
+
+    def _problem(self, planned: PlannedCell) -> Problem:
+        folder = planned.assets.folder
+        if folder not in self._problems:
+            self._problems[folder] = read_problem(folder)
+        return self._problems[folder]
+
+    def _start(self, planned: PlannedCell) -> Running:
+        record = self.results.cell(planned.key, planned.identity)
+        if self.options.force:
+            record.clear()
+        resumed = bool(record.parts())
+        record.store.delete("outcome.json")
+        record.store.put_json("spec.json", self._spec(planned, record).to_json())
+        receive, send = multiprocessing.Pipe(duplex=False)
+        log = self.results.log(planned.key)
+        process = _context().Process(target=cell_module.main, args=(str(record.store.root), str(log), send), daemon=True)
+        process.start()
+        send.close()
+        return Running(planned, process, receive, time.monotonic(), _now(), resumed)
+
+    def _spec(self, planned: PlannedCell, record: Cell) -> cell_module.Spec:
+        members = {key.method: str(self._record_of(key).store.root) for key in planned.members}
+        return cell_module.Spec(
+            method=planned.key.method,
+            params=planned.key.params,
+            assets=str(planned.assets.folder),
+            folder=str(record.store.root),
+            query_ids=planned.query_ids,
+            seed=planned.key.seed,
+            device=self.options.device,
+            micro_batch=self.options.micro_batch,
+            slice_size=planned.cls.slice_size,
+            threads=self.options.threads,
+            plugins=planned.plugins,
+            members=members or None,
+            memory_bytes=self.options.memory_bytes,
+        )
+
+    def _record_of(self, key: Key) -> Cell:
+        row = self.results.row(key)
+        assert row is not None
+        return self.results.cell(key, row.diagnostics["identity"])
+
+    def _poll(self, live: dict[int, Running]) -> list[int]:
+        objects = [running.connection for running in live.values()] + [r.process.sentinel for r in live.values()]
+        ready = wait(objects, timeout=0.2)
+        for running in live.values():
+            if running.connection in ready:
+                self._drain(running)
+        late = [i for i, r in live.items() if time.monotonic() - r.started > self.options.timeout_s]
+        for index in late:
+            _kill(live[index].process)
+        return [i for i, r in live.items() if i in late or not r.process.is_alive()]
+
+    def _drain(self, running: Running) -> None:
+        with suppress(EOFError, OSError):
+            while running.connection.poll():
+                self.on_event(running.planned, *running.connection.recv())
+
+    def _finish(self, running: Running) -> Row:
+        running.process.join()
+        planned = running.planned
+        record = self.results.cell(planned.key, planned.identity)
+        outcome = record.store.get_json("outcome.json") if record.store.exists("outcome.json") else None
+        status, reason = self._verdict(running, outcome)
+        return self._store(planned, status, reason, running.started_utc, outcome, running)
+
+    def _verdict(self, running: Running, outcome: dict[str, Any] | None) -> tuple[Status, str | None]:
+        if outcome is not None:
+            return outcome["status"], outcome.get("reason")
+        if time.monotonic() - running.started > self.options.timeout_s:
+            return "timeout", f"killed after {self.options.timeout_s:g} s (--timeout)"
+        code = running.process.exitcode
+        if code == -signal.SIGKILL:
+            return "oom", "killed by the system, as it does to processes that use up the memory"
+        name = signal.Signals(-code).name if code and code < 0 else f"code {code}"
+        return "error", f"the process ended with {name} and no result"
+
+    def _store(
+        self,
+        planned: PlannedCell,
+        status: Status,
+        reason: str | None,
+        started: str,
+        outcome: dict[str, Any] | None = None,
+        running: Running | None = None,
+    ) -> Row:
+        record = self.results.cell(planned.key, planned.identity)
+        metrics = self._metrics(planned, record) if status != "skipped" and record.parts() else None
+        status, reason = _partial(status, reason, metrics)
+        row = Row(
+            status=status,
+            reason=reason,
+            log_tail=None if status == "ok" else self._log_tail(planned),
+            key=planned.key,
+            metrics=metrics,
+            cost=self._cost(planned, record, outcome, running) if outcome and status in ("ok", "partial") else None,
+            environment=self._environment(),
+            source=self._source(planned, record, started, metrics is not None),
+            diagnostics=self._diagnostics(planned, record),
+        )
+        self.results.write(row)
+        self.on_row(planned, row, True)
+        return row
+
+    def _metrics(self, planned: PlannedCell, record: Cell) -> Metrics:
+        role = TRUTH_OF[planned.key.query_set]
+        where = planned.assets.sha256, role
+        if where not in self._truths:
+            self._truths[where] = planned.assets.truth(role)
+        return lds_metrics(planned.assets, self._truths[where], record, planned.query_ids)
+
+    def _cost(self, planned: PlannedCell, record: Cell, outcome: dict[str, Any], running: Running | None) -> Cost:
+        members = [row.cost for key in planned.members if (row := self.results.row(key)) and row.cost]
+        slices = [record.record(part)["attribute"] for part in record.parts()]
+        return add_up(own_cost(outcome, slices, len(planned.query_ids), self.options, running), members)
+
+    def _source(self, planned: PlannedCell, record: Cell, started: str, scored: bool) -> Source:
+        revision, dirty = git_state()
+        return Source(
+            kind="verified",
+            command=command_line(),
+            started_utc=started,
+            git_revision=revision,
+            git_dirty=dirty,
+            truth_sha256=planned.assets.sha256,
+            problem_sha256=planned.assets.manifest["files"]["problem.safetensors"]["sha256"],
+            scores_sha256=record.scores_hash() if scored else None,
+            code_sha256=planned.code,
+        )
+
+    def _diagnostics(self, planned: PlannedCell, record: Cell) -> dict[str, Any]:
+        merged: dict[str, Any] = {"identity": planned.identity, "limits": _limits(self.options)}
+        for part in record.parts():
+            for name, value in record.record(part)["diagnostics"].items():
+                merged.setdefault(name, {}).update(value) if isinstance(value, dict) else merged.update({name: value})
+        return merged
+
+    def _environment(self) -> dict[str, Any]:
+        return environment(self.options.device, self.options.threads, self.options.jobs)
+
+    def _log_tail(self, planned: PlannedCell) -> str | None:
+        path = self.results.log(planned.key)
+        return path.read_text(errors="replace")[-LOG_TAIL:] if path.is_file() else None
+
+
+def own_cost(
+    outcome: dict[str, Any], slices: list[dict[str, Any]], n_queries: int, options: Options, running: Running | None
+) -> Cost:
+    """Return the cost of a cell from its fit and its slices, whichever start did them."""
+    fit, seconds = outcome["fit"], [part["seconds"] for part in slices]
+    gpu = [part["peak_gpu_bytes"] for part in slices if part["peak_gpu_bytes"] is not None]
+    return Cost(
+        setup_s=outcome["setup_s"],
+        fit_s=fit["seconds"],
+        attribute_s=seconds,
+        seconds_per_query=sum(seconds) / n_queries,
+        n_queries=n_queries,
+        peak_rss_bytes={"fit": fit["peak_rss_bytes"], "attribute": max(part["peak_rss_bytes"] for part in slices)},
+        peak_gpu_bytes={"fit": fit["peak_gpu_bytes"], "attribute": max(gpu) if gpu else None},
+        forward_passes={"fit": fit["forward"], "attribute": sum(part["forward"] for part in slices)},
+        backward_passes={"fit": fit["backward"], "attribute": sum(part["backward"] for part in slices)},
+        scratch_bytes=outcome["scratch_bytes"],
+        wall_s=outcome["wall_s"],
+        micro_batch=options.micro_batch,
+        resumed=bool(running and running.resumed),
+    )
+
+
+def add_up(own: Cost, members: list[Cost]) -> Cost:
+    """Return an ensemble's cost: its own and its members' cold ones; memory is the largest of them."""
+    if not members:
+        return own
+    every = [own, *members]
+    return own.model_copy(
+        update={
+            "fit_s": sum(cost.fit_s for cost in every),
+            "seconds_per_query": sum(cost.seconds_per_query or 0 for cost in every),
+            "peak_rss_bytes": {k: max(cost.peak_rss_bytes[k] or 0 for cost in every) for k in own.peak_rss_bytes},
+            "forward_passes": {k: sum(cost.forward_passes[k] for cost in every) for k in own.forward_passes},
+            "backward_passes": {k: sum(cost.backward_passes[k] for cost in every) for k in own.backward_passes},
+            "wall_s": sum(cost.wall_s for cost in every),
+        }
+    )
+
+
+def _partial(status: Status, reason: str | None, metrics: Metrics | None) -> tuple[Status, str | None]:
+    if metrics is None or not any(result.n_nan for result in metrics.lds.values()):
+        return status, reason
+    if status == "ok":
+        missing = sum(result.n_nan for result in metrics.lds.values())
+        return "partial", f"{missing} queries have no LDS: their scores hold NaN or are all equal"
+    return status, reason
+
+
+def _limits(options: Options) -> dict[str, Any]:
+    return {"timeout_s": options.timeout_s, "memory_bytes": options.memory_bytes}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _kill(process: Any) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        process.kill()
+    process.join()
+
+
+def _context() -> Any:
+    for name, value in MALLOC.items():
+        os.environ.setdefault(name, value)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"{__package__}.preload"])
+    return context

@@ -1,0 +1,70 @@
+"""From stored scores and truth to a row's metrics; needs no model and no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..datasets.truth import Assets, Truth
+from ..leaderboard.rows import LdsResult, Metrics
+from . import metrics
+from .results import Cell
+
+
+def query_ids(manifest: dict[str, Any], query_set: str) -> tuple[str, ...]:
+    """Return the ids of a query set: all attributed queries of a role (``dev`` or ``test``)."""
+    return tuple(query["id"] for query in manifest["queries"] if query["role"] == query_set)
+
+
+def lds_metrics(assets: Assets, truth: Truth, cell: Cell, ids: tuple[str, ...]) -> Metrics:
+    """Return the LDS by query kind; queries without scores count as missing, never as absent."""
+    predicted = _predicted(truth, cell, len(ids))
+    kinds = {query["id"]: query["kind"] for query in assets.manifest["queries"]}
+    manifest = assets.manifest
+    results = {}
+    for kind in sorted({kinds[query] for query in ids}):
+        rows = [i for i, query in enumerate(ids) if kinds[query] == kind]
+        names = tuple(ids[i] for i in rows)
+        plan = metrics.resampling(manifest["task"], manifest["version"], kind, len(rows), len(truth.masks))
+        results[kind] = _lds(predicted[:, rows], truth.replicates(names), names, plan)
+    return Metrics(lds=results)
+
+
+def _predicted(truth: Truth, cell: Cell, n_queries: int) -> np.ndarray:
+    predicted = np.full((len(truth.masks), n_queries), np.nan)
+    for part, scores in _slices(cell):
+        predicted[:, part] = metrics.subset_scores(scores, truth.masks)
+    return predicted
+
+
+def _slices(cell: Cell) -> Iterator[tuple[slice, np.ndarray]]:
+    for part in cell.parts():
+        yield part, cell.scores(part)
+
+
+def _lds(predicted: np.ndarray, replicates: np.ndarray, ids: tuple[str, ...], plan: metrics.Resampling) -> LdsResult:
+    target = replicates.mean(0)
+    values, resampled = metrics.lds(predicted, target), metrics.bootstrap_lds(predicted, target, plan)
+    low, high = metrics.interval(resampled)
+    ceilings = metrics.interval(metrics.bootstrap_ceiling(replicates, plan)) if len(replicates) > 1 else (None, None)
+    some = bool(np.isfinite(values).any())
+    return LdsResult(
+        query_ids=list(ids),
+        values=[_number(value) for value in values],
+        mean=_number(np.nanmean(values)) if some else None,
+        low=_number(low),
+        high=_number(high),
+        replicates=[_number(value) for value in resampled],
+        n_nan=int(np.isnan(values).sum()),
+        n_subsets=len(target),
+        ceiling=_number(metrics.ceiling(replicates)) if len(replicates) > 1 else None,
+        ceiling_low=_number(ceilings[0]),
+        ceiling_high=_number(ceilings[1]),
+        shuffled_mean=_number(np.nanmean(metrics.shuffled_control(predicted, target))) if some else None,
+    )
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)

@@ -1,0 +1,302 @@
+"""Seeds by name, and the store: whole files or none, keys that stay inside, claims that die with their owner."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tdabench import seeds
+from tdabench.errors import CorruptFile, UserError
+from tdabench.store import FolderStore
+
+AXES = st.lists(st.text(max_size=5) | st.integers(-5, 10**6), max_size=4).map(tuple)
+
+
+class Killed(BaseException):
+    """What a kill -9 looks like from inside: nothing after it runs, save `finally`."""
+
+
+@pytest.fixture
+def store(tmp_path) -> FolderStore:
+    """An empty store."""
+    return FolderStore(tmp_path / "store")
+
+
+@pytest.fixture
+def restless():
+    """Switch threads as often as can be, so that a race shows."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def child(root: Path, code: str) -> subprocess.Popen:
+    """Start another process that holds a claim on "job" and then runs ``code``."""
+    lines = f"import os, time; from tdabench.store import FolderStore\nstore = FolderStore({str(root)!r})\n"
+    lines += f"with store.claim('job') as held:\n    print(held, flush=True)\n    {code}"
+    return subprocess.Popen([sys.executable, "-c", lines], stdout=subprocess.PIPE, text=True)
+
+
+# seeds
+
+
+def test_derive_is_the_first_63_bits_of_the_sha256_of_the_axes_as_json():
+    # printf '["a",1,"b"]' | sha256sum
+    assert seeds.derive("a", 1, "b") == 0x33CC8A096D737991 >> 1
+
+
+@given(AXES, AXES)
+def test_derived_seeds_fit_63_bits_and_collide_only_for_equal_axes(one, other):
+    assert 0 <= seeds.derive(*one) < 2**63
+    assert (seeds.derive(*one) == seeds.derive(*other)) == (one == other)
+
+
+def test_order_type_and_grouping_of_axes_matter():
+    variants = [("a", 1), (1, "a"), ("a", "1"), ("a1",), ("a", 1, ""), ("a,1",)]
+    assert len({seeds.derive(*axes) for axes in variants}) == len(variants)
+
+
+def test_generators_of_the_same_axes_agree_and_leave_the_global_state_alone():
+    import numpy as np
+    import torch
+
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first, again, other = (torch.rand(4, generator=seeds.torch_generator("x", i)) for i in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    draws = [seeds.numpy_generator("x", i).random(4).tolist() for i in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers() | st.lists(st.integers()), max_size=5), st.randoms())
+def test_digest_ignores_the_order_of_keys_at_every_level(value, shuffler):
+    items = list(value.items())
+    shuffler.shuffle(items)
+    assert seeds.digest({"inner": value, "a": 1}) == seeds.digest({"a": 1, "inner": dict(items)})
+
+
+def test_digest_tells_values_apart_and_refuses_nan():
+    values = [{"a": 1}, {"a": 2}, {"a": [1, 2]}, {"a": [2, 1]}, {"a": "1"}]
+    assert len({seeds.digest(value) for value in values}) == len(values)
+    assert seeds.digest(values[0], 40).startswith(seeds.digest(values[0], 8))
+    with pytest.raises(ValueError, match="JSON"):
+        seeds.digest({"a": float("nan")})
+
+
+# the store
+
+
+def test_what_is_put_is_got_and_replaced_whole(store):
+    assert not store.exists("a/b.bin")
+    store.put("a/b.bin", b"a long first value")
+    store.put("a/b.bin", b"short")
+    assert store.get("a/b.bin") == b"short" and store.exists("a/b.bin")
+    store.delete("a/b.bin")
+    store.delete("a/b.bin")
+    assert not store.exists("a/b.bin")
+    with pytest.raises(FileNotFoundError):
+        store.get("a/b.bin")
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_kill_between_writing_and_renaming_changes_nothing_visible(store, monkeypatch, before):
+    if before is not None:
+        store.put("a/b.bin", before)
+
+    def kill(path: Path, target: Path) -> None:
+        assert path.read_bytes() == b"new"  # all of it was written elsewhere
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", kill)
+        with pytest.raises(Killed):
+            store.put("a/b.bin", b"new")
+    assert list(store.keys()) == ([] if before is None else ["a/b.bin"])
+    assert store.exists("a/b.bin") == (before is not None)
+    if before is not None:
+        assert store.get("a/b.bin") == before
+    store.put("a/b.bin", b"newer")
+    assert store.get("a/b.bin") == b"newer"
+
+
+def test_a_full_disk_is_a_users_error_and_leaves_no_rubbish(store, monkeypatch):
+    def full(path: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        store.put("a/b.bin", b"new")
+    assert [path.name for path in store.root.rglob("*") if path.is_file()] == []
+
+
+def test_keys_are_sorted_below_a_prefix_and_without_partial_files(store):
+    for key in ("b/2", "b/10", "a", "b/c/1"):
+        store.put(key, b"")
+    (store.root / "b" / ".2.123.part").write_bytes(b"half")
+    assert list(store.keys()) == sorted(["a", "b/10", "b/2", "b/c/1"])
+    assert set(store.keys("b")) == {"b/10", "b/2", "b/c/1"}
+    assert list(store.keys("nowhere")) == []
+
+
+@pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/x", "../store-2/x"])
+def test_keys_cannot_leave_the_folder(store, key):
+    for use in (store.get, store.exists, store.delete, lambda key: store.put(key, b"")):
+        with pytest.raises(ValueError, match="leaves the store"):
+            use(key)
+    assert not (store.root.parent / "x").exists()
+
+
+def test_keys_cannot_leave_through_a_link(store, tmp_path):
+    store.put("a", b"")
+    (tmp_path / "outside").mkdir()
+    (store.root / "link").symlink_to(tmp_path / "outside")
+    with pytest.raises(ValueError, match="leaves the store"):
+        store.put("link/x", b"")
+
+
+def test_an_unwritable_folder_is_a_users_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    store = FolderStore(tmp_path / "file" / "results")
+    with pytest.raises(UserError, match="cannot write"):
+        store.put("row.json", b"{}")
+
+
+def test_a_claim_in_an_unwritable_folder_is_a_users_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    store = FolderStore(tmp_path / "file" / "results")
+    with pytest.raises(UserError, match="cannot write"), store.claim("job"):
+        pass
+
+
+def test_json_round_trip_is_strict(store):
+    value = {"a": [1, 2.5, None, "ü"], "b": {}}
+    store.put_json("row.json", value)
+    assert store.get_json("row.json") == value
+    assert json.loads((store.root / "row.json").read_text(encoding="utf-8")) == value
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="JSON"):
+            store.put_json("bad.json", {"a": bad})
+    assert list(store.keys()) == ["row.json"]
+
+
+@pytest.mark.parametrize("data", [b"", b'{"a": 1', b"\xff\xfe", b"nonsense"])
+def test_damaged_json_is_a_corrupt_file_named_in_the_message(store, data):
+    store.put("row.json", data)
+    with pytest.raises(CorruptFile, match=r"row\.json"):
+        store.get_json("row.json")
+
+
+# claims
+
+
+def test_the_second_claimant_gets_false_until_the_first_is_done(store):
+    with store.claim("job") as first:
+        with store.claim("job") as second, store.claim("other") as other:
+            assert (first, second, other) == (True, False, True)
+        with store.claim("job") as third:
+            assert not third  # a loser's leaving does not free the claim
+    with store.claim("job") as again:
+        assert again
+
+
+def test_a_claim_is_freed_by_an_exception(store):
+    with pytest.raises(RuntimeError, match="boom"), store.claim("job"):
+        raise RuntimeError("boom")
+    with store.claim("job") as again:
+        assert again
+
+
+def test_claims_are_not_stored_values(store):
+    with store.claim("rows/job"):
+        assert list(store.keys()) == []
+
+
+def test_a_claim_lapses_with_its_process(store):
+    dead = child(store.root, "os._exit(9)")
+    assert dead.communicate(timeout=60)[0].strip() == "True"
+    with store.claim("job") as held:
+        assert held
+
+
+def test_a_live_process_keeps_its_claim_however_old(store):
+    live = child(store.root, "time.sleep(60)")
+    try:
+        assert live.stdout.readline().strip() == "True"
+        with store.claim("job", ttl=-1) as held:
+            assert not held
+    finally:
+        live.kill()
+        live.communicate(timeout=60)
+    with store.claim("job") as held:
+        assert held
+
+
+def test_a_claim_from_another_host_lapses_with_time_only(store, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "elsewhere")
+        held_elsewhere = store.claim("job")
+        assert held_elsewhere.__enter__()
+    with store.claim("job", ttl=600) as held:
+        assert not held
+    with store.claim("job", ttl=-1) as held:
+        assert held
+
+
+def test_an_owner_whose_claim_was_taken_over_does_not_free_the_new_one(store, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "elsewhere")
+        slow = store.claim("job")
+        assert slow.__enter__()
+    with store.claim("job", ttl=-1) as taken:
+        assert taken
+        slow.__exit__(None, None, None)
+        with store.claim("job", ttl=600) as third:
+            assert not third
+
+
+def test_of_many_that_find_a_lapsed_claim_one_gets_it(store, restless):
+    dead = child(store.root, "os._exit(9)")
+    dead.communicate(timeout=60)
+    [path] = (path for path in store.root.rglob("*") if path.is_file())
+    lapsed, rivals, winners = path.read_bytes(), 8, []
+
+    def rush(start: threading.Barrier, end: threading.Barrier, won: list[bool]) -> None:
+        start.wait(timeout=60)
+        with store.claim("job") as held:
+            won.append(held)
+            end.wait(timeout=60)
+
+    for _ in range(120):
+        path.write_bytes(lapsed)
+        won: list[bool] = []
+        barriers = threading.Barrier(rivals), threading.Barrier(rivals)
+        threads = [threading.Thread(target=rush, args=(*barriers, won)) for _ in range(rivals)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        winners.append(sum(won))
+    assert winners == [1] * 120
+
+
+def test_a_claim_left_half_written_lapses_after_a_moment(store):
+    with store.claim("job"):
+        claimed = [path for path in store.root.rglob("*") if path.is_file()]
+    assert len(claimed) == 1
+    claimed[0].write_bytes(b"")
+    with store.claim("job") as held:
+        assert not held  # its owner may be writing this very moment
+    os.utime(claimed[0], (0, 0))
+    with store.claim("job") as held:
+        assert held

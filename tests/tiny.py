@@ -1,0 +1,155 @@
+"""Models, problems and views that are small enough for a test, and slow but plain computations to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from tdabench.datasets.base import Batch, Card, ImageDataset
+from tdabench.datasets.queries import Queries
+from tdabench.models.denoiser import Denoiser
+from tdabench.models.draws import Draws
+from tdabench.models.problem import Problem
+from tdabench.models.recipe import ModelSpec, Recipe, Sampler
+from tdabench.models.training import build, train
+
+torch.set_num_threads(1)
+
+SHAPE = (1, 8, 8)
+UNET = {
+    "sample_size": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": [8, 8],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D"],
+    "norm_num_groups": 4,
+    "add_attention": False,
+}
+TEXT_UNET = {
+    "sample_size": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": [8, 8],
+    "layers_per_block": 1,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "norm_num_groups": 4,
+    "cross_attention_dim": 8,
+    "attention_head_dim": 4,
+}
+LINEAR = {"num_train_timesteps": 1000, "beta_schedule": "linear"}
+SPECS = {
+    "plain": ModelSpec("UNet2DModel", UNET, LINEAR, Sampler(steps=5)),
+    "label": ModelSpec("UNet2DModel", {**UNET, "num_class_embeds": 3}, LINEAR, Sampler(steps=5)),
+    "text": ModelSpec("UNet2DConditionModel", TEXT_UNET, LINEAR, Sampler(steps=5)),
+}
+RECIPE = Recipe(SPECS["plain"], 12, 8, 3e-3, 3, 0.9, checkpoints=(4, 8))
+CARD = Card("tiny", "blobs", "made here", "CC0", "1", "none")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(n: int, seed: int = 0) -> Tensor:
+    """Return n smooth images [n, 1, 8, 8] in [-1, 1], no two alike."""
+    coarse = torch.rand(n, 1, 4, 4, generator=generator(seed)) * 2 - 1
+    return nn.functional.interpolate(coarse, size=(8, 8), mode="bilinear")
+
+
+def conditions(kind: str, n: int) -> Tensor | None:
+    if kind == "plain":
+        return None
+    return torch.arange(n) % 3 if kind == "label" else torch.randn(n, 4, 8, generator=generator(7))
+
+
+def batch_of(kind: str, n: int) -> Batch:
+    return Batch(tuple(range(n)), images(n), conditions(kind, n))
+
+
+def denoiser(kind: str = "plain", seed: int = 0) -> Denoiser:
+    return build(SPECS[kind], seed)
+
+
+def dataset(n: int, seed: int = 0, cond: Tensor | None = None) -> ImageDataset:
+    return ImageDataset(CARD, images(n, seed), torch.arange(n) % 2, cond)
+
+
+def queries_of(x: Tensor, cond: Tensor | None = None) -> Queries:
+    n = len(x)
+    names = tuple(f"query-{i}" for i in range(n))
+    return Queries(names, ("heldout",) * n, ("test",) * n, x, torch.zeros_like(x), (-1,) * n, torch.zeros(n), cond)
+
+
+def make_problem(n: int = 14, n_queries: int = 3) -> Problem:
+    """Return a problem with a model trained for a moment, its checkpoints and its untrained weights."""
+    data = dataset(n)
+    model, weights = train(RECIPE, data, torch.arange(n), seed=0)
+    weights[RECIPE.steps] = {name: value.clone() for name, value in model.net.state_dict().items()}
+    return Problem("tiny", data, queries_of(images(n_queries, seed=99)), RECIPE.model, weights, RECIPE)
+
+
+def plant(problem: Problem, copies: dict[int, int]) -> Problem:
+    """Return the problem with queries replaced by copies of training images, {query position: training id}."""
+    x = problem.queries.x.clone()
+    for position, item in copies.items():
+        x[position] = problem.train.images[item]
+    return replace(problem, queries=replace(problem.queries, x=x))
+
+
+def predictions(model: Denoiser, batch: Batch, draws: Draws) -> Iterator[tuple[int, int, Tensor, Tensor, Tensor]]:
+    """Yield (item, draw, log-SNR, noise, predicted noise) by pair, from the raw network and diffusers' add_noise."""
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(**model.process.config)
+    levels, noises = draws.for_ids(batch.ids)
+    for i in range(len(batch)):
+        for s in range(draws.n):
+            timestep = (model.process.grid - levels[i, s]).abs().argmin().view(1)
+            noise = noises[i, s][None]
+            noisy = scheduler.add_noise(batch.x[i : i + 1], noise, timestep)
+            extra = {}
+            if batch.cond is not None:
+                name = "encoder_hidden_states" if batch.cond.is_floating_point() else "class_labels"
+                extra = {name: batch.cond[i : i + 1]}
+            yield i, s, levels[i, s], noise, model.net(noisy, timestep, **extra).sample
+
+
+def plain_losses(model: Denoiser, batch: Batch, draws: Draws) -> Tensor:
+    """Return eps-MSEs [B, S], one pair at a time."""
+    rows = torch.zeros(len(batch), draws.n)
+    with torch.no_grad():
+        for i, s, _, noise, predicted in predictions(model, batch, draws):
+            rows[i, s] = (predicted - noise).square().mean()
+    return rows
+
+
+def plain_gradients(model: Denoiser, batch: Batch, draws: Draws, output: str = "loss") -> Tensor:
+    """Return gradients [B, P] of an output function averaged over the draws: one ``backward`` per item."""
+    scalar = {
+        "loss": lambda predicted, noise: (predicted - noise).square().mean(),
+        "mean-square": lambda predicted, noise: predicted.square().mean(),
+        "mean": lambda predicted, noise: predicted.mean(),
+    }[output]
+    rows = []
+    for i in range(len(batch)):
+        model.zero_grad()
+        values = [scalar(predicted, noise) for *_, noise, predicted in predictions(model, batch[i : i + 1], draws)]
+        (sum(values) / draws.n).backward()
+        rows.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    model.zero_grad()
+    return torch.stack(rows)
+
+
+def assert_near(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
+    """Assert that two tensors differ by no more than a share of the expected one's largest entry."""
+    assert found.shape == expected.shape
+    scale = float(expected.double().abs().max())
+    error = float((found.double() - expected.double()).abs().max())
+    assert scale > 0
+    assert error <= tolerance * scale, f"error {error:.3g} at scale {scale:.3g}"
