@@ -188,7 +188,9 @@ def main(folder: str, log: str, connection: Any) -> None:
 
 def _is_oom(error: BaseException) -> bool:
     text = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text
+    )
 
 
 def _reason(error: BaseException) -> str:
@@ -203,5 +205,3 @@ def _redirect(log: str) -> None:
         os.dup2(descriptor, stream)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-
-

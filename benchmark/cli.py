@@ -80,7 +80,9 @@ def tune(
     task: Task = "digits",
     preset: Annotated[str, typer.Option(help="Preset to start from.")] = "quick",
     trials: Annotated[int, typer.Option(help="Settings to try at most; 0: the whole grid.")] = 12,
-    only: Annotated[str, typer.Option(help="Comma-separated parameters to vary; default: all of the search space.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Comma-separated parameters to vary; default: all of the search space.")
+    ] = "",
     results: ResultsDir = DEFAULT_RESULTS,
     plugin: Plugins = None,
     device: Device = "cpu",
@@ -105,12 +107,15 @@ def leaderboard(
     task: Annotated[str, typer.Argument(help="Task, or task@version; default: all.")] = "",
     results: Annotated[Path | None, typer.Option(help="Folder of a run; default: the committed rows.")] = None,
     format: Annotated[str, typer.Option(help="table, markdown, json or csv.")] = "table",
-    readme: Annotated[Path | None, typer.Option(help="Write the markdown table into this file, between its markers.")] = None,
+    queries: Annotated[str, typer.Option(help="Query set: test, or dev for tuning's rows.")] = "test",
+    readme: Annotated[
+        Path | None, typer.Option(help="Write the markdown table into this file, between its markers.")
+    ] = None,
 ) -> None:
     """Print the leaderboard from rows alone."""
     from . import listing
 
-    listing.leaderboard(task or None, results, format, readme)
+    listing.leaderboard(task or None, results, format, queries, readme)
 
 
 @app.command(name="check-method")
@@ -171,6 +176,14 @@ def import_archive(archive: Annotated[Path, typer.Argument(help="An archive that
     from . import truth_commands
 
     truth_commands.import_archive(archive)
+
+
+@truth_app.command()
+def samples(task: Task, picture: Annotated[Path, typer.Argument(help="The PNG file to write.")]) -> None:
+    """Draw what the task's base model generates beside training images."""
+    from . import pictures
+
+    pictures.samples(task, picture)
 
 
 def _split(text: str) -> list[str]:

@@ -79,7 +79,8 @@ def run(selection: Selection, chosen: Options, folder: Path) -> int:
     with RunDisplay(len(cells)) as display:
         runner.on_event, runner.on_row = display.event, display.row
         rows = runner.run(cells)
-    show(results.all_rows(f"{cells[0].key.task}@{cells[0].key.task_version}"))
+    label = f"{cells[0].key.task}@{cells[0].key.task_version}"
+    show([row for row in results.all_rows(label) if row.key.query_set == "test"])
     console.print(f"rows, scores and logs: {results.folder}")
     return 1 if any(row.status in ("timeout", "oom", "error") for row in rows) else 0
 
@@ -92,7 +93,9 @@ def announce(cells: list[PlannedCell], due: list[PlannedCell], chosen: Options) 
         return
     forecasts = forecasts_of(due, chosen.device)
     seconds = sum(item.seconds or 0.0 for item in forecasts) / chosen.jobs
-    console.print(f"{label}: {len(due)} of {len(cells)} cells to run, {chosen.jobs} at a time, about {duration(seconds)}")
+    console.print(
+        f"{label}: {len(due)} of {len(cells)} cells to run, {chosen.jobs} at a time, about {duration(seconds)}"
+    )
 
 
 def forecasts_of(cells: list[PlannedCell], device: str) -> list[Forecast]:

@@ -27,7 +27,11 @@ class Rates:
 
     def seconds(self, estimate: Estimate) -> float:
         """Return the seconds that the passes of an estimate take."""
-        counts = (estimate.forward, self.forward), (estimate.trained, self.trained), (estimate.per_sample, self.per_sample)
+        counts = (
+            (estimate.forward, self.forward),
+            (estimate.trained, self.trained),
+            (estimate.per_sample, self.per_sample),
+        )
         return sum(count * rate for count, rate in counts)
 
 

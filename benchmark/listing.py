@@ -28,13 +28,15 @@ def show(plugins: tuple[Path, ...]) -> None:
     console.print(table)
 
 
-def leaderboard(task: str | None, folder: Path | None, format: str, readme: Path | None) -> None:
+def leaderboard(task: str | None, folder: Path | None, format: str, queries: str, readme: Path | None) -> None:
     """Print the table of a folder's rows, or write it into a README."""
     if format not in FORMATS:
         raise UserError(f"--format {format!r} is none of {', '.join(FORMATS)}")
-    rows = load_rows(_rows_folder(folder), task)
+    rows = [row for row in load_rows(_rows_folder(folder), task) if row.key.query_set == queries]
     if not rows:
-        raise UserError(f"no rows{f' of {task!r}' if task else ''} in {folder or RESULTS}: run `tdabench run` first")
+        raise UserError(
+            f"no {queries} rows{f' of {task!r}' if task else ''} in {folder or RESULTS}: run `tdabench run` first"
+        )
     if readme is not None:
         _update(readme, update_readme(_read(readme), rows))
         return

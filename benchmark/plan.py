@@ -51,7 +51,9 @@ class PlannedCell:
     def identity(self) -> str:
         """What the scores depend on: method, parameters, code, problem, queries and seed."""
         problem = self.assets.manifest["files"]["problem.safetensors"]["sha256"]
-        return digest([self.key.model_dump(), self.code, problem, self.query_ids, [m.params_hash for m in self.members]])
+        return digest(
+            [self.key.model_dump(), self.code, problem, self.query_ids, [m.params_hash for m in self.members]]
+        )
 
     @property
     def entry(self) -> Entry:

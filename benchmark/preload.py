@@ -1,4 +1,4 @@
-"""What the fork server imports once, so that each cell starts in milliseconds; nothing here may start threads or CUDA."""
+"""What the fork server imports once, so that cells start in milliseconds; nothing here may start threads or CUDA."""
 
 import diffusers.models.unets.unet_2d
 import diffusers.schedulers.scheduling_ddim

@@ -1,9 +1,9 @@
 """A results folder: rows, score slices, logs and cell records, under one schema version.
 
-    <results>/results.json                 schema version of the folder
-              rows/<row key>.json          what the leaderboard reads
-              cells/<row key>/<identity>/  spec.json, slice-000-004.safetensors and .json, outcome.json
-              logs/<row key>.log           what the cell printed
+<results>/results.json                 schema version of the folder
+          rows/<row key>.json          what the leaderboard reads
+          cells/<row key>/<identity>/  spec.json, slice-000-004.safetensors and .json, outcome.json
+          logs/<row key>.log           what the cell printed
 """
 
 from __future__ import annotations

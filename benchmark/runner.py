@@ -92,9 +92,11 @@ class Runner:
             return False
         if row.status == "ok":
             return row.source.truth_sha256 == planned.assets.sha256
-        return not self.options.retry and row.environment == self._environment() and row.diagnostics.get(
-            "limits"
-        ) == _limits(self.options)
+        return (
+            not self.options.retry
+            and row.environment == self._environment()
+            and row.diagnostics.get("limits") == _limits(self.options)
+        )
 
     def _start_ready(
         self, cells: list[PlannedCell], waiting: list[int], live: dict[int, Running], rows: dict[int, Row]
@@ -107,8 +109,27 @@ class Runner:
             reason = self._obstacle(planned)
             if reason is not None:
                 rows[index] = self._store(planned, "skipped", reason, _now())
+            elif (row := self._rescored(planned)) is not None:
+                rows[index] = row
             else:
                 live[index] = self._start(planned)
+
+    def _rescored(self, planned: PlannedCell) -> Row | None:
+        """Return the row computed again from complete scores where only the truth is another one."""
+        row, record = self.results.row(planned.key), self.results.cell(planned.key, planned.identity)
+        if (
+            row is None
+            or row.status != "ok"
+            or self.options.force
+            or row.diagnostics.get("identity") != planned.identity
+        ):
+            return None
+        metrics = self._metrics(planned, record)
+        source = row.source.model_copy(update={"truth_sha256": planned.assets.sha256})
+        fresh = row.model_copy(update={"metrics": metrics, "source": source})
+        self.results.write(fresh)
+        self.on_row(planned, fresh, True)
+        return fresh
 
     def _depends_on_live(
         self, planned: PlannedCell, cells: list[PlannedCell], waiting: list[int], live: dict[int, Running]
@@ -139,7 +160,9 @@ class Runner:
         record.store.put_json("spec.json", self._spec(planned, record).to_json())
         receive, send = multiprocessing.Pipe(duplex=False)
         log = self.results.log(planned.key)
-        process = _context().Process(target=cell_module.main, args=(str(record.store.root), str(log), send), daemon=True)
+        process = _context().Process(
+            target=cell_module.main, args=(str(record.store.root), str(log), send), daemon=True
+        )
         process.start()
         send.close()
         return Running(planned, process, receive, time.monotonic(), _now(), resumed)

@@ -26,9 +26,9 @@ class QueryPlan:
 class TruthPlan:
     """Which models are retrained and what is measured on them.
 
-    report, open: numbers of subsets per role; report_replicates, open_replicates: retrainings of each; full: retrainings
-    on everything; share: the part of every class that a subset keeps; the target of a query is its eps-MSE over
-    ``bins`` equal slices of the training noise law with ``draws_per_bin`` draws each, the same for every model.
+    report, open: numbers of subsets per role; report_replicates, open_replicates: retrainings of each; full:
+    retrainings on everything; share: the part of every class that a subset keeps; the target of a query is its eps-MSE
+    over ``bins`` equal slices of the training noise law with ``draws_per_bin`` draws each, the same for every model.
     """
 
     report: int
@@ -91,4 +91,6 @@ def assets_folder(spec: TaskSpec) -> Path:
     for folder in (own, SHIPPED / spec.label):
         if (folder / "manifest.json").is_file():
             return folder
-    raise UserError(f"task {spec.name!r} has no ground truth here: run `tdabench truth build {spec.name}` or import one")
+    raise UserError(
+        f"task {spec.name!r} has no ground truth here: run `tdabench truth build {spec.name}` or import one"
+    )

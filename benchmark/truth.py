@@ -95,7 +95,9 @@ def _heldout(data: ImageDataset, ids: Tensor, role: str) -> Queries:
     batch, n = data.batch(ids), len(ids)
     names = tuple(f"heldout-{role}-{i:03d}" for i in range(n))
     empty = torch.zeros_like(batch.x)
-    return Queries(names, ("heldout",) * n, (role,) * n, batch.x, empty, tuple(ids.tolist()), torch.zeros(n), batch.cond)
+    return Queries(
+        names, ("heldout",) * n, (role,) * n, batch.x, empty, tuple(ids.tolist()), torch.zeros(n), batch.cond
+    )
 
 
 def _generated(spec: TaskSpec, base: Denoiser, role: str, count: int) -> Queries:
@@ -108,7 +110,7 @@ def _generated(spec: TaskSpec, base: Denoiser, role: str, count: int) -> Queries
 
 
 def plan_runs(spec: TaskSpec, classes: Tensor) -> list[Run]:
-    """Return all retrainings; replicate r of every subset has seed 1 + r, open subsets and first replicates come first."""
+    """Return all retrainings; replicate r of every subset has seed 1 + r; open subsets and first replicates lead."""
     everything = tuple(range(len(classes)))
     runs = [Run("full", r, Retraining(everything, BASE_SEED + 1 + r)) for r in range(spec.truth.full)]
     ids = {role: [tuple(mask.nonzero().flatten().tolist()) for mask in masks(spec, classes, role)] for role in _ROLES}
@@ -158,7 +160,9 @@ def run_job(job: Job) -> str:
     return job.key
 
 
-def base_model(spec: TaskSpec, data: ImageDataset, store: FolderStore, on_step: Callable[[int], None]) -> dict[int, State]:
+def base_model(
+    spec: TaskSpec, data: ImageDataset, store: FolderStore, on_step: Callable[[int], None]
+) -> dict[int, State]:
     """Return the base model's weights by update count, trained on first use and stored."""
     key = f"base/{spec.recipe.hash()[:12]}-{data.fingerprint()[:12]}.safetensors"
     if not store.exists(key):
@@ -259,7 +263,7 @@ def _manifest(built: Built) -> dict[str, Any]:
 
 
 def _provenance() -> dict[str, str]:
-    packages = {name: version(name) for name in ("torch", "diffusers", "numpy", "scikit-learn")}
+    packages = {name: version(name).partition("+")[0] for name in ("torch", "diffusers", "numpy", "scikit-learn")}
     return {
         "built_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "tdabench": __version__,

@@ -43,7 +43,9 @@ def build(task: str, workers: int, out: Path | None) -> None:
         missing = sum(not store.exists(job.key) for job in jobs)
         workers = workers or len(os.sched_getaffinity(0))
         seconds = missing * spec.recipe.steps * _seconds_per_step(built) / workers
-        console.print(f"{spec.label}: {missing} of {len(jobs)} models to train, {workers} at a time, about {duration(seconds)}")
+        console.print(
+            f"{spec.label}: {missing} of {len(jobs)} models to train, {workers} at a time, about {duration(seconds)}"
+        )
         with Bar(f"{spec.label} retrainings") as bar:
             jobs = build_runs(built, store, workers, bar.update)
         assets = assemble(built, jobs, store, folder)
@@ -77,7 +79,9 @@ def verify(task: str, sample: int, seed: int) -> int:
     console.print(f"{spec.label}: all {len(assets.manifest['files'])} files match the manifest's hashes")
     torch.set_num_threads(1)  # as the builders do: another count sums in another order
     truth = assets.truth("report")
-    cells = numpy_generator("verify", seed).choice(truth.outputs.shape[0] * truth.outputs.shape[1], sample, replace=False)
+    cells = numpy_generator("verify", seed).choice(
+        truth.outputs.shape[0] * truth.outputs.shape[1], sample, replace=False
+    )
     return max([_verify_cell(spec, assets, divmod(int(cell), truth.outputs.shape[1])) for cell in cells], default=0)
 
 
@@ -112,8 +116,9 @@ def info(task: str) -> None:
     console.print(f"{spec.label}: {spec.title}")
     console.print(f"in {assets.folder}, {size / 2**20:.1f} MiB, sha256 {assets.sha256[:16]}")
     replicates, subsets = truth.outputs.shape[:2]
-    opened = assets.truth("open").outputs.shape
-    console.print(f"{len(truth.masks[0])} training images; {subsets} report subsets x {replicates}, {opened[1]} open x {opened[0]}")
+    seeds, opened = assets.truth("open").outputs.shape[:2]
+    counts = f"{subsets} report subsets x {replicates}, {opened} open x {seeds}, {len(truth.full)} on everything"
+    console.print(f"{truth.masks.shape[1]} training images; retrained: {counts}")
     console.print(_ceilings(assets))
     for name, value in assets.manifest["provenance"].items():
         console.print(f"{name}: {value}")
@@ -186,4 +191,3 @@ def _check_archive(archive: Path, files: dict[str, bytes]) -> None:
         raise CorruptFile(f"{archive} has a broken manifest ({error}): export it again") from error
     if wrong:
         raise CorruptFile(f"{archive}: {', '.join(wrong)} does not match the manifest: export it again")
-

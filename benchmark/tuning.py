@@ -66,7 +66,10 @@ def grid(cls: type[Method], start: Any, only: list[str], trials: int) -> list[An
     names = only or list(space)
     if not names:
         raise UserError(f"method {cls.name!r} declares no search space: nothing to tune")
-    points = [replace(start, **dict(zip(names, values, strict=True))) for values in itertools.product(*(space[n] for n in names))]
+    points = [
+        replace(start, **dict(zip(names, values, strict=True)))
+        for values in itertools.product(*(space[n] for n in names))
+    ]
     order = numpy_generator("tune", cls.name).permutation(len(points))
     kept = [points[i] for i in order[: trials or None]]
     return list({params_hash(params): params for params in [start, *kept]}.values())
@@ -82,7 +85,9 @@ def _report(cells: list[PlannedCell], rows: list[Row], settings: list[Any]) -> N
     base = asdict(settings[0])
     varied = [name for name in base if len({json.dumps(asdict(params)[name], default=str) for params in settings}) > 1]
     kinds = sorted({kind for row in rows if row.metrics for kind in row.metrics.lds})
-    table = Table(*varied, *(f"{kind} LDS x100" for kind in kinds), "mean", "wall s", title="dev queries x open subsets")
+    table = Table(
+        *varied, *(f"{kind} LDS x100" for kind in kinds), "mean", "wall s", title="dev queries x open subsets"
+    )
     ranked = sorted(zip(rows, settings, strict=True), key=lambda pair: -(score(pair[0]) or -9.0))
     for row, params in ranked:
         table.add_row(*(str(getattr(params, name)) for name in varied), *_numbers(row, kinds))

@@ -14,7 +14,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-# glibc gives activations of a small network back to the system after every step; keeping them saves a tenth of the time.
+# glibc returns a small network's activations to the system after every step; keeping them saves a tenth of the time.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 
@@ -38,9 +38,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
 
 
-def run_jobs(
-    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
-) -> Iterator[tuple[Job, Result]]:
+def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
     """Yield (job, result) as jobs finish, ``workers`` at a time; an exception ends the others and is raised."""
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Items with what the network sees of them: ids (int, or str for queries), x [B, C, H, W] in the model's space, cond.
+    """Items as the network sees them: ids (int, or str for queries), x [B, C, H, W] in the model's space, cond.
 
     cond: None (unconditional), int64 labels [B], or text embeddings [B, L, D].
     """

@@ -1,9 +1,9 @@
-"""The ground-truth labels' format: an assets folder per task version, its manifest written last, hashes over everything.
+"""The ground-truth labels' format: a folder per task version, its manifest written last, hashes over everything.
 
-    <task>@<version>/manifest.json            recipe, versions, provenance, file hashes; its presence says complete
-                     problem.safetensors      weights by update count, queries, training ids: what methods may see
-                     truth-open.safetensors   subsets for tuning rules and learned references
-                     truth-report.safetensors subsets for metrics only
+<task>@<version>/manifest.json            recipe, versions, provenance, file hashes; its presence says complete
+                 problem.safetensors      weights by update count, queries, training ids: what methods may see
+                 truth-open.safetensors   subsets for tuning rules and learned references
+                 truth-report.safetensors subsets for metrics only
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Assets:
         self.manifest: dict[str, Any] = self.store.get_json("manifest.json")
         found = self.manifest.get("schema_version") if isinstance(self.manifest, dict) else None
         if found != SCHEMA_VERSION:
-            raise UserError(f"{self.folder / 'manifest.json'} has schema version {found}, not {SCHEMA_VERSION}: rebuild it")
+            raise UserError(
+                f"{self.folder / 'manifest.json'} has schema version {found}, not {SCHEMA_VERSION}: rebuild it"
+            )
 
     @property
     def sha256(self) -> str:
@@ -80,7 +82,9 @@ class Assets:
         except FileNotFoundError:
             raise CorruptFile(f"{self.folder / name} is missing: build or import the truth again") from None
         if sha256(data) != expected:
-            raise CorruptFile(f"{self.folder / name} was truncated or edited (its hash is not the manifest's): restore it")
+            raise CorruptFile(
+                f"{self.folder / name} was truncated or edited (its hash is not the manifest's): restore it"
+            )
         try:
             return load(data)
         except SafetensorError as error:

@@ -191,8 +191,9 @@ def _kind_notes(measured: Sequence[Row]) -> Iterable[str]:
 def _machine_note(measured: Sequence[Row]) -> str:
     parts = [[row.environment.get("cpu"), row.environment.get("gpu")] for row in measured if row.cost]
     machines = {" and ".join(str(part) for part in machine if part) for machine in parts}
+    together = sorted({int(row.environment.get("concurrent_cells", 1)) for row in measured if row.cost})
     if len(machines) == 1 and (name := machines.pop()):
-        return f"Cost: cold, one cell at a time, on {name}."
+        return f"Cost: cold, {' or '.join(map(str, together))} cell(s) at a time, on {name}."
     return "Cost: not all on one known machine; compare passes, which do not depend on it, rather than seconds."
 
 

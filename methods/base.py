@@ -44,8 +44,9 @@ class Method(ABC):
 
     Class attributes are literals, because listings read them without importing the file. ``version`` is bumped when
     scores can change; ``needs`` is drawn from ``NEEDS``; ``unit`` is ``item`` (scores [Q, N]) or ``group`` ([Q, G]);
-    ``members`` are the entries an ensemble reads; ``search`` maps parameters to the values that ``tdabench tune`` may
-    try; ``slice_size`` is how many queries one call gets, and a kill can lose; ``query_specific`` says that different queries should get different rankings (random need not).
+    ``members`` are the entries an ensemble reads; ``slice_size`` is how many queries one call gets, and a kill can
+    lose; ``query_specific`` says that different queries should get different rankings (random need not); ``search``
+    maps parameters to the values that ``tdabench tune`` may try.
 
     A method may note what happened in ``diagnostics`` (JSON values), which the row keeps.
     """

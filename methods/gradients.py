@@ -47,7 +47,9 @@ def _chunk(model: Denoiser, parameters: dict[str, Tensor], batch: Batch, draws: 
     noisy, timesteps = model.noised(items, logsnr.flatten(), noise.flatten(0, 1))
     args = noisy.view_as(noise), timesteps.view_as(logsnr), noise
 
-    def value(weights: dict[str, Tensor], noisy: Tensor, timesteps: Tensor, noise: Tensor, cond: Tensor | None) -> Tensor:
+    def value(
+        weights: dict[str, Tensor], noisy: Tensor, timesteps: Tensor, noise: Tensor, cond: Tensor | None
+    ) -> Tensor:
         repeated = None if cond is None else cond.expand(len(noisy), *cond.shape)
         return OUTPUTS[output](functional_call(model, weights, (noisy, timesteps, repeated)), noise)
 

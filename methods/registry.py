@@ -115,13 +115,17 @@ def _import(origin: str) -> None:
         else:
             importlib.import_module(origin)
     except Exception as error:
-        raise UserError(f"{origin} does not import: {type(error).__name__}: {error}; mend the file and try again") from error
+        raise UserError(
+            f"{origin} does not import: {type(error).__name__}: {error}; mend the file and try again"
+        ) from error
 
 
 def _entry_point_file(point: EntryPoint) -> Path:
     spec = importlib.util.find_spec(point.module)
     if spec is None or spec.origin is None:
-        raise UserError(f"entry point {point.name!r} names {point.module}, which cannot be found: reinstall its package")
+        raise UserError(
+            f"entry point {point.name!r} names {point.module}, which cannot be found: reinstall its package"
+        )
     return Path(spec.origin)
 
 
@@ -160,4 +164,6 @@ def _literal(value: ast.expr, key: str, name: str, origin: str) -> Any:
     try:
         return ast.literal_eval(value)
     except ValueError:
-        raise UserError(f"{origin}: {key} of method {name!r} must be a literal, because listings do not import the file") from None
+        raise UserError(
+            f"{origin}: {key} of method {name!r} must be a literal, because listings do not import the file"
+        ) from None

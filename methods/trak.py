@@ -130,7 +130,6 @@ def query_features(traker: Any, batch: Batch, draws: Draws) -> Tensor:
 
 def _indices(part: slice) -> np.ndarray:
 
-
     return np.arange(part.start, part.stop)
 
 
@@ -151,7 +150,9 @@ def _diffusion_output() -> Any:
             predicted = torch.func.functional_call(model, (weights, buffers), (noisy, timesteps, *repeated))
             return (predicted - noise).square().mean()
 
-        def get_out_to_loss_grad(self, model: nn.Module, weights: Any, buffers: Any, batch: tuple[Tensor, ...]) -> Tensor:
+        def get_out_to_loss_grad(
+            self, model: nn.Module, weights: Any, buffers: Any, batch: tuple[Tensor, ...]
+        ) -> Tensor:
             return torch.ones(len(batch[0]), 1, device=batch[0].device)
 
     return DiffusionLoss()

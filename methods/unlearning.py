@@ -1,4 +1,4 @@
-"""Unlearning a query from a copy of the model while rehearsing training data: the engine of mirrored-unlearning methods."""
+"""Unlearning a query from a copy of the model while rehearsing training data, as mirrored-unlearning methods do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Unlearning:
     batch: retain and forget images per step; forget_weight: lambda; learning_rate: of the recipe, times this;
     bounded: clamp each forget loss at the null loss, and stop once their mean is within ``tolerance`` of it;
     clamp: the null loss is one constant, or kappa(level) = sigma_d^2 / (sigma^2 + sigma_d^2), which in eps-MSE units is
-    the untrained EDM model's; max_steps: a cap (None: only the stopping rule ends it); law: noise levels of both losses.
+    the untrained EDM model's; max_steps: a cap (None: only the stopping rule ends it); law: levels of both losses.
     """
 
     batch: int
@@ -124,9 +124,7 @@ def _bound(model: Denoiser, logsnr: Tensor, settings: Unlearning, null: float) -
     return null * model.sigma_data**2 / (noise_power + model.sigma_data**2) * model.weight(logsnr, settings.unit)
 
 
-def _losses(
-    model: Denoiser, batch: Batch, settings: Unlearning, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _losses(model: Denoiser, batch: Batch, settings: Unlearning, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     logsnr = settings.law.levels(len(batch), model.process, generator)
     noise = torch.randn(batch.x.shape, generator=generator)
     batch, logsnr, noise = batch.to(model.device), logsnr.to(model.device), noise.to(model.device)

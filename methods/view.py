@@ -1,9 +1,10 @@
-"""The view: a method's only door to a problem; it leads to no truth unless the method declares that it reads open truth."""
+"""The view: a method's only door to a problem; it leads to no truth but the open one, where a method declares it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +16,7 @@ from ..models.counting import Passes
 from ..models.denoiser import Denoiser, Unit
 from ..models.draws import Draws, Law, Scope
 from ..models.problem import Problem
+from ..models.process import DDPMProcess
 from ..models.recipe import Sampler
 from ..models.sampling import sample
 from ..models.training import optimizer, training_loss
@@ -68,14 +70,13 @@ class View:
 
     def draws(self, n: int, law: Law, scope: Scope = "shared", name: str = "loss") -> Draws:
         """Return n draws of (log-SNR, noise), keyed by (seed, name) and, with scope ``item``, by item id."""
-        process = self.problem_process
-        return Draws(name, n, law, scope, self.seed, tuple(self.problem.queries.x.shape[1:]), process)
+        return Draws(
+            name, n, law, scope, self.seed, tuple(self.train.batch(torch.tensor([0])).x.shape[1:]), self.process
+        )
 
-    @property
-    def problem_process(self) -> Any:
+    @cached_property
+    def process(self) -> DDPMProcess:
         """The model's noise process."""
-        from ..models.process import DDPMProcess
-
         return DDPMProcess(**self.problem.spec.process)
 
     def losses(self, model: Denoiser, batch: Batch, draws: Draws, unit: Unit = "eps") -> Tensor:

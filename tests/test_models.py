@@ -40,7 +40,8 @@ def scheduler(schedule: str = "linear"):
 
 
 def global_states() -> list:
-    return [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()]
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), [state.tolist() for state in devices]]
 
 
 def same_weights(one, other) -> bool:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from tdabench.datasets.base import Batch, Card, ImageDataset
 from tdabench.datasets.queries import Queries
+from tdabench.models.counting import Passes
 from tdabench.models.denoiser import Denoiser
 from tdabench.models.draws import Draws
 from tdabench.models.problem import Problem
 from tdabench.models.recipe import ModelSpec, Recipe, Sampler
-from tdabench.models.training import build, train
+from tdabench.models.training import build, snapshot, train
 
 torch.set_num_threads(1)
 
@@ -50,6 +51,17 @@ SPECS = {
 }
 RECIPE = Recipe(SPECS["plain"], 12, 8, 3e-3, 3, 0.9, checkpoints=(4, 8))
 CARD = Card("tiny", "blobs", "made here", "CC0", "1", "none")
+
+
+class LargestPass(Passes):
+    """Passes that remember how many images the largest single one held."""
+
+    largest = 0
+
+    def __setattr__(self, name: str, value: int) -> None:
+        if name == "forward":
+            self.largest = max(self.largest, value - getattr(self, "forward", 0))
+        super().__setattr__(name, value)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -90,8 +102,16 @@ def make_problem(n: int = 14, n_queries: int = 3) -> Problem:
     """Return a problem with a model trained for a moment, its checkpoints and its untrained weights."""
     data = dataset(n)
     model, weights = train(RECIPE, data, torch.arange(n), seed=0)
-    weights[RECIPE.steps] = {name: value.clone() for name, value in model.net.state_dict().items()}
+    weights[RECIPE.steps] = snapshot(model)
     return Problem("tiny", data, queries_of(images(n_queries, seed=99)), RECIPE.model, weights, RECIPE)
+
+
+def make_conditional(kind: str, n: int = 8, n_queries: int = 2) -> Problem:
+    """Return a conditional problem whose "trained" model is one that was initialised from another seed."""
+    cond, data = conditions(kind, n), dataset(n, cond=conditions(kind, n))
+    queries = queries_of(images(n_queries, seed=99), cond[-n_queries:])
+    weights = {0: snapshot(denoiser(kind, 0)), 1: snapshot(denoiser(kind, 1))}
+    return Problem(kind, data, queries, SPECS[kind], weights, replace(RECIPE, model=SPECS[kind]))
 
 
 def plant(problem: Problem, copies: dict[int, int]) -> Problem:

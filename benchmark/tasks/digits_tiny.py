@@ -34,7 +34,5 @@ TASK = TaskSpec(
         checkpoints=(10,),
     ),
     queries=QueryPlan(dev=2, test=3, controls=2),
-    truth=TruthPlan(
-        report=10, open=6, report_replicates=2, open_replicates=1, full=2, bins=4, draws_per_bin=4
-    ),
+    truth=TruthPlan(report=10, open=6, report_replicates=2, open_replicates=1, full=2, bins=4, draws_per_bin=4),
 )

@@ -1,0 +1,49 @@
+"""Whether a problem offers what a method needs: the reason why a cell is skipped, derived from class attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..models.problem import Problem
+    from .base import Method
+    from .registry import Listing
+
+WHAT = {
+    "recipe": "the training recipe",
+    "checkpoints": "checkpoints along training",
+    "cond": "a conditional model",
+    "trajectory": "generated queries with their initial noise",
+    "encoder": "an image encoder",
+}
+
+
+def unsupported(
+    method: type[Method] | Listing, problem: Problem, *, stored: Collection[str] = (), open_truth: bool = False
+) -> str | None:
+    """Return why a method cannot run on a problem, or None where it can.
+
+    stored: entries or methods whose scores are stored; open_truth: whether the method would be handed the open truth.
+    """
+    lacking = [need for need in method.needs if need in WHAT and not _offers(problem, need)]
+    if lacking:
+        return f"needs {' and '.join(WHAT[need] for need in lacking)}, which this problem does not have"
+    if "open-truth" in method.needs and not open_truth:
+        return "needs the open truth, which it is not given here"
+    missing = [member for member in method.members if not {member, member.partition(":")[0]} & set(stored)]
+    if missing or ("stored-scores" in method.needs and not stored):
+        return f"needs the stored scores of {', '.join(missing) or 'other methods'}, which are missing"
+    if not set(method.query_kinds) & set(problem.queries.kinds):
+        return f"takes {' and '.join(method.query_kinds)} queries only, of which this problem has none"
+    return None
+
+
+def _offers(problem: Problem, need: str) -> bool:
+    offers = {
+        "recipe": problem.recipe is not None,
+        "checkpoints": any(0 < step < problem.checkpoints[-1] for step in problem.checkpoints),
+        "cond": problem.train.cond is not None,
+        "trajectory": bool(problem.queries.where(kind="generated").noise.any()),
+    }
+    return offers.get(need, False)
