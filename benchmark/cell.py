@@ -107,7 +107,14 @@ def _record(measured: Measurement) -> dict[str, Any]:
 
 def assemble(result: Tensor | Iterable[tuple[slice, Tensor]], n_queries: int, n_items: int) -> np.ndarray:
     """Return scores [q, N] float32 from a method's answer; raises BadScores for a wrong shape, type or coverage."""
-    blocks = [(slice(0, n_items), result)] if isinstance(result, Tensor) else list(result)
+    try:
+        blocks = (
+            [(slice(0, n_items), result)] if isinstance(result, Tensor) else [(part, block) for part, block in result]
+        )
+    except TypeError as error:
+        raise BadScores(
+            f"attribute returned {type(result).__name__}, neither a tensor nor (slice, block) pairs"
+        ) from error
     scores, seen = np.empty((n_queries, n_items), np.float32), np.zeros(n_items, int)
     for part, block in blocks:
         expected = (n_queries, len(range(n_items)[part]))

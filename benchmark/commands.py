@@ -144,4 +144,5 @@ def check_method(name: str, preset: str, plugins: tuple[Path, ...]) -> int:
 
     checks = contract.check_method(Path(name) if name.endswith(".py") else name, preset, plugins)
     console.print(contract.render(checks))
+    console.print(contract.summary(checks))
     return 1 if any(check.status == "fail" for check in checks) else 0

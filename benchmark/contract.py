@@ -155,6 +155,8 @@ def _listed(subject: Subject) -> str:
     wrong = [f"{name} lists as {read}, but is {real}" for name, (read, real) in pairs.items() if read != real]
     if wrong:
         raise Broken("; ".join(wrong) + ": assign each of them a literal in the class itself")
+    if not set(subject.cls.query_kinds) <= set(KINDS):
+        raise Broken(f"query_kinds {subject.cls.query_kinds} are not among {KINDS}")
     return f"version {subject.cls.version}, needs {', '.join(subject.cls.needs) or 'nothing special'}"
 
 
@@ -171,7 +173,7 @@ def _presets(subject: Subject) -> str:
     return ", ".join(presets)
 
 
-@_rule("params")
+@_rule("params", "presets")
 def _params(subject: Subject) -> str:
     """Every preset survives a trip through JSON, with the same hash."""
     for name, params in subject.cls.presets.items():
@@ -347,7 +349,7 @@ def _deviation(found: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest change of a score in units of its row's standard deviation."""
     error = np.abs(found.astype(np.float64) - expected).max(1)
     spread = expected.astype(np.float64).std(1)
-    return float(np.divide(error, spread, out=np.where(error > 0, np.inf, 0.0), where=spread > 0).max())
+    return float(np.divide(error, spread, out=np.where(error == 0, 0.0, np.inf), where=spread > 0).max())
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:

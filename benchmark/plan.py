@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,20 @@ class PlannedCell:
     query_ids: tuple[str, ...]
     code: str
     plugins: tuple[str, ...]
-    members: tuple[Key, ...] = ()
+    members: dict[str, Key] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
         """What the scores depend on: method, parameters, code, problem, queries and seed."""
         problem = self.assets.manifest["files"]["problem.safetensors"]["sha256"]
         return digest(
-            [self.key.model_dump(), self.code, problem, self.query_ids, [m.params_hash for m in self.members]]
+            [
+                self.key.model_dump(),
+                self.code,
+                problem,
+                self.query_ids,
+                [key.model_dump() for key in self.members.values()],
+            ]
         )
 
     @property
@@ -108,14 +114,14 @@ class _Planner:
     def cell(self, entry: Entry, seed: int, overrides: dict[str, Any] | None = None) -> PlannedCell:
         cls = method_class(entry.method, self.plugins)
         params = overrides[entry.method] if overrides else preset_params(cls, entry.preset)
-        members = [self.cell(self._member(name, entry.preset), seed).key for name in cls.members]
+        members = {name: self.cell(self._member(name, entry.preset), seed).key for name in cls.members}
         ids = query_ids(self.assets.manifest, self.query_set)
         if not ids:
             raise UserError(f"task {self.spec.name!r} has no {self.query_set!r} queries")
         plugins = tuple(str(path.resolve()) for path in self.plugins)
         file = Path(sys.modules[cls.__module__].__file__ or "")
         key = self._key(entry, cls, params, seed)
-        return PlannedCell(key, cls, params, self.assets, ids, code_hash(file), plugins, tuple(members))
+        return PlannedCell(key, cls, params, self.assets, ids, code_hash(file), plugins, members)
 
     def _member(self, name: str, preset: str) -> Entry:
         method, _, own = name.partition(":")

@@ -135,15 +135,15 @@ class Runner:
         self, planned: PlannedCell, cells: list[PlannedCell], waiting: list[int], live: dict[int, Running]
     ) -> bool:
         unfinished = [cells[i].key for i in waiting if cells[i] is not planned] + [r.planned.key for r in live.values()]
-        return any(member in unfinished for member in planned.members)
+        return any(member in unfinished for member in planned.members.values())
 
     def _obstacle(self, planned: PlannedCell) -> str | None:
-        for member in planned.members:
+        for member in planned.members.values():
             row = self.results.row(member)
             if row is None or row.status != "ok":
                 state = "no row here: run it too" if row is None else f"status {row.status}: {row.reason}"
                 return f"member {member.method}:{member.preset} has {state}"
-        return unsupported(planned.cls, self._problem(planned), stored={member.method for member in planned.members})
+        return unsupported(planned.cls, self._problem(planned), stored=set(planned.members))
 
     def _problem(self, planned: PlannedCell) -> Problem:
         folder = planned.assets.folder
@@ -168,7 +168,7 @@ class Runner:
         return Running(planned, process, receive, time.monotonic(), _now(), resumed)
 
     def _spec(self, planned: PlannedCell, record: Cell) -> cell_module.Spec:
-        members = {key.method: str(self._record_of(key).store.root) for key in planned.members}
+        members = {name: str(self._record_of(key).store.root) for name, key in planned.members.items()}
         return cell_module.Spec(
             method=planned.key.method,
             params=planned.key.params,
@@ -260,7 +260,7 @@ class Runner:
         return lds_metrics(planned.assets, self._truths[where], record, planned.query_ids)
 
     def _cost(self, planned: PlannedCell, record: Cell, outcome: dict[str, Any], running: Running | None) -> Cost:
-        members = [row.cost for key in planned.members if (row := self.results.row(key)) and row.cost]
+        members = [row.cost for key in planned.members.values() if (row := self.results.row(key)) and row.cost]
         slices = [record.record(part)["attribute"] for part in record.parts()]
         return add_up(own_cost(outcome, slices, len(planned.query_ids), self.options, running), members)
 
@@ -276,6 +276,7 @@ class Runner:
             problem_sha256=planned.assets.manifest["files"]["problem.safetensors"]["sha256"],
             scores_sha256=record.scores_hash() if scored else None,
             code_sha256=planned.code,
+            notes=[note for preset, note in planned.cls.notes.items() if preset == planned.key.preset],
         )
 
     def _diagnostics(self, planned: PlannedCell, record: Cell) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def _lds(predicted: np.ndarray, replicates: np.ndarray, ids: tuple[str, ...], pl
     return LdsResult(
         query_ids=list(ids),
         values=[_number(value) for value in values],
-        mean=_number(np.nanmean(values)) if some else None,
+        mean=_number(float(np.nanmean(values))) if some else None,
         low=_number(low),
         high=_number(high),
         replicates=[_number(value) for value in resampled],
@@ -62,7 +62,7 @@ def _lds(predicted: np.ndarray, replicates: np.ndarray, ids: tuple[str, ...], pl
         ceiling=_number(metrics.ceiling(replicates)) if len(replicates) > 1 else None,
         ceiling_low=_number(ceilings[0]),
         ceiling_high=_number(ceilings[1]),
-        shuffled_mean=_number(np.nanmean(metrics.shuffled_control(predicted, target))) if some else None,
+        shuffled_mean=_number(float(np.nanmean(metrics.shuffled_control(predicted, target)))) if some else None,
     )
 
 

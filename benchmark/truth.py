@@ -22,10 +22,10 @@ from ..datasets.queries import Queries, concatenate
 from ..datasets.truth import Arrays, Assets, Role, Truth, truth_arrays, write_assets
 from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law
-from ..models.problem import load_dataset, problem_arrays, query_list
+from ..models.problem import load_dataset, problem_arrays, queries_from, query_list, weights_from
 from ..models.recipe import Recipe
 from ..models.sampling import initial_noise, sample
-from ..models.training import State, load, train
+from ..models.training import State, load, snapshot, train
 from ..seeds import derive, digest, torch_generator
 from ..store import FolderStore, sha256
 from .retraining import Retraining, retrained
@@ -160,23 +160,6 @@ def run_job(job: Job) -> str:
     return job.key
 
 
-def base_model(
-    spec: TaskSpec, data: ImageDataset, store: FolderStore, on_step: Callable[[int], None]
-) -> dict[int, State]:
-    """Return the base model's weights by update count, trained on first use and stored."""
-    key = f"base/{spec.recipe.hash()[:12]}-{data.fingerprint()[:12]}.safetensors"
-    if not store.exists(key):
-        model, kept = train(spec.recipe, data, torch.arange(len(data)), BASE_SEED, on_step=on_step)
-        kept[spec.recipe.steps] = {name: value.clone() for name, value in model.net.state_dict().items()}
-        flat = {f"{step}/{name}": value.numpy() for step, state in kept.items() for name, value in state.items()}
-        store.put(key, save_arrays(flat))
-    weights: dict[int, State] = {}
-    for name, value in load_arrays(store.get(key)).items():
-        step, _, parameter = name.partition("/")
-        weights.setdefault(int(step), {})[parameter] = torch.from_numpy(value)
-    return dict(sorted(weights.items()))
-
-
 @dataclass(frozen=True)
 class Built:
     """A task's base model and queries, before any subset is retrained."""
@@ -199,13 +182,28 @@ class Built:
 
 
 def prepare_base(spec: TaskSpec, store: FolderStore, on_step: Callable[[int], None] = lambda step: None) -> Built:
-    """Train the base model and make the queries, or find them."""
+    """Train the base model and make the queries, or find both.
+
+    They are stored together: sampling again on another machine would give other bits, so other queries.
+    """
     data = load_dataset(spec.dataset)
     parts = split(spec, data)
     train_set = data.select(parts.train)
-    weights = base_model(spec, train_set, store, on_step)
-    base = load(spec.recipe.model, weights[spec.recipe.steps])
-    return Built(spec, parts, train_set, weights, make_queries(spec, data, parts, base))
+    identity = digest([spec.label, spec.recipe.to_json(), spec.to_json()["queries"], data.fingerprint()])
+    key = f"base/{spec.label}-{identity}"
+    if not store.exists(f"{key}.json"):
+        weights = _train_base(spec, train_set, on_step)
+        queries = make_queries(spec, data, parts, load(spec.recipe.model, weights[spec.recipe.steps]))
+        store.put(f"{key}.safetensors", save_arrays(problem_arrays(parts.train, weights, queries)))
+        store.put_json(f"{key}.json", {"checkpoints": list(weights), "queries": query_list(queries)})
+    arrays, meta = load_arrays(store.get(f"{key}.safetensors")), store.get_json(f"{key}.json")
+    weights = {step: weights_from(arrays, step) for step in meta["checkpoints"]}
+    return Built(spec, parts, train_set, weights, queries_from(meta, arrays))
+
+
+def _train_base(spec: TaskSpec, data: ImageDataset, on_step: Callable[[int], None]) -> dict[int, State]:
+    model, kept = train(spec.recipe, data, torch.arange(len(data)), BASE_SEED, on_step=on_step)
+    return {**kept, spec.recipe.steps: snapshot(model)}
 
 
 def build_runs(built: Built, store: FolderStore, workers: int, on_done: OnDone = lambda done, total: None) -> list[Job]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .base import Card, ImageDataset
@@ -20,6 +22,6 @@ def load() -> ImageDataset:
     """Return all 1,797 images [1797, 1, 8, 8] with their digits as classes; unconditional; no download."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     images = torch.tensor(bunch.images / 8 - 1, dtype=torch.float32)[:, None]
     return ImageDataset(CARD, images, torch.tensor(bunch.target, dtype=torch.long))

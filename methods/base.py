@@ -45,8 +45,9 @@ class Method(ABC):
     Class attributes are literals, because listings read them without importing the file. ``version`` is bumped when
     scores can change; ``needs`` is drawn from ``NEEDS``; ``unit`` is ``item`` (scores [Q, N]) or ``group`` ([Q, G]);
     ``members`` are the entries an ensemble reads; ``slice_size`` is how many queries one call gets, and a kill can
-    lose; ``query_specific`` says that different queries should get different rankings (random need not); ``search``
-    maps parameters to the values that ``tdabench tune`` may try.
+    lose; ``query_specific`` says that different queries should get different rankings (random need not), ``signed``
+    that theory fixes the scores' sign; ``search`` maps parameters to the values that ``tdabench tune`` may try;
+    ``notes`` says per preset how it departs from the paper, and goes into its rows.
 
     A method may note what happened in ``diagnostics`` (JSON values), which the row keeps.
     """
@@ -59,10 +60,12 @@ class Method(ABC):
     slice_size: ClassVar[int] = 20
     members: ClassVar[tuple[str, ...]] = ()
     query_specific: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
     citation: ClassVar[str] = ""
     Params: ClassVar[type] = NoParams
     presets: ClassVar[Mapping[str, Any]] = {"paper": NoParams(), "quick": NoParams()}
     search: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    notes: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, params: Any = None) -> None:
         self.params = self.Params() if params is None else params

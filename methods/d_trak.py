@@ -48,9 +48,11 @@ class DTrak(Method):
     """
 
     needs = ("gradients",)
+    signed = False
     citation = "Zheng et al., Intriguing Properties of Data Attribution on Diffusion Models, arXiv 2311.00500"
     Params = Params
     presets = {"paper": Params(), "quick": Params(draws=4, proj_dim=4096)}
+    notes = {"paper": "damping relative to the kernel, not the paper's sweep", "quick": "4 draws and k = 4096"}
     search = {"damping": (0.001, 0.01, 0.1, 1.0, 10.0), "scope": ("shared", "item")}
 
     def fit(self, view: View) -> State:

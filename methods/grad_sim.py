@@ -53,6 +53,7 @@ class GradSim(Method):
         "quick": Params(draws=4, proj_dim=4096),
         "quick-dot": Params(draws=4, proj_dim=4096, similarity="dot"),
     }
+    notes = {"quick": "4 draws and k = 4096", "quick-dot": "4 draws and k = 4096"}
     search = {"similarity": ("cosine", "dot"), "scope": ("shared", "item")}
 
     def fit(self, view: View) -> State:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..datasets.base import Batch
 from ..models.denoiser import Denoiser
@@ -31,18 +32,24 @@ def per_sample_gradients(model: Denoiser, batch: Batch, draws: Draws, output: Ou
 
     Equal to one backward pass per item; done for ``model.micro_batch`` (item, draw) pairs at a time by ``vmap``.
     """
-    if draws.n > model.micro_batch:
-        raise ValueError(f"{draws.n} draws of one item exceed the micro-batch of {model.micro_batch}")
     parameters = {name: value.detach() for name, value in model.named_parameters()}
     size = sum(value.numel() for value in parameters.values())
-    step = max(1, min(model.micro_batch // draws.n, GRADIENT_BYTES // (4 * size)))
-    parts = [_chunk(model, parameters, batch[i : i + step], draws, output) for i in range(0, len(batch), step)]
+    items = max(1, min(model.micro_batch // draws.n, GRADIENT_BYTES // (4 * size)))
+    parts = [_items(model, parameters, batch[i : i + items], draws, output) for i in range(0, len(batch), items)]
     return torch.cat(parts)
 
 
-def _chunk(model: Denoiser, parameters: dict[str, Tensor], batch: Batch, draws: Draws, output: Output) -> Tensor:
+def _items(model: Denoiser, parameters: dict[str, Tensor], batch: Batch, draws: Draws, output: Output) -> Tensor:
     batch = batch.to(model.device)
     logsnr, noise = (part.to(model.device) for part in draws.for_ids(batch.ids))
+    pieces = torch.arange(draws.n).split(model.micro_batch)
+    sums = (len(p) * _gradients(model, parameters, batch, logsnr[:, p], noise[:, p], output) for p in pieces)
+    return torch.stack(list(sums)).sum(0) / draws.n if len(pieces) > 1 else next(sums) / draws.n
+
+
+def _gradients(
+    model: Denoiser, parameters: dict[str, Tensor], batch: Batch, logsnr: Tensor, noise: Tensor, output: Output
+) -> Tensor:
     items = batch.x[:, None].expand_as(noise).flatten(0, 1)
     noisy, timesteps = model.noised(items, logsnr.flatten(), noise.flatten(0, 1))
     args = noisy.view_as(noise), timesteps.view_as(logsnr), noise
@@ -54,7 +61,8 @@ def _chunk(model: Denoiser, parameters: dict[str, Tensor], batch: Batch, draws: 
         return OUTPUTS[output](functional_call(model, weights, (noisy, timesteps, repeated)), noise)
 
     conditioned = None if batch.cond is None else 0
-    rows = vmap(grad(value), (None, 0, 0, 0, conditioned))(parameters, *args, batch.cond)
+    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no batching rule
+        rows = vmap(grad(value), (None, 0, 0, 0, conditioned))(parameters, *args, batch.cond)
     return torch.cat([row.flatten(1) for row in rows.values()], 1)
 
 
@@ -93,4 +101,4 @@ def train_features(view: View, model: Denoiser, draws: Draws, output: Output, pr
     size = 128
     total = -(-len(view.train) // size)
     batches = view.progress(view.batches(size), "gradients", total)
-    return torch.cat([projector(per_sample_gradients(model, batch, draws, output)).cpu() for _, batch in batches])
+    return view.by_id((part, projector(per_sample_gradients(model, batch, draws, output))) for part, batch in batches)

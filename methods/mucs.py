@@ -76,7 +76,14 @@ class Mucs(Method):
     slice_size = 2
     citation = "MUCS, arXiv 2605.17938; reference code github.com/sony/mucs"
     Params = Params
-    presets = {"paper": Params(), "quick": Params(draws=8, batch=16, max_steps=20)}
+    presets = {
+        "paper": Params(draws=40, batch=40, max_steps=100),
+        "quick": Params(draws=8, batch=16, max_steps=20),
+    }
+    notes = {
+        "paper": "40 draws and batches of 40 where the paper has 100; at most 100 steps",
+        "quick": "8 draws, batches of 16, at most 20 steps",
+    }
     search = {
         "learning_rate": (0.03, 0.1, 0.3, 1.0),
         "score": ("skew", "difference"),

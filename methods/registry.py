@@ -35,6 +35,8 @@ class Listing:
     unit: str = "item"
     members: tuple[str, ...] = ()
     query_specific: bool = True
+    signed: bool = True
+    slice_size: int = 20
     citation: str = ""
     presets: tuple[str, ...] = ("paper", "quick")
 

@@ -20,7 +20,12 @@ from .base import Estimate, Method, register
 from .kernel import GradientKernel
 from .view import View
 
-BATCH = 256
+SAMPLES = 2560
+
+
+def batch_size(draws: int) -> int:
+    """Return how many items traker gets at a time: it holds activations of all their draws, and projects per call."""
+    return max(8, min(256, SAMPLES // draws))
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,11 @@ class Trak(Method):
     needs = ("gradients",)
     citation = "Park et al., TRAK: Attributing Model Behavior at Scale, arXiv 2303.14186"
     Params = Params
-    presets = {"paper": Params(), "quick": Params(draws=2, proj_dim=512)}
+    presets = {"paper": Params(draws=10, proj_dim=4096), "quick": Params(draws=2, proj_dim=512)}
+    notes = {
+        "paper": "10 draws and k = 4096 where D-TRAK's authors have 10 or 100 draws and k = 32768 for TRAK",
+        "quick": "2 draws and k = 512",
+    }
     search = {"damping": (0.001, 0.01, 0.1, 1.0, 10.0)}
 
     def fit(self, view: View) -> State:
@@ -63,7 +72,8 @@ class Trak(Method):
         model = view.model()
         draws = view.draws(self.params.draws, Law("even"))
         traker = open_traker(model, len(view.train), self.params.proj_dim, view.seed, view.scratch / "traker")
-        batches = view.progress(view.batches(BATCH), "traker features", -(-len(view.train) // BATCH))
+        size = batch_size(self.params.draws)
+        batches = view.progress(view.batches(size), "traker features", -(-len(view.train) // size))
         for part, batch in batches:
             traker.featurize(trak_batch(model, batch, draws), inds=_indices(part))
         features = torch.from_numpy(traker.saver.current_store["grads"].copy())
@@ -76,7 +86,7 @@ class Trak(Method):
     def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
         """One gradient per draw of every item and query; unprojected gradients of one batch, features, kernel."""
         width = self.params.proj_dim
-        held = 12 * n_items * width + 8 * min(n_items, width) ** 2 + 4 * BATCH * n_parameters
+        held = 12 * n_items * width + 8 * min(n_items, width) ** 2 + 4 * batch_size(self.params.draws) * n_parameters
         return Estimate(per_sample=(n_items + n_queries) * self.params.draws, bytes=held)
 
 
@@ -101,7 +111,8 @@ def open_traker(model: Denoiser, n: int, proj_dim: int, seed: int, folder: Path,
         lambda_reg=damping,
         logging_level=logging.ERROR,
     )
-    traker.load_checkpoint(model.state_dict(), model_id=0)
+    state: Any = model.state_dict()  # traker annotates an iterable of tensors and wants this
+    traker.load_checkpoint(state, model_id=0)
     return traker
 
 

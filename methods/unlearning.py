@@ -134,4 +134,4 @@ def _losses(model: Denoiser, batch: Batch, settings: Unlearning, generator: torc
 @torch.no_grad()
 def train_losses(view: View, model: Denoiser, losses: Callable[[Denoiser, Batch], Tensor]) -> Tensor:
     """Return ``losses`` [B, S] of all training items, stacked to [N, S] on the CPU."""
-    return torch.cat([losses(model, batch).cpu() for _, batch in view.batches(1024)])
+    return view.by_id((part, losses(model, batch)) for part, batch in view.batches(1024))

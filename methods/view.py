@@ -19,7 +19,7 @@ from ..models.problem import Problem
 from ..models.process import DDPMProcess
 from ..models.recipe import Sampler
 from ..models.sampling import sample
-from ..models.training import optimizer, training_loss
+from ..models.training import build, optimizer, training_loss
 from ..seeds import torch_generator
 
 T = TypeVar("T")
@@ -63,8 +63,11 @@ class View:
 
     def model(self, at: Literal["final", "untrained"] | int = "final") -> Denoiser:
         """Return a private copy of the model: final, untrained, or after a checkpoint's number of updates."""
-        steps = {"final": self.problem.checkpoints[-1], "untrained": 0}
-        model = self.problem.model(steps[at] if isinstance(at, str) else at, self.device)
+        if at == "untrained" and 0 not in self.problem.weights:
+            model = build(self.problem.spec, self.problem.seed).to(self.device)
+        else:
+            steps = {"final": self.problem.checkpoints[-1], "untrained": 0}
+            model = self.problem.model(steps[at] if isinstance(at, str) else at, self.device)
         model.passes, model.micro_batch = self.passes, self.micro_batch
         return model
 
@@ -103,11 +106,20 @@ class View:
         return sample(model, noise, sampler, cond, **hooks)
 
     def batches(self, size: int) -> Iterator[tuple[slice, Batch]]:
-        """Yield the training set in order as (slice of ids, batch) of at most ``size`` items."""
+        """Yield the training set as (slice of ids, batch) of at most ``size`` items, each item once, in any order."""
         total = len(self.train)
         for start in range(0, total, size):
             part = slice(start, min(start + size, total))
             yield part, self.train.batch(torch.arange(part.start, part.stop))
+
+    def by_id(self, parts: Iterable[tuple[slice, Tensor]]) -> Tensor:
+        """Return one tensor [N, ...] on the CPU from pairs (slice of ids, values [n, ...]) in any order."""
+        out = torch.empty(0)
+        for part, values in parts:
+            if not len(out):
+                out = torch.empty(len(self.train), *values.shape[1:], dtype=values.dtype)
+            out[part] = values.detach().cpu()
+        return out
 
     def rng(self, *axes: str | int) -> torch.Generator:
         """Return a generator keyed by the seed and names, never by call order."""

@@ -20,7 +20,7 @@ class Passes:
 
 def samples(x: Tensor) -> int:
     """Return how many images [C, H, W] a batch holds, counting those that ``torch.func.vmap`` hides."""
-    functorch = torch._C._functorch
+    functorch: Any = getattr(torch._C, "_functorch")  # noqa: B009
     sample = math.prod(x.shape[-3:])
     while functorch.is_functorch_wrapped_tensor(x):
         x = functorch.get_unwrapped(x)

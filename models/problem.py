@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -63,8 +64,8 @@ def read_problem(folder: Path) -> Problem:
             "install the dataset's pinned revision or rebuild the truth"
         )
     recipe = Recipe.from_json(meta["recipe"])
-    weights = {step: _state(arrays, step) for step in meta["checkpoints"]}
-    return Problem(meta["task"], data, _queries(meta, arrays), recipe.model, weights, recipe, meta["base_seed"])
+    weights = {step: weights_from(arrays, step) for step in meta["checkpoints"]}
+    return Problem(meta["task"], data, queries_from(meta, arrays), recipe.model, weights, recipe, meta["base_seed"])
 
 
 def problem_arrays(train_ids: torch.Tensor, weights: dict[int, State], queries: Queries) -> Arrays:
@@ -82,7 +83,8 @@ def query_list(queries: Queries) -> list[dict[str, str | int]]:
     return [{"id": i, "kind": kind, "role": role, "source": source} for i, kind, role, source in fields]
 
 
-def _queries(meta: dict, arrays: Arrays) -> Queries:
+def queries_from(meta: dict[str, Any], arrays: Arrays) -> Queries:
+    """Return the queries that ``problem_arrays`` and ``query_list`` describe."""
     listed = meta["queries"]
     tensors = {name: torch.from_numpy(arrays[f"queries/{name}"]) for name in ("x", "noise", "guidance")}
     cond = arrays.get("queries/cond")
@@ -96,6 +98,7 @@ def _queries(meta: dict, arrays: Arrays) -> Queries:
     )
 
 
-def _state(arrays: Arrays, step: int) -> State:
+def weights_from(arrays: Arrays, step: int) -> State:
+    """Return the weights after ``step`` updates from ``problem_arrays``."""
     prefix = f"weights/{step}/"
     return {name.removeprefix(prefix): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(prefix)}

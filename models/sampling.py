@@ -39,5 +39,5 @@ def sample(
     for timestep in scheduler.timesteps:
         predicted = model(x, timestep.to(model.device), cond)
         on_step(int(timestep), x, predicted)
-        x = scheduler.step(predicted, int(timestep), x).prev_sample
+        x = scheduler.step(predicted, int(timestep), x, return_dict=False)[0]
     return x

@@ -21,8 +21,9 @@ from tdabench.models.training import build
 
 from . import tiny
 
-PARAMS = Params(draws=4, batch=6, max_steps=4, learning_rate=1.0, forget_weight=1.0)
-NULL = 1.0  # close to the barely trained model's losses, so that some draws are clamped and others are not
+# A tolerance of -1 never stops: what happens before a stop is told apart from the stopping rule.
+PARAMS = Params(draws=4, batch=5, max_steps=3, learning_rate=1.0, forget_weight=1.0, tolerance=-1.0)
+NULL = 0.6  # close to the barely trained model's losses, so that some draws are clamped and others are not
 
 
 def learnable(net: nn.Module, frozen: str) -> list[nn.Parameter]:
@@ -39,7 +40,7 @@ def learnable(net: nn.Module, frozen: str) -> list[nn.Parameter]:
 
 @dataclass
 class Plain:
-    """MUCS written out: one image and one draw at a time."""
+    """MUCS written out: one image and one draw at a time while unlearning."""
 
     view: View
     params: Params
@@ -52,9 +53,10 @@ class Plain:
         self.clamped: list[bool] = []
 
     def loss(self, net: nn.Module, x: torch.Tensor, noise: torch.Tensor, timestep: int) -> torch.Tensor:
+        """Return the losses of images [B, C, H, W] under one draw."""
         alpha_bar = self.alphas[timestep]
         noisy = (alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise).float()
-        error = (net(noisy[None], timestep).sample[0] - noise).square().mean()
+        error = (net(noisy, timestep).sample - noise).square().mean((1, 2, 3))
         return error * (1 + 4 * self.power(timestep)) if self.params.unit == "edm" else error
 
     def power(self, timestep: int) -> float:
@@ -82,14 +84,14 @@ class Plain:
             stream = self.view.rng("unlearn", name, step)
             ids = torch.randperm(len(images), generator=stream)[: params.batch].tolist()
             retained = [
-                self.loss(net, images[i], noise, t)
+                self.loss(net, images[i : i + 1], noise, t).mean()
                 for i, (t, noise) in zip(ids, self.pairs(stream, params.batch), strict=True)
             ]
             forgotten, shares = [], []
             for timestep, noise in self.pairs(stream, params.batch):
-                loss, bound = self.loss(net, x, noise, timestep), self.bound(timestep)
-                self.clamped.append(float(loss) > bound)
-                shares.append(min(float(loss), bound) / bound)
+                loss, bound = self.loss(net, x, noise, timestep).mean(), self.bound(timestep)
+                self.clamped.append(loss.item() > bound)
+                shares.append(min(loss.item(), bound) / bound)
                 forgotten.append(loss.clamp(max=bound) if params.bounded else loss)
             self.ratios.append(float(np.mean(shares)))
             if params.bounded and self.ratios[-1] >= 1 - params.tolerance:
@@ -104,11 +106,8 @@ class Plain:
         levels, noises = self.view.draws(self.params.draws, Law(self.params.score_law), name=name).for_ids([0])
         timesteps = (self.log_snr - levels[0][:, None]).abs().argmin(1).tolist()
         with torch.no_grad():
-            rows = [
-                [float(self.loss(net, x, noise, t)) for t, noise in zip(timesteps, noises[0], strict=True)]
-                for x in self.view.train.images
-            ]
-        return np.array(rows)
+            images, draws = self.view.train.images, zip(timesteps, noises[0], strict=True)
+            return torch.stack([self.loss(net, images, noise, timestep) for timestep, noise in draws], 1).numpy()
 
     def scores(self, name: str, x: torch.Tensor) -> np.ndarray:
         before = self.train_losses(self.view.model().net, "score")
@@ -142,14 +141,14 @@ VARIANTS = {
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
 def test_scores_equal_a_plain_loop(view, changes):
     params, query = replace(PARAMS, **changes), view.problem.queries.pick([1])
-    method = Mucs(params)
-    found = method.attribute(view, replace(method.fit(view), null=NULL), query)[0]
-    plain = Plain(view, params, NULL)
-    expected = plain.scores(query.ids[0], query.x[0])
+    method, null = Mucs(params), 1.0 if params.clamp == "per-level" else NULL
+    found = method.attribute(view, replace(method.fit(view), null=null), query)[0]
+    plain = Plain(view, params, null)
+    expected = plain.scores(query.ids[0], query.x)
     assert found.shape == (14,) and found.dtype == torch.float32
     tiny.assert_near(found, torch.from_numpy(expected), 5e-3)
     trace = method.diagnostics["unlearning"]["query-1"]
-    assert trace["steps"] == 4 and not trace["converged"]
+    assert trace["steps"] == 3 and not trace["converged"]
     assert trace["start"] == pytest.approx(plain.ratios[0], rel=1e-3)
     assert trace["end"] == pytest.approx(plain.ratios[-1], rel=1e-3)
     assert 0 < sum(plain.clamped) < len(plain.clamped)
@@ -159,7 +158,7 @@ def test_scores_equal_a_plain_loop(view, changes):
 
 
 def test_a_query_already_above_the_null_loss_is_not_unlearned(view, fitted):
-    method, state = fitted
+    method, state = Mucs(replace(PARAMS, tolerance=0.05)), fitted[1]
     scores = method.attribute(view, replace(state, null=1e-3), view.problem.queries)
     assert (scores == 0).all()
     for trace in method.diagnostics["unlearning"].values():
@@ -168,29 +167,29 @@ def test_a_query_already_above_the_null_loss_is_not_unlearned(view, fitted):
 
 def test_unlearning_stops_at_the_first_step_within_tolerance(view):
     query = view.problem.queries.pick([0])
-    free = Plain(view, replace(PARAMS, tolerance=-1.0, max_steps=8), NULL)
-    free.unlearn(query.ids[0], query.x[0])
+    free = Plain(view, replace(PARAMS, max_steps=6), NULL)
+    free.unlearn(query.ids[0], query.x)
     best = int(np.argmax(free.ratios))
     assert best > 0  # so that the rule has something to wait for
-    params = replace(PARAMS, max_steps=8, tolerance=1 - free.ratios[best] + 1e-4)
+    params = replace(PARAMS, max_steps=6, tolerance=1 - free.ratios[best] + 1e-4)
     model, trace = unlearn(view, query.batch, params.unlearning(), NULL)
     assert (trace.steps, trace.converged) == (best, True)
     assert trace.end == pytest.approx(free.ratios[best], rel=1e-3)
-    expected = Plain(view, params, NULL).unlearn(query.ids[0], query.x[0])
+    expected = Plain(view, params, NULL).unlearn(query.ids[0], query.x)
     before = view.model().net
     for found, wanted, start in zip(model.net.parameters(), expected.parameters(), before.parameters(), strict=True):
-        tolerance = 1e-2 * float((wanted - start).abs().max())
-        assert float((found - wanted).abs().max()) <= tolerance
+        moved = (wanted - start).detach().abs().max()
+        assert (found - wanted).detach().abs().max() <= 1e-2 * moved
 
 
 def test_unbounded_unlearning_never_stops_early(view):
     settings = replace(PARAMS, bounded=False, tolerance=0.99).unlearning()
     _, trace = unlearn(view, view.problem.queries.pick([0]).batch, settings, 1e-3)
-    assert trace.steps == 4 and not trace.converged
+    assert trace.steps == 3 and not trace.converged
 
 
 def test_no_step_is_made_where_none_is_allowed(view):
-    settings = replace(PARAMS, max_steps=0).unlearning()
+    settings = replace(PARAMS, max_steps=0, tolerance=0.05).unlearning()
     model, trace = unlearn(view, view.problem.queries.pick([0]).batch, settings, NULL)
     assert trace.steps == 0
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), view.model().parameters(), strict=True))
@@ -200,8 +199,7 @@ def test_clamped_draws_give_no_gradient(view):
     query = view.problem.queries.pick([0]).batch
 
     def unlearned(**changes):
-        settings = replace(PARAMS, tolerance=-1.0, **changes).unlearning()  # a tolerance that never stops
-        return unlearn(view, query, settings, 1e-3)[0]
+        return unlearn(view, query, replace(PARAMS, **changes).unlearning(), 1e-3)[0]
 
     clamped, retained, free = unlearned(), unlearned(forget_weight=0.0), unlearned(bounded=False)
     pairs = list(zip(clamped.parameters(), retained.parameters(), free.parameters(), strict=True))
@@ -220,9 +218,9 @@ def test_the_query_is_forgotten_and_its_loss_rises(view):
     query = view.problem.queries.pick([0])
     draws = view.draws(20, Law("even"))
     settings = replace(PARAMS, bounded=False, max_steps=10).unlearning()
+    model, _ = unlearn(view, query.batch, settings, NULL)
     with torch.no_grad():
-        before = view.losses(view.model(), query.batch, draws).mean()
-        after = view.losses(unlearn(view, query.batch, settings, NULL)[0], query.batch, draws).mean()
+        before, after = (view.losses(each, query.batch, draws).mean() for each in (view.model(), model))
     assert after > 1.2 * before
 
 
@@ -283,10 +281,10 @@ def test_frozen_parameters_keep_their_bits(view, frozen):
 
 
 def test_a_planted_copy_of_the_query_gets_the_top_score(tiny_problem, tmp_path):
-    view = View(tiny.plant(tiny_problem, {0: 3, 1: 8, 2: 11}), tmp_path)
+    view = View(tiny.plant(tiny_problem, {0: 3, 1: 8}), tmp_path)
     method = Mucs(Params(draws=10, batch=14, max_steps=30, learning_rate=0.5, forget_weight=1.0, score_law="even"))
-    scores = method.attribute(view, method.fit(view), view.problem.queries)
-    assert scores.argmax(1).tolist() == [3, 8, 11]
+    scores = method.attribute(view, method.fit(view), view.problem.queries.pick([0, 1]))
+    assert scores.argmax(1).tolist() == [3, 8]
 
 
 def test_order_and_slicing_of_queries_change_nothing(view, fitted):
@@ -306,7 +304,7 @@ def test_diagnostics_are_recorded_per_query(view, fitted):
     traces = json.loads(json.dumps(method.diagnostics, allow_nan=False))["unlearning"]
     assert set(traces) == {"query-0", "query-1", "query-2"}
     for trace in traces.values():
-        assert trace["steps"] == 4 and trace["converged"] is False
+        assert trace["steps"] == 3 and trace["converged"] is False
         assert 0 < trace["start"] <= 1 and 0 < trace["end"] <= 1
     assert len({trace["start"] for trace in traces.values()}) == 3
 
@@ -353,5 +351,5 @@ def test_passes_are_counted(tiny_problem, tmp_path):
     state = method.fit(view)
     assert (view.passes.forward, view.passes.backward) == (14 * 4 + 14, 0)
     method.attribute(view, state, view.problem.queries.pick([0]))
-    assert view.passes.forward == 14 * 4 + 14 + 4 * 2 * 6 + 14 * 4
-    assert view.passes.backward == 4 * 2 * 6
+    assert view.passes.forward == 14 * 4 + 14 + 3 * 2 * 5 + 14 * 4
+    assert view.passes.backward == 3 * 2 * 5

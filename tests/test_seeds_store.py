@@ -47,6 +47,11 @@ def child(root: Path, code: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", lines], stdout=subprocess.PIPE, text=True)
 
 
+def written(store: FolderStore) -> list[Path]:
+    """Return the files that hold something, whatever their names."""
+    return [path for path in store.root.rglob("*") if path.is_file() and path.stat().st_size]
+
+
 # seeds
 
 
@@ -268,7 +273,7 @@ def test_an_owner_whose_claim_was_taken_over_does_not_free_the_new_one(store, mo
 def test_of_many_that_find_a_lapsed_claim_one_gets_it(store, restless):
     dead = child(store.root, "os._exit(9)")
     dead.communicate(timeout=60)
-    [path] = (path for path in store.root.rglob("*") if path.is_file())
+    [path] = written(store)
     lapsed, rivals, winners = path.read_bytes(), 8, []
 
     def rush(start: threading.Barrier, end: threading.Barrier, won: list[bool]) -> None:
@@ -292,11 +297,10 @@ def test_of_many_that_find_a_lapsed_claim_one_gets_it(store, restless):
 
 def test_a_claim_left_half_written_lapses_after_a_moment(store):
     with store.claim("job"):
-        claimed = [path for path in store.root.rglob("*") if path.is_file()]
-    assert len(claimed) == 1
-    claimed[0].write_bytes(b"")
+        [path] = written(store)
+    path.write_bytes(b"{")
     with store.claim("job") as held:
         assert not held  # its owner may be writing this very moment
-    os.utime(claimed[0], (0, 0))
+    os.utime(path, (0, 0))
     with store.claim("job") as held:
         assert held

@@ -1,0 +1,86 @@
+"""How fast the expensive steps are at the sizes of `digits`; run with `pytest tests/benchmarks --benchmark-enable`."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from tdabench.benchmark import metrics
+from tdabench.benchmark.tasks.digits import TASK
+from tdabench.datasets.queries import Queries
+from tdabench.methods.gradients import Projector, per_sample_gradients
+from tdabench.methods.kernel import GradientKernel
+from tdabench.methods.mucs import Params
+from tdabench.methods.unlearning import unlearn
+from tdabench.methods.view import View
+from tdabench.models.draws import Law
+from tdabench.models.problem import Problem, load_dataset
+from tdabench.models.training import build, snapshot
+
+ITEMS, DRAWS, WIDTH = 64, 2, 4096
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Measure as cells run: two processes of one thread beat one of two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def view(tmp_path):
+    """The network of `digits` as initialised, whose passes cost what the trained one's do."""
+    data = load_dataset("digits").select(torch.arange(TASK.n_train))
+    x = data.images[:1]
+    query = Queries(("query",), ("heldout",), ("test",), x, torch.zeros_like(x), (-1,), torch.zeros(1))
+    weights = {0: snapshot(build(TASK.recipe.model, 0)), 1: snapshot(build(TASK.recipe.model, 1))}
+    return View(Problem("digits", data, query, TASK.recipe.model, weights, TASK.recipe), tmp_path)
+
+
+def seconds(work) -> float:
+    """Return the fastest of three calls."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def test_gradient_features(benchmark, view):
+    """The floor is what autograd needs for as many images when it may add their gradients up."""
+    model, batch = view.model(), view.train.batch(torch.arange(ITEMS))
+    draws, projector = view.draws(DRAWS, Law("even")), Projector(WIDTH, 0)
+    features = benchmark(lambda: projector(per_sample_gradients(model, batch, draws, "loss")))
+    assert features.shape == (ITEMS, WIDTH)
+    if benchmark.enabled:
+        floor = seconds(lambda: view.losses(model, batch, draws).mean().backward())
+        benchmark.extra_info["samples"] = ITEMS * DRAWS
+        benchmark.extra_info["floor_s"] = floor
+        benchmark.extra_info["ratio_to_floor"] = benchmark.stats.stats.min / floor
+
+
+def test_kernel_solve(benchmark):
+    generator = torch.Generator().manual_seed(0)
+    features, queries = (torch.randn(n, WIDTH, generator=generator) for n in (TASK.n_train, 40))
+    scores = benchmark(lambda: GradientKernel(features, 0.1).scores(queries))
+    assert scores.shape == (40, TASK.n_train)
+
+
+def test_lds_with_bootstrap(benchmark):
+    rng = np.random.default_rng(0)
+    predicted, outputs = rng.normal(size=(2, 96, 20))
+    plan = metrics.resampling("digits", 1, "heldout", 20, 96, 1000)
+    replicates = benchmark(lambda: (metrics.lds(predicted, outputs), metrics.bootstrap_lds(predicted, outputs, plan)))
+    assert replicates[1].shape == (1000,)
+
+
+def test_unlearning_step(benchmark, view):
+    settings = Params(batch=16, max_steps=1, bounded=False).unlearning()
+    _, trace = benchmark(lambda: unlearn(view, view.problem.queries.batch, settings, 1.0))
+    assert trace.steps == 1

@@ -1,0 +1,195 @@
+"""A truth of `digits-tiny` that is built once, adapters written as plugin files, and cells and commands run on both.
+
+A test file takes over fixtures by name, as in ``home = run_helpers.home``; whoever does shares the one build.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+import torch
+
+from tdabench.benchmark import cell, cli, truth
+from tdabench.benchmark.plan import Options, PlannedCell, parse_entries, plan_cells
+from tdabench.benchmark.results import Cell, Results
+from tdabench.benchmark.runner import Runner
+from tdabench.benchmark.task import assets_folder, find_task
+from tdabench.datasets.truth import Assets
+from tdabench.leaderboard.rows import Row
+from tdabench.methods.base import CLASSES
+from tdabench.methods.registry import listings
+from tdabench.store import FolderStore
+
+TASK = "digits-tiny"
+N, Q = 60, 6  # training images and test queries of the task
+
+PLUGIN = '''
+import os, signal, subprocess, sys, time
+from dataclasses import make_dataclass
+from pathlib import Path
+
+import torch
+from tdabench.methods.base import Method, register
+
+
+@register("{name}")
+class Adapter(Method):
+    """Scores keyed by query id, and whatever else a test wants to happen."""
+
+    version = {version}
+    slice_size = {slice_size}
+    needs = {needs}
+    members = {members}
+    {body}
+
+    def fit(self, view):
+        {fit}
+
+    def attribute(self, view, state, queries):
+        scores = torch.stack([torch.rand(len(view.train), generator=view.rng("x", query)) for query in queries.ids])
+        {attribute}
+        return scores
+'''
+
+
+class Answer(NamedTuple):
+    """What a command left: exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@cache
+def build_home(folder: Path) -> Path:
+    """Build the task's truth in this process; done once, whichever test file asks first."""
+    torch.set_num_threads(1)
+    spec, store = find_task(TASK), FolderStore(folder)
+    built = truth.prepare_base(spec, store)
+    jobs = built.jobs(store)
+    for job in jobs:
+        truth.run_job(job)
+    truth.assemble(built, jobs, store, folder / "truth" / spec.label)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_home(tmp_path_factory) -> Path:
+    """A TDABENCH_HOME with the truth of the task, not to be written to."""
+    return build_home(tmp_path_factory.getbasetemp() / "tdabench-home")
+
+
+@pytest.fixture
+def home(tiny_home, monkeypatch) -> Path:
+    """The same, set in the environment."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("TDABENCH_HOME", str(tiny_home))
+    return tiny_home
+
+
+@pytest.fixture
+def tdabench(monkeypatch, capsys) -> Callable[..., Answer]:
+    """Call the command line in this process."""
+
+    def call(*words: object) -> Answer:
+        forget_plugins()
+        monkeypatch.setattr(sys, "argv", ["tdabench", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Answer(end.value.code or 0, *capsys.readouterr())
+
+    return call
+
+
+def plugin(folder: Path, name: str, attribute: str = "pass", fit: str = "pass", **changes: Any) -> Path:
+    """Write an adapter; the code of its calls is given as lines."""
+    fields = {"version": 1, "slice_size": 20, "needs": (), "members": (), "body": ""} | changes
+    code = {part: text.strip().replace("\n", "\n        ") for part, text in (("fit", fit), ("attribute", attribute))}
+    path = folder / f"{name}.py"
+    path.write_text(PLUGIN.format(name=name, **code, **fields))
+    return path
+
+
+def forget_plugins() -> None:
+    """Make the registry import plugin files again, as a new process would."""
+    for name in [name for name, cls in CLASSES.items() if cls.__module__.startswith("tdabench_plugin_")]:
+        del CLASSES[name]
+
+
+def assets() -> Assets:
+    return Assets(assets_folder(find_task(TASK)))
+
+
+def plan(
+    names: Sequence[str],
+    plugins: Iterable[Path] = (),
+    params: dict[str, Any] | None = None,
+    seeds: Sequence[int] = (0,),
+) -> list[PlannedCell]:
+    """Return the planned cells of entries, of their quick presets where none is named."""
+    forget_plugins()
+    plugins = tuple(plugins)
+    entries = parse_entries(list(names), [], "quick", listings(plugins))
+    return plan_cells(find_task(TASK), assets(), entries, [0], "test", plugins, params)
+
+
+def run_cells(
+    folder: Path,
+    names: Sequence[str],
+    plugins: Iterable[Path] = (),
+    params: dict[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Row]:
+    """Run cells as ``tdabench run`` does, and return their rows by method."""
+    runner = Runner(Results(folder), Options(**{"timeout_s": 300.0, **options}))
+    return {row.key.method: row for row in runner.run(plan(names, plugins, params))}
+
+
+def record_of(folder: Path, row: Row) -> Cell:
+    """Return what the row's cell stored."""
+    return Results(folder).cell(row.key, row.diagnostics["identity"])
+
+
+def run_here(folder: Path, planned: PlannedCell) -> tuple[dict[str, int], dict[str, int]]:
+    """Run a cell in this process and return its forward and backward passes by phase."""
+    spec = cell.Spec(
+        method=planned.key.method,
+        params=planned.key.params,
+        assets=str(planned.assets.folder),
+        folder=str(folder),
+        query_ids=planned.query_ids,
+        seed=planned.key.seed,
+        device="cpu",
+        micro_batch=512,
+        slice_size=planned.cls.slice_size,
+    )
+    fit, record = cell.run(spec)["fit"], Cell(FolderStore(folder))
+    parts = [record.record(part)["attribute"] for part in record.parts()]
+    counts = ({"fit": fit[way], "attribute": sum(part[way] for part in parts)} for way in ("forward", "backward"))
+    return tuple(counts)
+
+
+def gone(processes: Iterable[psutil.Process], within: float) -> bool:
+    """Say whether the processes end in time; a zombie has ended, whoever forgets to bury it."""
+    _, alive = psutil.wait_procs(list(processes), timeout=within)
+    return not [process for process in alive if running(process.pid)]
+
+
+def running(pid: int) -> bool:
+    """Say whether a process is alive."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return the environment of a command run on its own."""
+    return {**os.environ, "TDABENCH_HOME": str(home), "OMP_NUM_THREADS": "1"}
