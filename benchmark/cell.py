@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -26,7 +29,6 @@ from ..models.problem import Problem, read_problem
 from ..store import FolderStore
 from .measure import Device, Measurement, open_device, phase
 from .results import Cell
-from .workers import die_with_parent
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _empty(folder: Path) -> Path:
 def main(folder: str, log: str, connection: Any) -> None:
     """Be the process of one cell: own process group, output to the log, outcome to the cell's folder."""
     os.setsid()
-    die_with_parent()
+    _end_with_runner()
     _redirect(log)
     store = FolderStore(folder)
     spec = Spec.from_json(store.get_json("spec.json"))
@@ -191,6 +193,21 @@ def main(folder: str, log: str, connection: Any) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _end_with_runner() -> None:
+    """End this process and all that it started as soon as the runner ends.
+
+    The parent is the fork server, which lives as long as any of its cells.
+    """
+    runner = multiprocessing.parent_process()
+    assert runner is not None
+
+    def watch() -> None:
+        runner.join()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _is_oom(error: BaseException) -> bool:

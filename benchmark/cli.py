@@ -192,9 +192,12 @@ def _split(text: str) -> list[str]:
 
 def _seeds(text: str) -> list[int]:
     try:
-        return [int(part) for part in _split(text)]
+        seeds = list(dict.fromkeys(int(part) for part in _split(text)))
     except ValueError:
-        raise UserError(f"--seeds {text!r}: write whole numbers separated by commas, as in --seeds 0,1,2") from None
+        seeds = []
+    if not seeds:
+        raise UserError(f"--seeds {text!r}: write whole numbers separated by commas, as in --seeds 0,1,2")
+    return seeds
 
 
 def main() -> None:
@@ -202,7 +205,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on where it stopped", file=sys.stderr)

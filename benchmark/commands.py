@@ -54,7 +54,7 @@ def options(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = jobs or (cores if device == "cpu" else 1)
     limit = int(memory * 2**30) or int(0.8 * psutil.virtual_memory().available / jobs)
-    return Options(device, micro_batch, max(1, cores // jobs), jobs, timeout, limit, force, retry)
+    return Options(device, micro_batch, max(1, cores // jobs), jobs, timeout, limit, memory > 0, force, retry)
 
 
 def check_device(device: str) -> None:
@@ -75,13 +75,13 @@ def run(selection: Selection, chosen: Options, folder: Path) -> int:
     """Run the cells that need it, print the leaderboard of the task, and return the exit code."""
     cells, results = selection.cells(), Results(folder)
     runner = Runner(results, chosen)
-    announce(cells, [planned for planned in cells if not runner.settled(planned)], chosen)
+    announce(cells, [cells[i] for i in runner.due(cells)], chosen)
     with RunDisplay(len(cells)) as display:
         runner.on_event, runner.on_row = display.event, display.row
         rows = runner.run(cells)
     label = f"{cells[0].key.task}@{cells[0].key.task_version}"
     show([row for row in results.all_rows(label) if row.key.query_set == "test"])
-    console.print(f"rows, scores and logs: {results.folder}")
+    console.print(f"rows, scores and logs: {results.folder}", soft_wrap=True)
     return 1 if any(row.status in ("timeout", "oom", "error") for row in rows) else 0
 
 

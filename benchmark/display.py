@@ -16,11 +16,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from ..leaderboard.rows import Row
 from .plan import PlannedCell
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)  # names, paths and reasons may hold [brackets]
 STYLE = {"ok": "green", "partial": "yellow", "skipped": "yellow"}
 
 
@@ -94,7 +95,8 @@ class RunDisplay:
             time_taken = f" in {duration(row.cost.wall_s)}" if row.cost else ""
             reason = f": {row.reason}" if row.reason else ""
             style = STYLE.get(row.status, "red")
-            self.progress.console.print(f"[{style}]{row.status}[/] {_name(planned)}{time_taken}{reason}")
+            text = Text.assemble((row.status, style), f" {_name(planned)}{time_taken}{reason}")
+            self.progress.console.print(text, soft_wrap=True)
 
 
 def _name(planned: PlannedCell) -> str:
@@ -104,7 +106,7 @@ def _name(planned: PlannedCell) -> str:
 
 def _progress(**options: Any) -> Progress:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -62,7 +62,7 @@ def forecast(cells: list[PlannedCell], problem: Problem, rates: Rates) -> list[F
     parameters = sum(value.numel() for value in problem.weights[problem.checkpoints[-1]].values())
     found = []
     for planned in cells:
-        estimate = planned.cls(planned.params).estimate(len(problem.train), len(planned.query_ids), parameters)
+        estimate = planned.cls(planned.params).estimate(len(problem.train), len(planned.attributed_ids), parameters)
         found.append(Forecast(planned, estimate, None if estimate is None else rates.seconds(estimate)))
     return found
 

@@ -16,7 +16,7 @@ from ..methods.registry import listings
 from ..store import FolderStore
 from .task import task_names
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 def show(plugins: tuple[Path, ...]) -> None:

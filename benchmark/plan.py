@@ -30,6 +30,7 @@ class Options:
     jobs: int = 2
     timeout_s: float = 3600.0
     memory_bytes: int | None = None
+    memory_asked: bool = True  # False: the limit is what happened to be free, which is no reason to run again
     force: bool = False
     retry: bool = False
 
@@ -45,7 +46,7 @@ class PlannedCell:
     query_ids: tuple[str, ...]
     code: str
     plugins: tuple[str, ...]
-    members: dict[str, Key] = field(default_factory=dict)
+    members: dict[str, PlannedCell] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -57,9 +58,15 @@ class PlannedCell:
                 self.code,
                 problem,
                 self.query_ids,
-                [key.model_dump() for key in self.members.values()],
+                [member.identity for member in self.members.values()],
             ]
         )
+
+    @property
+    def attributed_ids(self) -> tuple[str, ...]:
+        """The queries of those kinds that the method takes; the others are missing from its row."""
+        kinds = {query["id"]: query["kind"] for query in self.assets.manifest["queries"]}
+        return tuple(query for query in self.query_ids if kinds[query] in self.cls.query_kinds)
 
     @property
     def entry(self) -> Entry:
@@ -114,7 +121,7 @@ class _Planner:
     def cell(self, entry: Entry, seed: int, overrides: dict[str, Any] | None = None) -> PlannedCell:
         cls = method_class(entry.method, self.plugins)
         params = overrides[entry.method] if overrides else preset_params(cls, entry.preset)
-        members = {name: self.cell(self._member(name, entry.preset), seed).key for name in cls.members}
+        members = {name: self.cell(self._member(name, entry.preset), seed) for name in cls.members}
         ids = query_ids(self.assets.manifest, self.query_set)
         if not ids:
             raise UserError(f"task {self.spec.name!r} has no {self.query_set!r} queries")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.truth import Role, Truth
-from ..leaderboard.rows import Cost, Key, Metrics, Row, Source, Status
+from ..leaderboard.rows import Cost, Metrics, Row, Source, Status
 from ..methods.support import unsupported
 from ..models.problem import Problem, read_problem
 from . import cell as cell_module
@@ -61,7 +61,11 @@ class Runner:
         """Return the row of every cell, running those that are missing, stale or due again."""
         rows: dict[int, Row] = {}
         cells = list(cells)
-        waiting = [i for i, planned in enumerate(cells) if not self._settled(i, planned, rows)]
+        waiting = self.due(cells)
+        for i in set(range(len(cells))) - set(waiting):
+            rows[i] = self._known(cells[i])
+        for i in waiting:
+            self._truth(cells[i])  # a damaged one is found before anything is computed
         live: dict[int, Running] = {}
         try:
             while waiting or live:
@@ -74,24 +78,29 @@ class Runner:
                 _kill(running.process)
         return [rows[i] for i in range(len(cells))]
 
-    def _settled(self, index: int, planned: PlannedCell, rows: dict[int, Row]) -> bool:
-        row = self.settled(planned)
-        if row is None:
-            return False
-        rows[index] = row
-        self.on_row(planned, row, False)
-        return True
+    def due(self, cells: list[PlannedCell]) -> list[int]:
+        """Return the positions of the cells to run: without a row that holds, or skipped for a member that is due."""
+        found: list[int] = []
+        for i, planned in enumerate(cells):
+            row, running = self.results.row(planned.key), [cells[j].key for j in found]
+            again = any(member.key in running for member in planned.members.values())
+            if row is None or not self._current(planned, row) or (again and row.status == "skipped"):
+                found.append(i)
+        return found
 
-    def settled(self, planned: PlannedCell) -> Row | None:
-        """Return the cell's row if it still holds: right identity, and not due for another try."""
+    def _known(self, planned: PlannedCell) -> Row:
         row = self.results.row(planned.key)
-        return row if row is not None and self._current(planned, row) else None
+        assert row is not None
+        self.on_row(planned, row, False)
+        return row
 
     def _current(self, planned: PlannedCell, row: Row) -> bool:
         if self.options.force or row.diagnostics.get("identity") != planned.identity:
             return False
         if row.status == "ok":
             return row.source.truth_sha256 == planned.assets.sha256
+        if row.status == "skipped":
+            return not self.options.retry and row.reason == self._obstacle(planned)
         return (
             not self.options.retry
             and row.environment == self._environment()
@@ -135,14 +144,19 @@ class Runner:
         self, planned: PlannedCell, cells: list[PlannedCell], waiting: list[int], live: dict[int, Running]
     ) -> bool:
         unfinished = [cells[i].key for i in waiting if cells[i] is not planned] + [r.planned.key for r in live.values()]
-        return any(member in unfinished for member in planned.members.values())
+        return any(member.key in unfinished for member in planned.members.values())
 
     def _obstacle(self, planned: PlannedCell) -> str | None:
         for member in planned.members.values():
-            row = self.results.row(member)
-            if row is None or row.status != "ok":
-                state = "no row here: run it too" if row is None else f"status {row.status}: {row.reason}"
-                return f"member {member.method}:{member.preset} has {state}"
+            row, state = self.results.row(member.key), None
+            if row is None:
+                state = "no row here: run it too"
+            elif row.diagnostics.get("identity") != member.identity:
+                state = "a row of other code or data: run it too"
+            elif row.status != "ok":
+                state = f"status {row.status}: {row.reason}"
+            if state is not None:
+                return f"member {member.entry} has {state}"
         return unsupported(planned.cls, self._problem(planned), stored=set(planned.members))
 
     def _problem(self, planned: PlannedCell) -> Problem:
@@ -168,13 +182,14 @@ class Runner:
         return Running(planned, process, receive, time.monotonic(), _now(), resumed)
 
     def _spec(self, planned: PlannedCell, record: Cell) -> cell_module.Spec:
-        members = {name: str(self._record_of(key).store.root) for name, key in planned.members.items()}
+        records = {name: self.results.cell(member.key, member.identity) for name, member in planned.members.items()}
+        members = {name: str(record.store.root) for name, record in records.items()}
         return cell_module.Spec(
             method=planned.key.method,
             params=planned.key.params,
             assets=str(planned.assets.folder),
             folder=str(record.store.root),
-            query_ids=planned.query_ids,
+            query_ids=planned.attributed_ids,
             seed=planned.key.seed,
             device=self.options.device,
             micro_batch=self.options.micro_batch,
@@ -184,11 +199,6 @@ class Runner:
             members=members or None,
             memory_bytes=self.options.memory_bytes,
         )
-
-    def _record_of(self, key: Key) -> Cell:
-        row = self.results.row(key)
-        assert row is not None
-        return self.results.cell(key, row.diagnostics["identity"])
 
     def _poll(self, live: dict[int, Running]) -> list[int]:
         objects = [running.connection for running in live.values()] + [r.process.sentinel for r in live.values()]
@@ -207,7 +217,7 @@ class Runner:
                 self.on_event(running.planned, *running.connection.recv())
 
     def _finish(self, running: Running) -> Row:
-        running.process.join()
+        _kill(running.process)  # it has ended; what it started may not have
         planned = running.planned
         record = self.results.cell(planned.key, planned.identity)
         outcome = record.store.get_json("outcome.json") if record.store.exists("outcome.json") else None
@@ -253,16 +263,22 @@ class Runner:
         return row
 
     def _metrics(self, planned: PlannedCell, record: Cell) -> Metrics:
+        return lds_metrics(
+            planned.assets, self._truth(planned), record, planned.query_ids, planned.attributed_ids
+        )
+
+    def _truth(self, planned: PlannedCell) -> Truth:
         role = TRUTH_OF[planned.key.query_set]
         where = planned.assets.sha256, role
         if where not in self._truths:
             self._truths[where] = planned.assets.truth(role)
-        return lds_metrics(planned.assets, self._truths[where], record, planned.query_ids)
+        return self._truths[where]
 
     def _cost(self, planned: PlannedCell, record: Cell, outcome: dict[str, Any], running: Running | None) -> Cost:
-        members = [row.cost for key in planned.members.values() if (row := self.results.row(key)) and row.cost]
+        rows = [self.results.row(member.key) for member in planned.members.values()]
+        members = [row.cost for row in rows if row and row.cost]
         slices = [record.record(part)["attribute"] for part in record.parts()]
-        return add_up(own_cost(outcome, slices, len(planned.query_ids), self.options, running), members)
+        return add_up(own_cost(outcome, slices, len(planned.attributed_ids), self.options, running), members)
 
     def _source(self, planned: PlannedCell, record: Cell, started: str, scored: bool) -> Source:
         revision, dirty = git_state()
@@ -339,12 +355,12 @@ def _partial(status: Status, reason: str | None, metrics: Metrics | None) -> tup
         return status, reason
     if status == "ok":
         missing = sum(result.n_nan for result in metrics.lds.values())
-        return "partial", f"{missing} queries have no LDS: their scores hold NaN or are all equal"
+        return "partial", f"{missing} queries have no LDS: not attributed, or scores that are NaN or all equal"
     return status, reason
 
 
 def _limits(options: Options) -> dict[str, Any]:
-    return {"timeout_s": options.timeout_s, "memory_bytes": options.memory_bytes}
+    return {"timeout_s": options.timeout_s, "memory_bytes": options.memory_bytes if options.memory_asked else None}
 
 
 def _now() -> str:

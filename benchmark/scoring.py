@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,14 @@ def query_ids(manifest: dict[str, Any], query_set: str) -> tuple[str, ...]:
     return tuple(query["id"] for query in manifest["queries"] if query["role"] == query_set)
 
 
-def lds_metrics(assets: Assets, truth: Truth, cell: Cell, ids: tuple[str, ...]) -> Metrics:
-    """Return the LDS by query kind; queries without scores count as missing, never as absent."""
-    predicted = _predicted(truth, cell, len(ids))
+def lds_metrics(
+    assets: Assets, truth: Truth, cell: Cell, ids: tuple[str, ...], attributed: tuple[str, ...]
+) -> Metrics:
+    """Return the LDS of ``ids`` by query kind; a cell's slices hold the scores of ``attributed``, in that order.
+
+    Queries without scores count as missing, never as absent.
+    """
+    predicted = _predicted(truth, cell, ids, attributed)
     kinds = {query["id"]: query["kind"] for query in assets.manifest["queries"]}
     manifest = assets.manifest
     results = {}
@@ -32,16 +36,12 @@ def lds_metrics(assets: Assets, truth: Truth, cell: Cell, ids: tuple[str, ...]) 
     return Metrics(lds=results)
 
 
-def _predicted(truth: Truth, cell: Cell, n_queries: int) -> np.ndarray:
-    predicted = np.full((len(truth.masks), n_queries), np.nan)
-    for part, scores in _slices(cell):
-        predicted[:, part] = metrics.subset_scores(scores, truth.masks)
-    return predicted
-
-
-def _slices(cell: Cell) -> Iterator[tuple[slice, np.ndarray]]:
+def _predicted(truth: Truth, cell: Cell, ids: tuple[str, ...], attributed: tuple[str, ...]) -> np.ndarray:
+    predicted = np.full((len(truth.masks), len(ids)), np.nan)
     for part in cell.parts():
-        yield part, cell.scores(part)
+        columns = [ids.index(query) for query in attributed[part]]
+        predicted[:, columns] = metrics.subset_scores(cell.scores(part), truth.masks)
+    return predicted
 
 
 def _lds(predicted: np.ndarray, replicates: np.ndarray, ids: tuple[str, ...], plan: metrics.Resampling) -> LdsResult:

@@ -47,7 +47,7 @@ def tune(
     cells = [plan_cells(spec, assets, [entry], [0], "dev", plugins, {name: params})[0] for params in settings]
     results, chosen = Results(folder), options(device, jobs, 3600.0, 0.0, 512, False, False)
     runner = Runner(results, chosen)
-    announce(cells, [planned for planned in cells if not runner.settled(planned)], chosen)
+    announce(cells, [cells[i] for i in runner.due(cells)], chosen)
     with RunDisplay(len(cells)) as display:
         runner.on_event, runner.on_row = display.event, display.row
         rows = runner.run(cells)

@@ -85,7 +85,7 @@ class Mucs(Method):
         "quick": "8 draws, batches of 16, at most 20 steps",
     }
     search = {
-        "learning_rate": (0.03, 0.1, 0.3, 1.0),
+        "learning_rate": (0.1, 0.3, 1.0),
         "score": ("skew", "difference"),
         "score_law": ("edm-grid", "even"),
         "frozen": ("paper", "biases"),
