@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +24,22 @@ def torch_generator(*axes: str | int) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derive(*axes))
+
+
+@contextmanager
+def seeded(device: torch.device, *axes: str | int) -> Iterator[None]:
+    """Seed the global state of the CPU (and of a CUDA device) by ``axes``, and restore it afterwards.
+
+    For layers that take no generator (initialisation, dropout); ``torch.manual_seed`` would reseed every device.
+    """
+    import torch
+
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(derive(*axes))
+        if devices:
+            torch.cuda.manual_seed(derive(*axes))
+        yield
 
 
 def numpy_generator(*axes: str | int) -> np.random.Generator:

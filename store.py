@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,30 +84,41 @@ class FolderStore:
 
         A claim lapses when its process on this host is gone, or, for another host, ``ttl`` seconds after it was made.
         """
-        path = self.path(f"{key}.claim")
-        held = _try_claim(path, ttl)
+        path = self.path(key)
+        path, token = path.with_name(f".{path.name}.claim"), uuid.uuid4().hex
+        try:
+            held = _try_claim(path, token, ttl)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
         try:
             yield held
         finally:
             if held:
-                path.unlink(missing_ok=True)
+                _release(path, token)
 
 
-def _try_claim(path: Path, ttl: float) -> bool:
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process at a time decide about a claim; the lock goes with its process, its empty file stays."""
+    with path.with_suffix(".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _try_claim(path: Path, token: str, ttl: float) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
-    owner = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}).encode()
-    for _ in range(2):
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            if not _lapsed(path, ttl):
-                return False
-            path.unlink(missing_ok=True)
-            continue
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(owner)
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), "token": token}
+    with _alone(path):
+        if path.exists() and not _lapsed(path, ttl):
+            return False
+        path.write_text(json.dumps(owner))
         return True
-    return False
+
+
+def _release(path: Path, token: str) -> None:
+    with _alone(path), suppress(OSError, ValueError):
+        if json.loads(path.read_bytes()).get("token") == token:  # else it lapsed and was taken over
+            path.unlink()
 
 
 def _lapsed(path: Path, ttl: float) -> bool:

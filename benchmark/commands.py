@@ -81,7 +81,7 @@ def run(selection: Selection, chosen: Options, folder: Path) -> int:
         rows = runner.run(cells)
     label = f"{cells[0].key.task}@{cells[0].key.task_version}"
     show([row for row in results.all_rows(label) if row.key.query_set == "test"])
-    console.print(f"rows, scores and logs: {results.folder}", soft_wrap=True)
+    console.print(f"rows, scores and logs: {results.folder}", soft_wrap=True, markup=False)
     return 1 if any(row.status in ("timeout", "oom", "error") for row in rows) else 0
 
 

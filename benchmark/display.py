@@ -21,7 +21,7 @@ from rich.text import Text
 from ..leaderboard.rows import Row
 from .plan import PlannedCell
 
-console = Console(highlight=False, markup=False, emoji=False)  # names, paths and reasons may hold [brackets]
+console = Console(highlight=False)
 STYLE = {"ok": "green", "partial": "yellow", "skipped": "yellow"}
 
 

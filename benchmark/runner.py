@@ -263,9 +263,7 @@ class Runner:
         return row
 
     def _metrics(self, planned: PlannedCell, record: Cell) -> Metrics:
-        return lds_metrics(
-            planned.assets, self._truth(planned), record, planned.query_ids, planned.attributed_ids
-        )
+        return lds_metrics(planned.assets, self._truth(planned), record, planned.query_ids, planned.attributed_ids)
 
     def _truth(self, planned: PlannedCell) -> Truth:
         role = TRUTH_OF[planned.key.query_set]

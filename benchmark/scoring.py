@@ -17,9 +17,7 @@ def query_ids(manifest: dict[str, Any], query_set: str) -> tuple[str, ...]:
     return tuple(query["id"] for query in manifest["queries"] if query["role"] == query_set)
 
 
-def lds_metrics(
-    assets: Assets, truth: Truth, cell: Cell, ids: tuple[str, ...], attributed: tuple[str, ...]
-) -> Metrics:
+def lds_metrics(assets: Assets, truth: Truth, cell: Cell, ids: tuple[str, ...], attributed: tuple[str, ...]) -> Metrics:
     """Return the LDS of ``ids`` by query kind; a cell's slices hold the scores of ``attributed``, in that order.
 
     Queries without scores count as missing, never as absent.

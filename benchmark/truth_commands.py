@@ -27,6 +27,7 @@ from .scoring import query_ids
 from .task import TaskSpec, assets_folder, find_task, home
 from .truth import Built, assemble, attributed, build_runs, measure, prepare_base
 
+CLAIM_S = 7 * 86400.0  # longer than a build; on this host a claim ends with its process anyway
 ARCHIVE_FILES = ("manifest.json", "problem.safetensors", "truth-open.safetensors", "truth-report.safetensors")
 
 
@@ -34,7 +35,7 @@ def build(task: str, workers: int, out: Path | None) -> None:
     """Build a task's truth, or what is missing of it."""
     spec, store = find_task(task), FolderStore(home())
     folder = out or home() / "truth" / spec.label
-    with store.claim(f"build-{spec.label}") as held:
+    with store.claim(f"build-{spec.label}", ttl=CLAIM_S) as held:
         if not held:
             raise UserError(f"another process is building {spec.label} in {store.root}: wait for it, or stop it first")
         torch.set_num_threads(1)

@@ -88,13 +88,18 @@ def _report(cells: list[PlannedCell], rows: list[Row], settings: list[Any]) -> N
     table = Table(
         *varied, *(f"{kind} LDS x100" for kind in kinds), "mean", "wall s", title="dev queries x open subsets"
     )
-    ranked = sorted(zip(rows, settings, strict=True), key=lambda pair: -(score(pair[0]) or -9.0))
+    scored = [
+        (total if (total := score(row)) is not None else -9.0, row, params)
+        for row, params in zip(rows, settings, strict=True)
+    ]
+    ranked = [pair for _, *pair in sorted(scored, key=lambda one: -one[0])]
     for row, params in ranked:
         table.add_row(*(str(getattr(params, name)) for name in varied), *_numbers(row, kinds))
     console.print(table)
     spent = sum(row.cost.wall_s for row in rows if row.cost)
     console.print(f"{len(rows)} settings, {duration(spent)} of computing; best on dev x open:")
-    console.print(json.dumps(cells[0].key.params | json.loads(json.dumps(asdict(ranked[0][1])))))
+    best = json.dumps(cells[0].key.params | json.loads(json.dumps(asdict(ranked[0][1]))))
+    console.print(best, soft_wrap=True, markup=False)
 
 
 def _numbers(row: Row, kinds: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.queries import Queries
-from ..models.draws import Draws, Law
+from ..models.draws import Draws, Law, Scope
 from .base import Estimate, Method, register
 from .unlearning import NULL_ITEMS, Clamp, Frozen, Trace, Unlearning, null_loss, train_losses, unlearn
 from .view import View
@@ -20,9 +20,10 @@ class Params:
     """Every switch of the paper; the comments of the class ``Mucs`` say which defaults are the port's.
 
     draws: noise draws S of the scores; batch: images per unlearning step; forget_weight: lambda; learning_rate:
-    relative to training; score: normalised ``skew`` per draw, or plain ``difference``; same_noise: one set of draws for
-    both models; epsilon: added to the skew's denominator, as a share of the original model's median loss;
-    unlearn_law, score_law: noise levels of the two phases; the other fields are those of ``Unlearning``.
+    relative to training; score: normalised ``skew`` per draw, or plain ``difference``; same_noise: one set of draws
+    for all items and both models, or fresh ones per item and model; epsilon: added to the skew's denominator, as a
+    share of the original model's median loss; unlearn_law, score_law: noise levels of the two phases; the other fields
+    are those of ``Unlearning``.
     """
 
     draws: int = 100
@@ -95,11 +96,15 @@ class Mucs(Method):
     def fit(self, view: View) -> State:
         """Return the original model's losses on the training set and the null loss."""
         unlearning = self.params.unlearning()
-        draws = view.draws(self.params.draws, Law(self.params.score_law), name="score")
+        draws = view.draws(self.params.draws, Law(self.params.score_law), self._scope, "score")
         model = view.model()
         losses = train_losses(view, model, lambda net, batch: view.losses(net, batch, draws, self.params.unit))
         epsilon = self.params.epsilon * float(losses.median())
         return State(losses, draws, null_loss(view, unlearning.law, self.params.unit), epsilon)
+
+    @property
+    def _scope(self) -> Scope:
+        return "shared" if self.params.same_noise else "item"
 
     def attribute(self, view: View, state: State, queries: Queries) -> Tensor:
         """Return scores [Q, N]; ``diagnostics['unlearning']`` says per query how far its loss got."""
@@ -110,7 +115,7 @@ class Mucs(Method):
         model, trace = unlearn(view, query.batch, self.params.unlearning(), state.null)
         self._note(query.ids[0], trace)
         name = "score" if self.params.same_noise else f"score/{query.ids[0]}"
-        draws = view.draws(self.params.draws, Law(self.params.score_law), name=name)
+        draws = view.draws(self.params.draws, Law(self.params.score_law), self._scope, name)
         losses = train_losses(view, model, lambda net, batch: view.losses(net, batch, draws, self.params.unit))
         return self.compare(losses, state.losses, state.epsilon)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..datasets.base import Batch
 from ..datasets.queries import Queries
@@ -90,7 +91,7 @@ class Trak(Method):
         return Estimate(per_sample=(n_items + n_queries) * self.params.draws, bytes=held)
 
 
-def open_traker(model: Denoiser, n: int, proj_dim: int, seed: int, folder: Path, damping: float = 0.0) -> Any:
+def open_traker(model: Denoiser, n: int, proj_dim: int, seed: int, folder: Path) -> Any:
     """Return a TRAKer in float32 on an empty folder with the model loaded as checkpoint 0.
 
     traker compares the device with the string "cpu": a torch.device would silently change its projection.
@@ -105,10 +106,10 @@ def open_traker(model: Denoiser, n: int, proj_dim: int, seed: int, folder: Path,
         save_dir=str(folder),
         load_from_save_dir=False,
         device=model.device.type,
+        gradient_computer=_gradient_computer(),
         proj_dim=proj_dim,
         projector_seed=seed,
         use_half_precision=False,
-        lambda_reg=damping,
         logging_level=logging.ERROR,
     )
     state: Any = model.state_dict()  # traker annotates an iterable of tensors and wants this
@@ -137,6 +138,22 @@ def query_features(traker: Any, batch: Batch, draws: Draws) -> Tensor:
     inputs = trak_batch(traker.model, batch, draws)
     gradients = traker.gradient_computer.compute_per_sample_grad(batch=inputs)
     return traker.projector.project(gradients, model_id=0) / traker.normalize_factor
+
+
+def _gradient_computer() -> Any:
+    from trak.gradient_computers import FunctionalGradientComputer
+
+    class MicroBatched(FunctionalGradientComputer):
+        """traker's per-sample gradients, ``micro_batch`` images at a time; it projects whole batches all the same."""
+
+        def compute_per_sample_grad(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+            size = max(1, self.model.micro_batch // batch[1].shape[1])
+            with sdpa_kernel(SDPBackend.MATH):  # vmap has no rule for the fused attention kernels
+                computed = super().compute_per_sample_grad
+                parts = [computed(part) for part in zip(*(values.split(size) for values in batch), strict=True)]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    return MicroBatched
 
 
 def _indices(part: slice) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 import torch
@@ -44,7 +45,10 @@ class Unlearning:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one unlearning did: updates made, the clamped query loss at start and end relative to its target."""
+    """What one unlearning did: updates made, and the clamped query loss relative to its target at start and end.
+
+    Both are of a batch before its update, so where the cap ended it, ``end`` is one update behind.
+    """
 
     steps: int
     start: float
@@ -63,7 +67,7 @@ def trainable(name: str, frozen: Frozen) -> bool:
         return True
     if frozen == "biases":
         return not name.endswith(".bias")
-    return re.search(r"resnets\.\d+\.conv[12]\.weight$|class_embedding", name) is not None
+    return re.search(r"resnets\.\d+\.conv[12]\.weight$|class_embedding.*weight$", name) is not None
 
 
 def null_loss(view: View, law: Law, unit: Unit, items: int = NULL_ITEMS) -> float:
@@ -87,7 +91,7 @@ def unlearn(view: View, query: Batch, settings: Unlearning, null: float) -> tupl
         parameter.requires_grad_(name in names)
     optimizer = view.optimizer([p for p in model.parameters() if p.requires_grad], settings.learning_rate)
     ratios: list[float] = []
-    for step in range(settings.max_steps or 10_000):
+    for step in count() if settings.max_steps is None else range(settings.max_steps):
         generator = view.rng("unlearn", str(query.ids[0]), step)
         retain = _retain_loss(view, model, settings, generator)
         forget, ratio = _forget_loss(model, query, settings, null, generator)
@@ -97,7 +101,8 @@ def unlearn(view: View, query: Batch, settings: Unlearning, null: float) -> tupl
         optimizer.zero_grad()
         (retain - settings.forget_weight * forget).backward()
         optimizer.step()
-    return model, Trace(len(ratios), ratios[0], ratios[-1], False)
+    start, end = (ratios[0], ratios[-1]) if ratios else (0.0, 0.0)
+    return model, Trace(len(ratios), start, end, False)
 
 
 def _retain_loss(view: View, model: Denoiser, settings: Unlearning, generator: torch.Generator) -> Tensor:
@@ -121,7 +126,7 @@ def _bound(model: Denoiser, logsnr: Tensor, settings: Unlearning, null: float) -
     if settings.clamp == "constant":
         return torch.full_like(logsnr, null)
     noise_power = (-model.process.snap(logsnr)).exp()
-    return null * model.sigma_data**2 / (noise_power + model.sigma_data**2) * model.weight(logsnr, settings.unit)
+    return model.sigma_data**2 / (noise_power + model.sigma_data**2) * model.weight(logsnr, settings.unit)
 
 
 def _losses(model: Denoiser, batch: Batch, settings: Unlearning, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -29,11 +29,12 @@ def sample(
 
     Raises ValueError for eta > 0, whose step noise a query would have to carry too.
     """
-    from diffusers import DDIMScheduler
+    from diffusers import DDIMScheduler, DDPMScheduler
 
     if sampler.eta:
         raise ValueError("only the deterministic sampler (eta = 0) reproduces an image from its initial noise")
-    scheduler = DDIMScheduler(**{"num_train_timesteps": 1000, **model.process.config}, clip_sample=sampler.clip)
+    config = DDPMScheduler(**model.process.config).config
+    scheduler = DDIMScheduler.from_config(config, clip_sample=sampler.clip)
     scheduler.set_timesteps(sampler.steps)
     x = noise.to(model.device)
     for timestep in scheduler.timesteps:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.base import Batch
-from ..seeds import derive, torch_generator
+from ..seeds import seeded, torch_generator
 from .denoiser import Denoiser
 from .process import DDPMProcess
 from .recipe import ModelSpec, Recipe
@@ -32,8 +32,7 @@ def build(spec: ModelSpec, seed: int) -> Denoiser:
     import diffusers
 
     network: type[nn.Module] = getattr(diffusers, spec.architecture)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive("init", seed))
+    with seeded(torch.device("cpu"), "init", seed):
         net = network(**spec.config)
     return Denoiser(net.eval(), DDPMProcess(**spec.process))
 
@@ -51,6 +50,8 @@ def batches(n_items: int, members: Tensor, batch_size: int, steps: int, seed: in
     An epoch is a permutation of all ids, keyed by (seed, epoch), of which the members are kept: two subsets trained
     with one seed see their common items in the same order, which lowers the noise between them.
     """
+    if not len(members):
+        raise ValueError("there is nothing to train on: members is empty")
     inside = torch.zeros(n_items, dtype=torch.bool)
     inside[members] = True
     queue, epoch = torch.empty(0, dtype=torch.long), 0
@@ -96,7 +97,8 @@ def train(
     for step, ids in enumerate(batches(len(data), members, recipe.batch_size, recipe.steps, seed)):
         for group in steps.param_groups:
             group["lr"] = recipe.learning_rate_at(step)
-        loss = training_loss(model, data.batch(ids), torch_generator("train", seed, step))
+        with seeded(model.device, "dropout", seed, step):
+            loss = training_loss(model, data.batch(ids), torch_generator("train", seed, step))
         steps.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)

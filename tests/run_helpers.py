@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -176,10 +177,12 @@ def run_here(folder: Path, planned: PlannedCell) -> tuple[dict[str, int], dict[s
     return tuple(counts)
 
 
-def gone(processes: Iterable[psutil.Process], within: float) -> bool:
-    """Say whether the processes end in time; a zombie has ended, whoever forgets to bury it."""
-    _, alive = psutil.wait_procs(list(processes), timeout=within)
-    return not [process for process in alive if running(process.pid)]
+def survivors(processes: Iterable[psutil.Process], within: float) -> list[psutil.Process]:
+    """Return the processes that do not end in time; a zombie has ended, whoever forgets to bury it."""
+    end = time.monotonic() + within
+    while (alive := [process for process in processes if running(process.pid)]) and time.monotonic() < end:
+        time.sleep(0.05)
+    return alive
 
 
 def running(pid: int) -> bool:

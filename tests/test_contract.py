@@ -158,7 +158,7 @@ def test_an_unsigned_method_may_rank_copies_last(tmp_path):
 
 
 def test_open_truth_and_members_are_made_up(tmp_path):
-    attribute = "needs = ('open-truth', 'stored-scores')\n    members = ('trak', 'pixel:rbf')"
+    attribute = "needs = ('open-truth', 'stored-scores')\n    members = ('trak', 'pixel:distance')"
     fit = "assert {*view.stored_scores} == {*self.members}; assert view.open_truth[0].shape == (64, 48)"
     assert not failing(check_method(plugin(tmp_path, "learned", attribute, fit)))
 
@@ -210,7 +210,7 @@ def test_input_that_cannot_be_checked_is_one_line(tmp_path):
             check_method(entry)
     with pytest.raises(UserError, match="unknown preset"):
         check_method("pixel", preset="qiuck")
-    assert check_method("pixel", preset="rbf")[0].status == "pass"
+    assert check_method("pixel", preset="distance")[0].status == "pass"
 
 
 def test_the_table_shows_every_check(tmp_path):
@@ -288,12 +288,12 @@ def test_the_backwards_view_covers_every_item_once(tmp_path):
         (("cond",), (), (), "needs a conditional model, which this problem does not have"),
         (("trajectory",), (), (), None),
         (("open-truth",), (), (), "needs the open truth, which it is not given here"),
-        (("stored-scores",), (), ("trak",), "needs the stored scores of pixel:rbf, which are missing"),
+        (("stored-scores",), (), ("trak",), "needs the stored scores of pixel:distance, which are missing"),
         (("stored-scores",), (), ("trak", "pixel"), None),
     ],
 )
 def test_reasons_follow_from_needs(needs, offered, stored, reason):
-    members = ("trak", "pixel:rbf") if "stored-scores" in needs else ()
+    members = ("trak", "pixel:distance") if "stored-scores" in needs else ()
     listing = registry.Listing("m", "m", needs=needs, members=members)
     assert unsupported(listing, offering(tiny_problem(), offered), stored=stored) == reason
 

@@ -102,12 +102,19 @@ class Plain:
         return net
 
     def train_losses(self, net: nn.Module, name: str) -> np.ndarray:
-        """Return losses [N, S] of the training set at the draws of a name, shared by all items."""
-        levels, noises = self.view.draws(self.params.draws, Law(self.params.score_law), name=name).for_ids([0])
-        timesteps = (self.log_snr - levels[0][:, None]).abs().argmin(1).tolist()
+        """Return losses [N, S] of the training set at the draws of a name, shared by all items or each item's own."""
+        scope = "shared" if self.params.same_noise else "item"
+        draws = self.view.draws(self.params.draws, Law(self.params.score_law), scope, name)
         with torch.no_grad():
-            images, draws = self.view.train.images, zip(timesteps, noises[0], strict=True)
-            return torch.stack([self.loss(net, images, noise, timestep) for timestep, noise in draws], 1).numpy()
+            return torch.cat([self.item_losses(net, item, *draws.for_ids([item])) for item in self.ids()]).numpy()
+
+    def ids(self) -> range:
+        return range(len(self.view.train.images))
+
+    def item_losses(self, net: nn.Module, item: int, levels: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
+        timesteps = (self.log_snr - levels[0][:, None]).abs().argmin(1).tolist()
+        image, pairs = self.view.train.images[item : item + 1], zip(timesteps, noises[0], strict=True)
+        return torch.stack([self.loss(net, image, noise, timestep) for timestep, noise in pairs], 1)
 
     def scores(self, name: str, x: torch.Tensor) -> np.ndarray:
         before = self.train_losses(self.view.model().net, "score")
