@@ -13,10 +13,10 @@ from ..datasets.truth import Assets
 from ..errors import UserError
 from ..leaderboard.rows import Row
 from ..leaderboard.table import build_tables, render
-from ..methods.registry import listings
 from ..models.problem import read_problem
 from .display import RunDisplay, console, duration
 from .forecast import Forecast, calibrate, forecast
+from .listing import registered
 from .plan import Options, PlannedCell, parse_entries, plan_cells
 from .results import Results
 from .runner import Runner
@@ -37,7 +37,7 @@ class Selection:
     def cells(self, query_set: str = "test") -> list[PlannedCell]:
         """Return the planned cells; raises UserError for unknown names."""
         spec = find_task(self.task)
-        known = listings(self.plugins)
+        known = registered(self.plugins)
         entries = parse_entries(self.methods, self.excluded, self.preset, known)
         if not entries:
             raise UserError("no methods left to run: check --methods and --exclude")

@@ -12,18 +12,27 @@ from ..errors import UserError
 from ..leaderboard.readme import update_readme
 from ..leaderboard.rows import RESULTS, load_rows
 from ..leaderboard.table import FORMATS, build_tables, render
-from ..methods.registry import listings
+from ..methods.registry import Listing, listings
 from ..store import FolderStore
 from .task import task_names
 
 console = Console(highlight=False, markup=False, emoji=False)
 
 
+def registered(plugins: tuple[Path, ...]) -> dict[str, Listing]:
+    """Return all methods by name; raises UserError for a plugin that brings none."""
+    known = listings(plugins)
+    for path in plugins:
+        if all(listing.origin != str(path) for listing in known.values()):
+            raise UserError(f'{path} registers no method: decorate its class with @register("name")')
+    return known
+
+
 def show(plugins: tuple[Path, ...]) -> None:
     """Print tasks and methods."""
     console.print("tasks: " + ", ".join(task_names()))
     table = Table("method", "presets", "needs", "what it is")
-    for listing in listings(plugins).values():
+    for listing in registered(plugins).values():
         table.add_row(listing.name, ", ".join(listing.presets), ", ".join(listing.needs), listing.summary)
     console.print(table)
 

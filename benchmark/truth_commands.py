@@ -34,6 +34,8 @@ ARCHIVE_FILES = ("manifest.json", "problem.safetensors", "truth-open.safetensors
 def build(task: str, workers: int, out: Path | None) -> None:
     """Build a task's truth, or what is missing of it."""
     spec, store = find_task(task), FolderStore(home())
+    if workers < 0:
+        raise UserError("--workers must not be negative: 0 means one per core")
     folder = out or home() / "truth" / spec.label
     with store.claim(f"build-{spec.label}", ttl=CLAIM_S) as held:
         if not held:
@@ -51,7 +53,7 @@ def build(task: str, workers: int, out: Path | None) -> None:
             jobs = build_runs(built, store, workers, bar.update)
         assets = assemble(built, jobs, store, folder)
     size = sum(file["bytes"] for file in assets.manifest["files"].values())
-    console.print(f"{spec.label}: complete, {size / 2**20:.1f} MiB in {assets.folder}")
+    console.print(f"{spec.label}: complete, {size / 2**20:.1f} MiB in {assets.folder}", soft_wrap=True, markup=False)
 
 
 def _base(spec: TaskSpec, store: FolderStore) -> Built:
@@ -80,9 +82,10 @@ def verify(task: str, sample: int, seed: int) -> int:
     console.print(f"{spec.label}: all {len(assets.manifest['files'])} files match the manifest's hashes")
     torch.set_num_threads(1)  # as the builders do: another count sums in another order
     truth = assets.truth("report")
-    cells = numpy_generator("verify", seed).choice(
-        truth.outputs.shape[0] * truth.outputs.shape[1], sample, replace=False
-    )
+    count = truth.outputs.shape[0] * truth.outputs.shape[1]
+    if not 0 <= sample <= count:
+        raise UserError(f"--sample {sample}: there are {count} retrainings to pick from")
+    cells = numpy_generator("verify", seed).choice(count, sample, replace=False)
     return max([_verify_cell(spec, assets, divmod(int(cell), truth.outputs.shape[1])) for cell in cells], default=0)
 
 
@@ -115,7 +118,8 @@ def info(task: str) -> None:
     truth = assets.truth("report")
     size = sum(file["bytes"] for file in assets.manifest["files"].values())
     console.print(f"{spec.label}: {spec.title}")
-    console.print(f"in {assets.folder}, {size / 2**20:.1f} MiB, sha256 {assets.sha256[:16]}")
+    place = f"in {assets.folder}, {size / 2**20:.1f} MiB, sha256 {assets.sha256[:16]}"
+    console.print(place, soft_wrap=True, markup=False)
     replicates, subsets = truth.outputs.shape[:2]
     seeds, opened = assets.truth("open").outputs.shape[:2]
     counts = f"{subsets} report subsets x {replicates}, {opened} open x {seeds}, {len(truth.full)} on everything"
@@ -154,7 +158,7 @@ def export(task: str, archive: Path) -> None:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     FolderStore(archive.parent).put(archive.name, buffer.getvalue())
-    console.print(f"{archive}: {len(buffer.getvalue()) / 2**20:.1f} MiB")
+    console.print(f"{archive}: {len(buffer.getvalue()) / 2**20:.1f} MiB", soft_wrap=True, markup=False)
 
 
 def import_archive(archive: Path) -> None:
@@ -162,11 +166,11 @@ def import_archive(archive: Path) -> None:
     label, files = _read_archive(archive)
     spec = find_task(label)
     store = FolderStore(home() / "truth" / spec.label)
-    _check_archive(archive, files)
+    _check_archive(archive, files, spec.label)
     store.delete("manifest.json")
     for name in sorted(files, key=lambda name: name == "manifest.json"):
         store.put(name, files[name])
-    console.print(f"{spec.label}: imported into {store.root}")
+    console.print(f"{spec.label}: imported into {store.root}", soft_wrap=True, markup=False)
 
 
 def _read_archive(archive: Path) -> tuple[str, dict[str, bytes]]:
@@ -184,11 +188,15 @@ def _read_archive(archive: Path) -> tuple[str, dict[str, bytes]]:
     return labels.pop(), files
 
 
-def _check_archive(archive: Path, files: dict[str, bytes]) -> None:
+def _check_archive(archive: Path, files: dict[str, bytes], label: str) -> None:
     try:
-        listed = json.loads(files["manifest.json"])["files"]
-        wrong = [name for name, file in listed.items() if sha256(files[name]) != file["sha256"]]
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = json.loads(files["manifest.json"])
+        hashes = {name: file["sha256"] for name, file in manifest["files"].items()}
+        found = f"{manifest['task']}@{manifest['version']}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptFile(f"{archive} has a broken manifest ({error}): export it again") from error
+    if found != label:
+        raise CorruptFile(f"{archive} is named after {label}, but holds {found}: export it again")
+    wrong = [name for name in ARCHIVE_FILES[1:] if sha256(files[name]) != hashes.get(name)]
     if wrong:
         raise CorruptFile(f"{archive}: {', '.join(wrong)} does not match the manifest: export it again")

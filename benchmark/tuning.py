@@ -36,6 +36,8 @@ def tune(
     jobs: int,
 ) -> None:
     """Try settings of a method's search space and print the table and the parameters of the best."""
+    if trials < 0:
+        raise UserError("--trials must not be negative: 0 tries the whole grid")
     spec = find_task(task)
     assets = Assets(assets_folder(spec))
     cls = method_class(name, plugins)

@@ -79,11 +79,11 @@ class Mucs(Method):
     Params = Params
     presets = {
         "paper": Params(draws=40, batch=40, max_steps=100),
-        "quick": Params(draws=8, batch=16, max_steps=20),
+        "quick": Params(draws=8, batch=16, max_steps=20, learning_rate=1.0, score="difference"),
     }
     notes = {
         "paper": "40 draws and batches of 40 where the paper has 100; at most 100 steps",
-        "quick": "8 draws, batches of 16, at most 20 steps",
+        "quick": "8 draws, batches of 16, at most 20 steps; learning rate and score as tuned on digits (dev x open)",
     }
     search = {
         "learning_rate": (0.1, 0.3, 1.0),

@@ -339,9 +339,10 @@ def test_free_memory_that_comes_and_goes_is_no_other_limit(tmp_path, tdabench, q
     assert "nothing to run" in answer.out
 
 
-def test_another_truth_of_the_same_problem_scores_again_without_running(tmp_path, monkeypatch):
+@pytest.mark.parametrize("status", ["ok", "partial"])
+def test_another_truth_of_the_same_problem_scores_again_without_running(status, tmp_path, monkeypatch):
     log, folder = tmp_path / "log", tmp_path / "results"
-    path = plugin(tmp_path, "notes", noted(log))
+    path = plugin(tmp_path, "notes", noted(log) + ("\nscores[1, 7] = float('nan')" if status == "partial" else ""))
     first = run_cells(folder, ["notes"], [path])["notes"]
     old = run_helpers.assets()
     files = {name: old.arrays(name) for name in old.manifest["files"]}
@@ -349,10 +350,24 @@ def test_another_truth_of_the_same_problem_scores_again_without_running(tmp_path
     write_assets(tmp_path / "home" / "truth" / "digits-tiny@1", files, old.manifest)
     monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "home"))
     second = run_cells(folder, ["notes"], [path])["notes"]
-    assert len(calls(log)) == 1
+    assert len(calls(log)) == 1 and second.status == first.status == status
     assert second.source.scores_sha256 == first.source.scores_sha256
     assert second.metrics.lds["heldout"].mean == pytest.approx(-first.metrics.lds["heldout"].mean)
     assert second.source.truth_sha256 == Assets(tmp_path / "home" / "truth" / "digits-tiny@1").sha256
+
+
+def test_another_truth_without_the_old_scores_runs_again(tmp_path, monkeypatch):
+    log, folder = tmp_path / "log", tmp_path / "results"
+    path = plugin(tmp_path, "notes", noted(log))
+    first = run_cells(folder, ["notes"], [path])["notes"]
+    shutil.rmtree(folder / "cells")
+    old = run_helpers.assets()
+    files = {name: old.arrays(name) for name in old.manifest["files"]}
+    files["truth-open.safetensors"]["outputs"] += 1
+    write_assets(tmp_path / "home" / "truth" / "digits-tiny@1", files, old.manifest)
+    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "home"))
+    assert computed(run_cells(folder, ["notes"], [path])["notes"]) == computed(first)
+    assert len(calls(log)) == 2
 
 
 def test_a_killed_cell_goes_on_after_its_last_slice_and_ends_with_the_same_bits(tmp_path):
