@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def sample(
     if sampler.eta:
         raise ValueError("only the deterministic sampler (eta = 0) reproduces an image from its initial noise")
     config = DDPMScheduler(**model.process.config).config
-    scheduler = DDIMScheduler.from_config(config, clip_sample=sampler.clip)
+    scheduler: Any = DDIMScheduler.from_config(config, clip_sample=sampler.clip)
     scheduler.set_timesteps(sampler.steps)
     x = noise.to(model.device)
     for timestep in scheduler.timesteps:
