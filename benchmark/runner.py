@@ -97,8 +97,10 @@ class Runner:
     def _current(self, planned: PlannedCell, row: Row) -> bool:
         if self.options.force or row.diagnostics.get("identity") != planned.identity:
             return False
+        if row.metrics is not None and row.source.truth_sha256 != planned.assets.sha256:
+            return False
         if row.status == "ok":
-            return row.source.truth_sha256 == planned.assets.sha256
+            return True
         if row.status == "skipped":
             return not self.options.retry and row.reason == self._obstacle(planned)
         return (
@@ -128,9 +130,11 @@ class Runner:
         row, record = self.results.row(planned.key), self.results.cell(planned.key, planned.identity)
         if (
             row is None
-            or row.status != "ok"
+            or row.status not in ("ok", "partial")
             or self.options.force
             or row.diagnostics.get("identity") != planned.identity
+            or row.source.truth_sha256 == planned.assets.sha256
+            or row.source.scores_sha256 != record.scores_hash()
         ):
             return None
         metrics = self._metrics(planned, record)

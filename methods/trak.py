@@ -146,8 +146,9 @@ def _gradient_computer() -> Any:
     class MicroBatched(FunctionalGradientComputer):
         """traker's per-sample gradients, ``micro_batch`` images at a time; it projects whole batches all the same."""
 
-        def compute_per_sample_grad(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-            size = max(1, self.model.micro_batch // batch[1].shape[1])
+        def compute_per_sample_grad(self, batch: Any) -> Any:
+            model: Any = self.model
+            size = max(1, model.micro_batch // batch[1].shape[1])
             with sdpa_kernel(SDPBackend.MATH):  # vmap has no rule for the fused attention kernels
                 computed = super().compute_per_sample_grad
                 parts = [computed(part) for part in zip(*(values.split(size) for values in batch), strict=True)]
