@@ -435,7 +435,7 @@ def slices(folder, method):
 def test_a_run_killed_in_the_middle_goes_on_to_the_same_rows(home, tmp_path):
     log, folder = tmp_path / "log", tmp_path / "killed"
     path = plugin(tmp_path, "slow", noted(log) + "\ntime.sleep(0.5)", slice_size=1)
-    names = ["slow", "mucs", "d-trak"]
+    names = ["slow", "mucs"]
     words = ["run", "digits-tiny", "--methods", ",".join(names), "--plugin", path, "--results", folder, "--jobs", 2]
     process = start(home, folder, *words)
     wait_until(lambda: len(slices(folder, "slow")) >= 2, process)
