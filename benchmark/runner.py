@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.truth import Role, Truth
+from ..errors import UserError
 from ..leaderboard.rows import Cost, Metrics, Row, Source, Status
 from ..methods.support import unsupported
 from ..models.problem import Problem, read_problem
@@ -27,6 +28,7 @@ from .workers import MALLOC
 
 TRUTH_OF: dict[str, Role] = {"dev": "open", "test": "report"}
 LOG_TAIL = 2000
+CLAIM_S = 7 * 86400.0  # longer than a run; on this host a claim ends with its process anyway
 OnEvent = Callable[[PlannedCell, str, int, int], None]
 
 
@@ -58,9 +60,19 @@ class Runner:
     _problems: dict[Path, Problem] = field(default_factory=dict)
 
     def run(self, cells: Iterable[PlannedCell]) -> list[Row]:
-        """Return the row of every cell, running those that are missing, stale or due again."""
+        """Return the row of every cell, running those that are missing, stale or due again.
+
+        Raises UserError where another process is running cells into this folder: both would write the same slices.
+        """
+        with self.results.store.claim("run", CLAIM_S) as held:
+            if not held:
+                raise UserError(
+                    f"another tdabench is running cells into {self.results.folder}: wait, or use another --results"
+                )
+            return self._run(list(cells))
+
+    def _run(self, cells: list[PlannedCell]) -> list[Row]:
         rows: dict[int, Row] = {}
-        cells = list(cells)
         waiting = self.due(cells)
         for i in set(range(len(cells))) - set(waiting):
             rows[i] = self._known(cells[i])

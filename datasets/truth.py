@@ -23,6 +23,8 @@ from ..store import FolderStore, sha256
 SCHEMA_VERSION = 1
 SHIPPED = Path(__file__).parent / "truth"
 Role = Literal["open", "report"]
+FIELDS = ("task", "version", "n_train", "dataset", "recipe", "base_seed", "checkpoints")
+FIELDS += ("queries", "query_ids", "generated_ids", "files")
 Arrays = dict[str, np.ndarray]
 
 
@@ -68,6 +70,9 @@ class Assets:
             raise UserError(
                 f"{self.folder / 'manifest.json'} has schema version {found}, not {SCHEMA_VERSION}: rebuild it"
             )
+        missing = [name for name in FIELDS if name not in self.manifest]
+        if missing:
+            raise CorruptFile(f"{self.folder / 'manifest.json'} lacks {', '.join(missing)}: restore it")
 
     @property
     def sha256(self) -> str:

@@ -116,7 +116,7 @@ def _import(origin: str) -> None:
             spec.loader.exec_module(module)
         else:
             importlib.import_module(origin)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"{origin} does not import: {type(error).__name__}: {error}; mend the file and try again"
         ) from error
@@ -139,13 +139,16 @@ def _read(path: Path, origin: str) -> list[Listing]:
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{path} is not valid Python: {error}; mend the file and try again") from error
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
-    return [_listing(node, name, origin) for node in classes if (name := _registered(node)) is not None]
+    return [_listing(node, name, origin) for node in classes if (name := _registered(node, origin)) is not None]
 
 
-def _registered(node: ast.ClassDef) -> str | None:
+def _registered(node: ast.ClassDef, origin: str) -> str | None:
     for call in node.decorator_list:
         if isinstance(call, ast.Call) and getattr(call.func, "id", getattr(call.func, "attr", "")) == "register":
-            return str(ast.literal_eval(call.args[0]))
+            name = call.args[0] if call.args else None
+            if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
+                raise UserError(f"{origin}: the name in @register of {node.name} must be a literal string")
+            return name.value
     return None
 
 
