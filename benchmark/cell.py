@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.queries import Queries
+from ..errors import CorruptFile
 from ..methods.base import Method
 from ..methods.registry import method_class, params_from_json
 from ..methods.view import Progress, View, silent
@@ -77,8 +78,10 @@ def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
     start = time.perf_counter()
     torch.set_num_threads(spec.threads)
     cell, device = Cell(FolderStore(spec.folder)), open_device(spec.device)
+    if spec.device != "cpu":
+        torch.cuda.set_device(spec.device)  # packages that know the device's type only then use the right one
     method = _method(spec)
-    scratch = _empty(Path(os.environ.get("TDABENCH_SCRATCH") or spec.folder) / "scratch")
+    scratch = _empty(Path(spec.folder) / "scratch")
     view = _view(spec, scratch, report)
     warm_up(view)
     setup = time.perf_counter() - start
@@ -164,6 +167,8 @@ def _reader(folder: Path) -> Callable[[tuple[str, ...]], Tensor]:
 
     def read(query_ids: tuple[str, ...]) -> Tensor:
         scores = np.concatenate([cell.scores(part) for part in cell.parts()])
+        if len(scores) != len(ids):
+            raise CorruptFile(f"{folder} holds {len(scores)} of {len(ids)} queries: run that member again with --force")
         return torch.from_numpy(scores[[rows[query] for query in query_ids]])
 
     return read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import psutil
 from rich.table import Table
 
-from ..datasets.truth import Assets
 from ..errors import UserError
 from ..leaderboard.rows import Row
 from ..leaderboard.table import build_tables, render
@@ -20,7 +20,7 @@ from .listing import registered
 from .plan import Options, PlannedCell, parse_entries, plan_cells
 from .results import Results
 from .runner import Runner
-from .task import assets_folder, find_task
+from .task import find_task, open_assets
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Selection:
         entries = parse_entries(self.methods, self.excluded, self.preset, known)
         if not entries:
             raise UserError("no methods left to run: check --methods and --exclude")
-        return plan_cells(spec, Assets(assets_folder(spec)), entries, self.seeds, query_set, self.plugins)
+        return plan_cells(spec, open_assets(spec), entries, self.seeds, query_set, self.plugins)
 
 
 def options(
@@ -49,7 +49,7 @@ def options(
 ) -> Options:
     """Return checked options; raises UserError for a device that is not there."""
     check_device(device)
-    if jobs < 0 or timeout <= 0 or memory < 0 or micro_batch < 1:
+    if not (jobs >= 0 and 0 < timeout < math.inf and 0 <= memory < math.inf and micro_batch >= 1):
         raise UserError("--jobs and --memory must not be negative, --timeout and --micro-batch must be positive")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = jobs or (cores if device == "cpu" else 1)
@@ -62,12 +62,14 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        kind = torch.device(device).type
+        kind, index = torch.device(device).type, torch.device(device).index
     except RuntimeError:
         raise UserError(f"--device {device!r} is no device: use cpu, cuda or cuda:N") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {device}: no CUDA device is available here; use --device cpu")
-    if kind not in ("cpu", "cuda"):
+    if kind == "cuda" and (index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    if kind != "cuda" and device != "cpu":
         raise UserError(f"--device {device!r} is not supported: use cpu, cuda or cuda:N")
 
 

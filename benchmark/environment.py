@@ -15,7 +15,15 @@ from ..store import sha256
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "diffusers", "traker", "datasets", "numpy", "scipy", "scikit-learn", "safetensors")
-ENGINES = ("models/*.py", "datasets/base.py", "datasets/queries.py", "methods/base.py", "methods/view.py")
+ENGINES = (
+    "seeds.py",
+    "benchmark/cell.py",
+    "models/*.py",
+    "datasets/base.py",
+    "datasets/queries.py",
+    "methods/base.py",
+    "methods/view.py",
+)
 
 
 def environment(device: str, threads: int, concurrent_cells: int) -> dict[str, Any]:

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from ..datasets.truth import Assets
 from ..models.problem import read_problem
 from ..store import FolderStore
 from .display import console
-from .task import assets_folder, find_task
+from .task import find_task, open_assets
 
 CELL = 48
 
@@ -41,7 +40,7 @@ def write_png(path: Path, picture: Tensor) -> None:
 def samples(task: str, path: Path, columns: int = 10, rows: int = 4) -> None:
     """Write generated queries (left) beside as many training images (right)."""
     spec = find_task(task)
-    problem = read_problem(Assets(assets_folder(spec)).folder)
+    problem = read_problem(open_assets(spec).folder)
     count = columns * rows
     generated = sheet(problem.queries.where(kind="generated").x[:count], columns)
     real = sheet(problem.train.images[:count], columns)

@@ -57,6 +57,10 @@ class Results:
         """Store a row."""
         return write_row(self.rows, row)
 
+    def forget(self, key: Key) -> None:
+        """Delete a cell's row, because its scores are about to be replaced."""
+        self.rows.delete(row_key(key))
+
     def log(self, key: Key) -> Path:
         """Return where a cell's output goes."""
         return self.store.path(f"logs/{row_key(key).removesuffix('.json')}.log")

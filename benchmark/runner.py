@@ -64,20 +64,21 @@ class Runner:
 
         Raises UserError where another process is running cells into this folder: both would write the same slices.
         """
+        cells = list(cells)
+        for i in self.due(cells):
+            self._truth(cells[i])  # a damaged one is found before anything is computed
         with self.results.store.claim("run", CLAIM_S) as held:
             if not held:
                 raise UserError(
                     f"another tdabench is running cells into {self.results.folder}: wait, or use another --results"
                 )
-            return self._run(list(cells))
+            return self._run(cells)
 
     def _run(self, cells: list[PlannedCell]) -> list[Row]:
         rows: dict[int, Row] = {}
         waiting = self.due(cells)
         for i in set(range(len(cells))) - set(waiting):
             rows[i] = self._known(cells[i])
-        for i in waiting:
-            self._truth(cells[i])  # a damaged one is found before anything is computed
         live: dict[int, Running] = {}
         try:
             while waiting or live:
@@ -96,7 +97,7 @@ class Runner:
         for i, planned in enumerate(cells):
             row, running = self.results.row(planned.key), [cells[j].key for j in found]
             again = any(member.key in running for member in planned.members.values())
-            if row is None or not self._current(planned, row) or (again and row.status == "skipped"):
+            if row is None or not self._current(planned, row) or again:
                 found.append(i)
         return found
 
@@ -112,7 +113,7 @@ class Runner:
         if row.metrics is not None and row.source.truth_sha256 != planned.assets.sha256:
             return False
         if row.status == "ok":
-            return True
+            return self._stored_inputs(planned) == self._inputs(planned)
         if row.status == "skipped":
             return not self.options.retry and row.reason == self._obstacle(planned)
         return (
@@ -137,6 +138,24 @@ class Runner:
             else:
                 live[index] = self._start(planned)
 
+    def _inputs(self, planned: PlannedCell) -> dict[str, Any]:
+        """Return what scores and costs depend on besides the identity: device, packages and the members' scores."""
+        here = self._environment()
+        rows = {name: self.results.row(member.key) for name, member in planned.members.items()}
+        members = {name: row.source.scores_sha256 if row else None for name, row in rows.items()}
+        return {"device": here["device"], "packages": here["packages"], "members": members}
+
+    def _stored_inputs(self, planned: PlannedCell) -> Any:
+        store = self.results.cell(planned.key, planned.identity).store
+        return store.get_json("inputs.json") if store.exists("inputs.json") else None
+
+    def _continues(self, planned: PlannedCell, record: Cell, spec: cell_module.Spec) -> bool:
+        """Say whether the stored slices are what this start would compute: another start's sums may round otherwise."""
+        if self.options.force or self._stored_inputs(planned) != self._inputs(planned):
+            return False
+        before = record.store.get_json("spec.json")
+        return before["threads"] == spec.threads and before["micro_batch"] == spec.micro_batch
+
     def _rescored(self, planned: PlannedCell) -> Row | None:
         """Return the row computed again from complete scores where only the truth is another one."""
         row, record = self.results.row(planned.key), self.results.cell(planned.key, planned.identity)
@@ -147,6 +166,7 @@ class Runner:
             or row.diagnostics.get("identity") != planned.identity
             or row.source.truth_sha256 == planned.assets.sha256
             or row.source.scores_sha256 != record.scores_hash()
+            or self._stored_inputs(planned) != self._inputs(planned)
         ):
             return None
         metrics = self._metrics(planned, record)
@@ -183,11 +203,14 @@ class Runner:
 
     def _start(self, planned: PlannedCell) -> Running:
         record = self.results.cell(planned.key, planned.identity)
-        if self.options.force:
+        spec = self._spec(planned, record)
+        if not self._continues(planned, record, spec):
+            self.results.forget(planned.key)  # or a kill would leave a row without its scores
             record.clear()
         resumed = bool(record.parts())
         record.store.delete("outcome.json")
-        record.store.put_json("spec.json", self._spec(planned, record).to_json())
+        record.store.put_json("spec.json", spec.to_json())
+        record.store.put_json("inputs.json", self._inputs(planned))
         receive, send = multiprocessing.Pipe(duplex=False)
         log = self.results.log(planned.key)
         process = _context().Process(
@@ -297,7 +320,7 @@ class Runner:
     def _source(self, planned: PlannedCell, record: Cell, started: str, scored: bool) -> Source:
         revision, dirty = git_state()
         return Source(
-            kind="verified",
+            kind="measured",
             command=command_line(),
             started_utc=started,
             git_revision=revision,
@@ -359,7 +382,11 @@ def add_up(own: Cost, members: list[Cost]) -> Cost:
             "peak_rss_bytes": {k: max(cost.peak_rss_bytes[k] or 0 for cost in every) for k in own.peak_rss_bytes},
             "forward_passes": {k: sum(cost.forward_passes[k] for cost in every) for k in own.forward_passes},
             "backward_passes": {k: sum(cost.backward_passes[k] for cost in every) for k in own.backward_passes},
+            "peak_gpu_bytes": {
+                k: max((c.peak_gpu_bytes[k] or 0 for c in every), default=0) or None for k in own.peak_gpu_bytes
+            },
             "wall_s": sum(cost.wall_s for cost in every),
+            "resumed": any(cost.resumed for cost in every),
         }
     )
 

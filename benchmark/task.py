@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..datasets.truth import SHIPPED
-from ..errors import UserError, unknown
+from ..datasets.truth import SHIPPED, Assets
+from ..errors import CorruptFile, UserError, unknown
 from ..models.recipe import Recipe
 
 
@@ -94,3 +95,11 @@ def assets_folder(spec: TaskSpec) -> Path:
     raise UserError(
         f"task {spec.name!r} has no ground truth here: run `tdabench truth build {spec.name}` or import one"
     )
+
+
+def open_assets(spec: TaskSpec) -> Assets:
+    """Return a task's assets; raises CorruptFile where they are not of the task as it is."""
+    assets = Assets(assets_folder(spec))
+    if assets.manifest.get("recipe") != json.loads(json.dumps(spec.recipe.to_json())):
+        raise CorruptFile(f"{assets.folder} was built from another recipe than {spec.label}'s: rebuild it")
+    return assets

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.table import Table
 
-from ..datasets.truth import Assets
 from ..errors import UserError, unknown
 from ..leaderboard.rows import Row
 from ..methods.base import Method
@@ -21,7 +20,7 @@ from .display import RunDisplay, console, duration
 from .plan import PlannedCell, plan_cells
 from .results import Results
 from .runner import Runner
-from .task import assets_folder, find_task
+from .task import find_task, open_assets
 
 
 def tune(
@@ -39,7 +38,7 @@ def tune(
     if trials < 0:
         raise UserError("--trials must not be negative: 0 tries the whole grid")
     spec = find_task(task)
-    assets = Assets(assets_folder(spec))
+    assets = open_assets(spec)
     cls = method_class(name, plugins)
     settings = grid(cls, preset_params(cls, preset), only, trials)
     known = listings(plugins)
@@ -99,6 +98,8 @@ def _report(cells: list[PlannedCell], rows: list[Row], settings: list[Any]) -> N
         table.add_row(*(str(getattr(params, name)) for name in varied), *_numbers(row, kinds))
     console.print(table)
     spent = sum(row.cost.wall_s for row in rows if row.cost)
+    if score(ranked[0][0]) is None:
+        raise UserError(f"no setting of {cells[0].key.method!r} was scored: {ranked[0][0].reason}")
     console.print(f"{len(rows)} settings, {duration(spent)} of computing; best on dev x open:")
     best = json.dumps(cells[0].key.params | json.loads(json.dumps(asdict(ranked[0][1]))))
     console.print(best, soft_wrap=True, markup=False)

@@ -65,7 +65,9 @@ class Standing:
 
     @property
     def rankable(self) -> bool:
-        """Say whether every query has a value, and replicates are there to compare with."""
+        """Say whether the cells ended well, every query has a value, and replicates are there to compare with."""
+        if any(row.status != "ok" for row in self.rows):
+            return False
         return self.done == self.asked > 0 and len(self.overall.replicates) > 0
 
 

@@ -68,6 +68,11 @@ class LdsResult(_Strict):
             raise ValueError(f"{len(self.values)} values for {len(set(self.query_ids))} distinct query ids")
         if self.n_nan != self.values.count(None):
             raise ValueError(f"n_nan is {self.n_nan}, but {self.values.count(None)} values are null")
+        present = [value for value in self.values if value is not None]
+        if (self.mean is None) != (not present) or (
+            self.mean is not None and abs(self.mean - sum(present) / len(present)) > 1e-9
+        ):
+            raise ValueError("mean is not that of the values")
         return self
 
 
@@ -80,7 +85,8 @@ class Metrics(_Strict):
 class Cost(_Strict):
     """What a cell cost: seconds, bytes and sample passes; dicts are by phase (``fit``, ``attribute``).
 
-    ``attribute_s`` holds one raw time per query slice; ``resumed`` says that the times add up several starts.
+    ``attribute_s`` holds one raw time per query slice; ``resumed`` says that slices are from several starts, while
+    ``setup_s``, ``fit_s`` and ``wall_s`` are the last one's.
     """
 
     setup_s: float
@@ -99,9 +105,12 @@ class Cost(_Strict):
 
 
 class Source(_Strict):
-    """Where a row comes from: what was run, when, from which code, on which truth, problem and scores."""
+    """Where a row comes from: what was run, when, from which code, on which truth, problem and scores.
 
-    kind: Literal["verified", "reported"]
+    kind: ``measured`` by a run, ``verified`` by the maintainers' own, or ``reported`` by others without a run.
+    """
+
+    kind: Literal["verified", "measured", "reported"]
     command: str
     started_utc: str
     git_revision: str | None = None

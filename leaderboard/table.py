@@ -23,7 +23,7 @@ RANK_NOTE = (
 )
 MARKS = {
     "reported": "reported: the submitter's own numbers, not verified here.",
-    "resumed": "resumed: took several starts, whose times add up.",
+    "resumed": "resumed: took several starts; slices were timed in each, fit and wall time are the last one's.",
 }
 
 
@@ -66,7 +66,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell without scores, and why."""
+    """A cell without all its scores, and why."""
 
     method: str
     preset: str
@@ -119,7 +119,12 @@ def _table(group: Group, measured: Sequence[Row], failed: Sequence[Row]) -> Tabl
     ranked = standings(measured)
     ranges = rank_ranges(ranked)
     lines = tuple(_line(standing, ranges.get(standing.entry), beats_random(standing, ranked)) for standing in ranked)
-    failures = tuple(sorted(map(_failure, failed), key=lambda failure: (failure.method, failure.preset, failure.seed)))
+    unfinished = [row for row in measured if row.status not in ("ok", "partial")]
+    failures = tuple(
+        sorted(
+            map(_failure, [*failed, *unfinished]), key=lambda failure: (failure.method, failure.preset, failure.seed)
+        )
+    )
     task = f"{group.task}@{group.task_version}"
     notes = _notes(measured) if measured else ()
     return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, failures, notes)
@@ -142,7 +147,7 @@ def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None) 
         peak_gpu_bytes=_mean(costs, lambda cost: _peak(cost.peak_gpu_bytes)),
         forward_passes=_mean(costs, lambda cost: sum(cost.forward_passes.values())),
         backward_passes=_mean(costs, lambda cost: sum(cost.backward_passes.values())),
-        status="partial" if any(row.status == "partial" for row in standing.rows) else "ok",
+        status=next((row.status for row in standing.rows if row.status != "ok"), "ok"),
         marks=_marks(standing.rows),
         done=standing.done,
         asked=standing.asked,
@@ -185,7 +190,9 @@ def _kind_notes(measured: Sequence[Row]) -> Iterable[str]:
         results = [row.metrics.lds[kind] for row in measured if row.metrics]
         one = next((result for result in results if result.ceiling is not None), results[0])
         ceiling = _percent(Interval(one.ceiling, one.ceiling_low, one.ceiling_high))
-        yield f"{kind}: {len(one.query_ids)} queries, {one.n_subsets} subsets, noise ceiling {ceiling}."
+        shuffled = [abs(result.shuffled_mean) for result in results if result.shuffled_mean is not None]
+        control = f" Other queries' scores reach {100 * max(shuffled):.1f} at most." if shuffled else ""
+        yield f"{kind}: {len(one.query_ids)} queries, {one.n_subsets} subsets, noise ceiling {ceiling}.{control}"
 
 
 def _machine_note(measured: Sequence[Row]) -> str:

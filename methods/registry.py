@@ -89,7 +89,11 @@ def preset_params(cls: type[Method], preset: str) -> Any:
         return cls.presets[preset]
     if not preset.startswith("{"):
         raise unknown(f"preset of method {cls.name!r}:", preset, cls.presets)
-    return params_from_json(cls, {**asdict(cls.presets.get("quick", cls.Params())), **json.loads(preset)})
+    try:
+        given = json.loads(preset)
+    except ValueError as error:
+        raise UserError(f"preset {preset!r} of method {cls.name!r} is not valid JSON ({error})") from None
+    return params_from_json(cls, {**asdict(cls.presets.get("quick", cls.Params())), **given})
 
 
 def params_from_json(cls: type[Method], values: Mapping[str, Any]) -> Any:

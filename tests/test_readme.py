@@ -35,7 +35,10 @@ def test_the_example_method_passes_the_contract(tmp_path: Path) -> None:
     assert not [check for check in contract.check_method(file) if check.status == "fail"]
 
 
-@pytest.mark.parametrize("line", sorted(set(re.findall(r"tdabench [a-z-]+(?: [a-z]+)?", README))))
+CODE = "\n".join(re.findall(r"`[^`\n]+`|^ {4}.+$", README, re.MULTILINE))
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"tdabench [a-z-]+(?: [a-z]+)?", CODE))))
 def test_every_command_named_exists(line: str) -> None:
     words = shlex.split(line)[1:]
     group = words[:2] if words[0] == "truth" else words[:1]
