@@ -100,7 +100,8 @@ def _verify_cell(spec: TaskSpec, assets: Assets, cell: tuple[int, int]) -> int:
     same = bool((truth.outputs[cell] == found).all())
     verdict = "equal bits" if same else "nearest to its own cell" if nearest == cell else "NOT its own cell"
     console.print(
-        f"replicate {replicate}, subset {index}: {verdict} (mean difference {own:.2e}, next nearest cell {other:.2e})"
+        f"replicate {replicate}, subset {index}: {verdict} (mean difference {own:.2e}, next nearest cell {other:.2e})",
+        soft_wrap=True,
     )
     return 0 if same or nearest == cell else 1
 
@@ -117,7 +118,7 @@ def info(task: str) -> None:
     replicates, subsets = truth.outputs.shape[:2]
     seeds, opened = assets.truth("open").outputs.shape[:2]
     counts = f"{subsets} report subsets x {replicates}, {opened} open x {seeds}, {len(truth.full)} on everything"
-    console.print(f"{truth.masks.shape[1]} training images; retrained: {counts}")
+    console.print(f"{truth.masks.shape[1]} training images; retrained: {counts}", soft_wrap=True)
     console.print(_ceilings(assets))
     for name, value in assets.manifest["provenance"].items():
         console.print(f"{name}: {value}")
