@@ -20,6 +20,7 @@ from ..leaderboard.rows import Cost, Metrics, Row, Source, Status
 from ..methods.support import unsupported
 from ..models.problem import Problem, read_problem
 from . import cell as cell_module
+from .costs import add_up, own_cost
 from .environment import environment, git_state
 from .plan import Options, PlannedCell, command_line
 from .results import Cell, Results
@@ -314,8 +315,11 @@ class Runner:
     def _cost(self, planned: PlannedCell, record: Cell, outcome: dict[str, Any], running: Running | None) -> Cost:
         rows = [self.results.row(member.key) for member in planned.members.values()]
         members = [row.cost for row in rows if row and row.cost]
+        resumed = bool(running and running.resumed)
         slices = [record.record(part)["attribute"] for part in record.parts()]
-        return add_up(own_cost(outcome, slices, len(planned.attributed_ids), self.options, running), members)
+        return add_up(
+            own_cost(outcome, slices, len(planned.attributed_ids), self.options.micro_batch, resumed), members
+        )
 
     def _source(self, planned: PlannedCell, record: Cell, started: str, scored: bool) -> Source:
         revision, dirty = git_state()
@@ -345,50 +349,6 @@ class Runner:
     def _log_tail(self, planned: PlannedCell) -> str | None:
         path = self.results.log(planned.key)
         return path.read_text(errors="replace")[-LOG_TAIL:] if path.is_file() else None
-
-
-def own_cost(
-    outcome: dict[str, Any], slices: list[dict[str, Any]], n_queries: int, options: Options, running: Running | None
-) -> Cost:
-    """Return the cost of a cell from its fit and its slices, whichever start did them."""
-    fit, seconds = outcome["fit"], [part["seconds"] for part in slices]
-    gpu = [part["peak_gpu_bytes"] for part in slices if part["peak_gpu_bytes"] is not None]
-    return Cost(
-        setup_s=outcome["setup_s"],
-        fit_s=fit["seconds"],
-        attribute_s=seconds,
-        seconds_per_query=sum(seconds) / n_queries,
-        n_queries=n_queries,
-        peak_rss_bytes={"fit": fit["peak_rss_bytes"], "attribute": max(part["peak_rss_bytes"] for part in slices)},
-        peak_gpu_bytes={"fit": fit["peak_gpu_bytes"], "attribute": max(gpu) if gpu else None},
-        forward_passes={"fit": fit["forward"], "attribute": sum(part["forward"] for part in slices)},
-        backward_passes={"fit": fit["backward"], "attribute": sum(part["backward"] for part in slices)},
-        scratch_bytes=outcome["scratch_bytes"],
-        wall_s=outcome["wall_s"],
-        micro_batch=options.micro_batch,
-        resumed=bool(running and running.resumed),
-    )
-
-
-def add_up(own: Cost, members: list[Cost]) -> Cost:
-    """Return an ensemble's cost: its own and its members' cold ones; memory is the largest of them."""
-    if not members:
-        return own
-    every = [own, *members]
-    return own.model_copy(
-        update={
-            "fit_s": sum(cost.fit_s for cost in every),
-            "seconds_per_query": sum(cost.seconds_per_query or 0 for cost in every),
-            "peak_rss_bytes": {k: max(cost.peak_rss_bytes[k] or 0 for cost in every) for k in own.peak_rss_bytes},
-            "forward_passes": {k: sum(cost.forward_passes[k] for cost in every) for k in own.forward_passes},
-            "backward_passes": {k: sum(cost.backward_passes[k] for cost in every) for k in own.backward_passes},
-            "peak_gpu_bytes": {
-                k: max((c.peak_gpu_bytes[k] or 0 for c in every), default=0) or None for k in own.peak_gpu_bytes
-            },
-            "wall_s": sum(cost.wall_s for cost in every),
-            "resumed": any(cost.resumed for cost in every),
-        }
-    )
 
 
 def _partial(status: Status, reason: str | None, metrics: Metrics | None) -> tuple[Status, str | None]:

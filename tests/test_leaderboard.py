@@ -34,7 +34,7 @@ from tdabench.leaderboard.table import FORMATS, build_tables, cells, headings, r
 from tdabench.store import FolderStore
 
 SHARED = np.random.default_rng(0).normal(scale=0.05, size=1000)  # what resampling the same queries does to every method
-MACHINE = {"cpu": "EPYC 9654", "gpu": "H200", "torch": "2.13.0"}
+MACHINE = {"cpu": "EPYC 9654", "gpu": "A100", "torch": "2.13.0"}
 
 
 def make_key(method: str = "trak", **changes: Any) -> Key:
@@ -326,7 +326,7 @@ def test_notes_say_where_ceilings_and_costs_come_from() -> None:
     (table,) = build_tables(leaderboard())
     notes = "\n".join(table.notes)
     assert "heldout: 20 queries, 96 subsets, noise ceiling 73.0 [68.0, 77.0]." in notes
-    assert "on EPYC 9654 and H200." in notes and "resumed: took several starts" in notes
+    assert "on EPYC 9654 and A100." in notes and "resumed: took several starts" in notes
     (mixed,) = build_tables([make_row(), make_row("b", environment={"cpu": "M3"})])
     assert "not all on one known machine" in "\n".join(mixed.notes)
 
