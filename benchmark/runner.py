@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Running:
 
     planned: PlannedCell
     process: Any
-    connection: Connection
+    connection: Any  # one class on POSIX, another on Windows
     started: float
     started_utc: str
     resumed: bool
