@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -33,16 +33,12 @@ def duration(seconds: float) -> str:
     raise AssertionError("unreachable")
 
 
-class Bar:
-    """A progress bar for counted work, as a context manager; ``update(done, total)`` may start anywhere."""
+class _Shown:
+    """Something with a progress display that is on the terminal inside a ``with`` block."""
 
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self.progress = _progress()
-        self.task: TaskID | None = None
-        self.last = 0.0
+    progress: Progress
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         self.progress.start()
         return self
 
@@ -50,6 +46,16 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.stop()
+
+
+class Bar(_Shown):
+    """A progress bar for counted work, as a context manager; ``update(done, total)`` may start anywhere."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.progress = _progress()
+        self.task: TaskID | None = None
+        self.last = 0.0
 
     def update(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` are done."""
@@ -61,22 +67,13 @@ class Bar:
             console.print(f"{self.label}: {done} of {total}")
 
 
-class RunDisplay:
+class RunDisplay(_Shown):
     """The progress of a run: one bar for all cells, one for each that is running, a line for each that ended."""
 
     def __init__(self, total: int) -> None:
         self.progress = _progress()
         self.whole = self.progress.add_task("cells", total=total)
         self.bars: dict[str, TaskID] = {}
-
-    def __enter__(self) -> RunDisplay:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
 
     def event(self, planned: PlannedCell, label: str, done: int, total: int) -> None:
         """Show what a cell is doing."""
