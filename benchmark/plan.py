@@ -85,7 +85,7 @@ def parse_entries(names: list[str], excluded: list[str], preset: str, known: dic
         if method not in known:
             raise unknown("method", method, known)
         chosen = own or preset
-        if chosen not in known[method].presets:
+        if not known[method].offers(chosen):
             raise unknown(f"preset of {method!r}:", chosen, known[method].presets)
         entries.append(Entry(method, chosen))
     for name in excluded:
@@ -121,7 +121,7 @@ class _Planner:
     def cell(self, entry: Entry, seed: int, overrides: dict[str, Any] | None = None) -> PlannedCell:
         cls = method_class(entry.method, self.plugins)
         params = overrides[entry.method] if overrides else preset_params(cls, entry.preset)
-        members = {name: self.cell(self._member(name, entry.preset), seed) for name in cls.members}
+        members = {name: self.cell(self._member(name, entry.preset), seed) for name in cls.reads(params)}
         ids = query_ids(self.assets.manifest, self.query_set)
         if not ids:
             raise UserError(f"task {self.spec.name!r} has no {self.query_set!r} queries")

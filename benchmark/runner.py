@@ -194,7 +194,8 @@ class Runner:
                 state = f"status {row.status}: {row.reason}"
             if state is not None:
                 return f"member {member.entry} has {state}"
-        return unsupported(planned.cls, self._problem(planned), stored=set(planned.members))
+        members = set(planned.members)
+        return unsupported(planned.cls, self._problem(planned), stored=members, members=members)
 
     def _problem(self, planned: PlannedCell) -> Problem:
         folder = planned.assets.folder

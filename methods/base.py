@@ -45,8 +45,10 @@ class Method(ABC):
     Class attributes are literals, because listings read them without importing the file. ``version`` is bumped when
     scores can change; ``needs`` is drawn from ``NEEDS``; ``unit`` is ``item`` (scores [Q, N]) or ``group`` ([Q, G]);
     ``members`` are the entries an ensemble reads; ``slice_size`` is how many queries one call gets, and a kill can
-    lose; ``query_specific`` says that different queries should get different rankings (random need not), ``signed``
-    that theory fixes the scores' sign; ``search`` maps parameters to the values that ``tdabench tune`` may try;
+    lose; ``encoders`` are those it compares images with, which makes a counterfactual measured with the same one
+    circular; ``query_specific`` says that different queries should get different rankings (random need not),
+    ``signed`` that theory fixes the scores' sign; ``search`` maps parameters to the values that ``tdabench tune`` may try;
+    ``ablations`` names changes of parameters, so that ``quick+name`` is the preset ``quick`` so changed;
     ``notes`` says per preset how it departs from the paper, and goes into its rows.
 
     A method may note what happened in ``diagnostics`` (JSON values), which the row keeps.
@@ -61,15 +63,22 @@ class Method(ABC):
     members: ClassVar[tuple[str, ...]] = ()
     query_specific: ClassVar[bool] = True
     signed: ClassVar[bool] = True
+    encoders: ClassVar[tuple[str, ...]] = ()
     citation: ClassVar[str] = ""
     Params: ClassVar[type] = NoParams
     presets: ClassVar[Mapping[str, Any]] = {"paper": NoParams(), "quick": NoParams()}
     search: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     notes: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, params: Any = None) -> None:
         self.params = self.Params() if params is None else params
         self.diagnostics: dict[str, Any] = {}
+
+    @classmethod
+    def reads(cls, params: Any) -> tuple[str, ...]:
+        """Return the entries whose stored scores it reads: those of its parameters, or else of its class."""
+        return getattr(params, "members", ()) or cls.members
 
     def fit(self, view: View) -> Any:
         """Do the train-side work that any query can reuse, and return it as the state."""

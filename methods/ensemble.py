@@ -16,9 +16,10 @@ from .view import View
 
 @dataclass(frozen=True)
 class Params:
-    """combine: average ``rank`` s over the training set, or ``z``-scores."""
+    """combine: average ``rank`` s over the training set, or ``z``-scores; members: entries, if not the class's."""
 
     combine: Literal["rank", "z"] = "rank"
+    members: tuple[str, ...] = ()
 
 
 @register("ensemble")

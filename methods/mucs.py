@@ -92,6 +92,28 @@ class Mucs(Method):
         "frozen": ("paper", "biases"),
         "forget_weight": (0.2, 1.0),
     }
+    ablations = {
+        "fresh-noise": {"same_noise": False},
+        "skew": {"score": "skew"},
+        "difference": {"score": "difference"},
+        "unbounded": {"bounded": False},
+        "clamp-per-level": {"clamp": "per-level"},
+        "grid-even": {"score_law": "even"},
+        "grid-training": {"score_law": "training"},
+        "unlearn-lognormal": {"unlearn_law": "lognormal"},
+        "lambda-0.05": {"forget_weight": 0.05},
+        "lambda-0.2": {"forget_weight": 0.2},
+        "lambda-1": {"forget_weight": 1.0},
+        "lambda-5": {"forget_weight": 5.0},
+        "steps-5": {"max_steps": 5},
+        "steps-10": {"max_steps": 10},
+        "steps-20": {"max_steps": 20},
+        "steps-40": {"max_steps": 40},
+        "steps-100": {"max_steps": 100},
+        "frozen-none": {"frozen": "none"},
+        "frozen-biases": {"frozen": "biases"},
+        "frozen-paper": {"frozen": "paper"},
+    }
 
     def fit(self, view: View) -> State:
         """Return the original model's losses on the training set and the null loss."""

@@ -33,6 +33,7 @@ class Pixel(Method):
     ``quick`` is `tdabench tune`'s choice on digits.
     """
 
+    encoders = ("pixels",)
     citation = "raw pixel baseline of arXiv 2311.00500"
     Params = Params
     presets = {"paper": Params(), "quick": Params("rbf", 8.0), "distance": Params("distance")}

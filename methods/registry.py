@@ -38,7 +38,14 @@ class Listing:
     signed: bool = True
     slice_size: int = 20
     citation: str = ""
+    encoders: tuple[str, ...] = ()
     presets: tuple[str, ...] = ("paper", "quick")
+    ablations: tuple[str, ...] = ()
+
+    def offers(self, preset: str) -> bool:
+        """Say whether a preset is known: a declared one, or one with a declared ablation, as ``quick+name``."""
+        base, plus, ablation = preset.partition("+")
+        return base in self.presets and (not plus or ablation in self.ablations)
 
 
 @dataclass(frozen=True)
@@ -84,9 +91,12 @@ def method_class(name: str, plugins: tuple[Path, ...] = ()) -> type[Method]:
 
 
 def preset_params(cls: type[Method], preset: str) -> Any:
-    """Return a preset's parameters: one by name, or inline as JSON of the fields that differ from ``quick``."""
+    """Return a preset's parameters: one by name, ``name+ablation``, or JSON of what differs from ``quick``."""
     if preset in cls.presets:
         return cls.presets[preset]
+    base, _, ablation = preset.partition("+")
+    if base in cls.presets and ablation in cls.ablations:
+        return params_from_json(cls, {**asdict(cls.presets[base]), **cls.ablations[ablation]})
     if not preset.startswith("{"):
         raise unknown(f"preset of method {cls.name!r}:", preset, cls.presets)
     try:
@@ -162,7 +172,7 @@ def _listing(node: ast.ClassDef, name: str, origin: str) -> Listing:
     for statement in node.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             key, value = statement.targets[0].id, statement.value
-            if key == "presets" and isinstance(value, ast.Dict):
+            if key in ("presets", "ablations") and isinstance(value, ast.Dict):
                 literals[key] = tuple(ast.literal_eval(item) for item in value.keys if item is not None)
             elif key in Listing.__dataclass_fields__:
                 literals[key] = _literal(value, key, name, origin)

@@ -20,18 +20,25 @@ WHAT = {
 
 
 def unsupported(
-    method: type[Method] | Listing, problem: Problem, *, stored: Collection[str] = (), open_truth: bool = False
+    method: type[Method] | Listing,
+    problem: Problem,
+    *,
+    stored: Collection[str] = (),
+    open_truth: bool = False,
+    members: Collection[str] | None = None,
 ) -> str | None:
     """Return why a method cannot run on a problem, or None where it can.
 
-    stored: entries or methods whose scores are stored; open_truth: whether the method would be handed the open truth.
+    stored: entries or methods whose scores are stored; open_truth: whether the method would be handed the open truth;
+    members: the entries that are read, where they are not the class's.
     """
     lacking = [need for need in method.needs if need in WHAT and not _offers(problem, need)]
     if lacking:
         return f"needs {' and '.join(WHAT[need] for need in lacking)}, which this problem does not have"
     if "open-truth" in method.needs and not open_truth:
         return "needs the open truth, which it is not given here"
-    missing = [member for member in method.members if not {member, member.partition(":")[0]} & set(stored)]
+    read = method.members if members is None else members
+    missing = [member for member in read if not {member, member.partition(":")[0]} & set(stored)]
     if missing or ("stored-scores" in method.needs and not stored):
         return f"needs the stored scores of {', '.join(missing) or 'other methods'}, which are missing"
     if not set(method.query_kinds) & set(problem.queries.kinds):
