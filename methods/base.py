@@ -47,9 +47,9 @@ class Method(ABC):
     ``members`` are the entries an ensemble reads; ``slice_size`` is how many queries one call gets, and a kill can
     lose; ``encoders`` are those it compares images with, which makes a counterfactual measured with the same one
     circular; ``query_specific`` says that different queries should get different rankings (random need not),
-    ``signed`` that theory fixes the scores' sign; ``search`` maps parameters to the values that ``tdabench tune`` may try;
-    ``ablations`` names changes of parameters, so that ``quick+name`` is the preset ``quick`` so changed;
-    ``notes`` says per preset how it departs from the paper, and goes into its rows.
+    ``signed`` that theory fixes the scores' sign; ``search`` maps parameters to the values that ``tdabench tune`` may
+    try; ``ablations`` names changes of parameters, so that ``quick+name`` is the preset ``quick`` so changed; ``notes``
+    says per preset how it departs from the paper, and goes into its rows.
 
     A method may note what happened in ``diagnostics`` (JSON values), which the row keeps.
     """
