@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from ..errors import CorruptFile
 from ..store import FolderStore
+from .removal_rows import Removal, Sanity, TopK
+from .schema import Hash, Name, Strict
 
 SCHEMA_VERSION = 1
 RESULTS = Path(__file__).parent / "results"
 REPLICATE_DECIMALS = 6
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 Status = Literal["ok", "partial", "skipped", "timeout", "oom", "error"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Key(_Strict):
+class Key(Strict):
     """The cell that a row reports."""
 
     task: Name
@@ -38,7 +34,7 @@ class Key(_Strict):
     seed: int
 
 
-class LdsResult(_Strict):
+class LdsResult(Strict):
     """The LDS of one query kind: per-query values and the bootstrap replicates of their mean, as fractions.
 
     None stands for a query or replicate without a value; ``n_nan`` counts such queries.
@@ -76,13 +72,16 @@ class LdsResult(_Strict):
         return self
 
 
-class Metrics(_Strict):
+class Metrics(Strict):
     """What was computed from the scores: the LDS by query kind (a metric added later needs a default)."""
 
     lds: dict[Name, LdsResult] = {}
+    top: TopK | None = None
+    removal: Removal | None = None
+    sanity: Sanity | None = None
 
 
-class Cost(_Strict):
+class Cost(Strict):
     """What a cell cost: seconds, bytes and sample passes; dicts are by phase (``fit``, ``attribute``).
 
     ``attribute_s`` holds one raw time per query slice; ``resumed`` says that slices are from several starts, while
@@ -104,7 +103,7 @@ class Cost(_Strict):
     resumed: bool
 
 
-class Source(_Strict):
+class Source(Strict):
     """Where a row comes from: what was run, when, from which code, on which truth, problem and scores.
 
     kind: ``measured`` by a run, ``verified`` by the maintainers' own, or ``reported`` by others without a run.
@@ -122,7 +121,7 @@ class Source(_Strict):
     notes: list[str] = []
 
 
-class Row(_Strict):
+class Row(Strict):
     """The outcome of one cell, whatever it is: a failure is a row with a reason."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
