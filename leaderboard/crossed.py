@@ -71,8 +71,8 @@ def two_way_variance(values: Floats) -> tuple[float, float]:
 def _bound(values: Floats, tail: float, axes: tuple[str | int, ...]) -> float | None:
     """Return the mean plus the crossed bootstrap's deviation at ``tail``, widened to the right spread and few seeds.
 
-    Resampling both factors counts their interaction three times (Owen, The pigeonhole bootstrap, 2007) and few seeds too narrowly:
-    the replicates' deviations are scaled to the two-way variance, and from normal to t quantiles.
+    Resampling both factors counts their interaction three times (Owen, The pigeonhole bootstrap, 2007), and few seeds
+    give too little: the replicates' deviations are scaled to the two-way variance, and from normal to t quantiles.
     """
     if min(values.shape) < 2:
         return None
