@@ -47,13 +47,22 @@ def run(
     micro_batch: Annotated[int, typer.Option(help="Images per forward pass; changes speed, not scores.")] = 512,
     force: Annotated[bool, typer.Option("--force", help="Run cells again even if they have a row.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed cells again.")] = False,
+    metrics: Annotated[str, typer.Option(help="Comma-separated: lds, removal (union and per-query), sanity.")] = "lds",
+    encoders: Annotated[
+        str, typer.Option(help="Encoders for removal: auto, none, or clip,dino,sscd,lpips, each `name=weights`.")
+    ] = "auto",
+    budget: Annotated[int, typer.Option(help="Models to retrain at most; -1: as many as are missing.")] = -1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be run and retrained, and stop.")
+    ] = False,
 ) -> None:
-    """Score methods on a task, and print the leaderboard."""
+    """Score methods on a task, measure what their scores foretell, and print the leaderboard."""
     from . import commands
 
     options = commands.options(device, jobs, timeout, memory, micro_batch, force, retry)
     chosen = commands.Selection(task, _split(methods), _split(exclude), preset, _seeds(seeds), tuple(plugin or ()))
-    raise typer.Exit(commands.run(chosen, options, results))
+    wanted, removal = commands.settings(_split(metrics), encoders, budget, dry_run)
+    raise typer.Exit(commands.run(chosen, options, results, wanted, removal))
 
 
 @app.command()
@@ -94,6 +103,43 @@ def tune(
     tuning.tune(method, task, preset, trials, _split(only), results, tuple(plugin or ()), device, jobs)
 
 
+@app.command()
+def ablate(
+    method: Annotated[str, typer.Argument(help="Method with declared ablations.")],
+    task: Task = "digits",
+    preset: Annotated[str, typer.Option(help="Preset that the ablations change.")] = "quick",
+    only: Annotated[str, typer.Option(help="Comma-separated ablations; default: all that change the preset.")] = "",
+    results: ResultsDir = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    device: Device = "cpu",
+    jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
+) -> None:
+    """Compare a preset with its ablations on dev queries and open subsets."""
+    from . import ablating
+
+    raise typer.Exit(ablating.ablate(method, task, preset, _split(only), results, tuple(plugin or ()), device, jobs))
+
+
+@app.command()
+def ensembles(
+    task: Task = "digits",
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated members to try, each `name` or `name:preset`; default: all methods.")
+    ] = "",
+    preset: Preset = "quick",
+    keep: Annotated[int, typer.Option(help="How many to take from the search to the test queries; 1 to 3.")] = 3,
+    results: ResultsDir = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    device: Device = "cpu",
+    jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
+) -> None:
+    """Search pairs and triples of methods on dev queries, and report the best on test queries."""
+    from . import ensembling
+
+    ensembling.ensembles(task, _split(methods), preset, keep, results, tuple(plugin or ()), device, jobs, dry_run)
+
+
 @app.command(name="list")
 def list_all(plugin: Plugins = None) -> None:
     """List tasks and methods."""
@@ -108,14 +154,17 @@ def leaderboard(
     results: Annotated[Path | None, typer.Option(help="Folder of a run; default: the committed rows.")] = None,
     format: Annotated[str, typer.Option(help="table, markdown, json or csv.")] = "table",
     queries: Annotated[str, typer.Option(help="Query set: test, or dev for tuning's rows.")] = "test",
+    view: Annotated[str, typer.Option(help="lds, removal, published, per-query, overlap or sanity.")] = "lds",
+    similarity: Annotated[str, typer.Option(help="What the views on removal compare images by.")] = "ssim",
     readme: Annotated[
-        Path | None, typer.Option(help="Write the markdown table into this file, between its markers.")
+        Path | None, typer.Option(help="Write markdown tables into this file, each view between its markers.")
     ] = None,
 ) -> None:
-    """Print the leaderboard from rows alone."""
+    """Print the leaderboard, or another view, from rows alone."""
     from . import listing
 
-    listing.leaderboard(task or None, results, format, queries, readme)
+    shown = listing.Shown(format, queries, view, similarity)
+    listing.leaderboard(task or None, results, shown, readme)
 
 
 @app.command(name="check-method")

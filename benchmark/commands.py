@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from rich.table import Table
 
-from ..errors import UserError
+from ..errors import UserError, unknown
 from ..leaderboard.rows import Row
-from ..leaderboard.table import build_tables, render
+from ..leaderboard.sheet import render
+from ..leaderboard.views import build_view
 from ..models.problem import read_problem
 from .display import RunDisplay, console, duration
 from .forecast import Forecast, calibrate, forecast
 from .listing import registered
 from .plan import Options, PlannedCell, parse_entries, plan_cells
+from .removing import PARTS, Part, Removing, Settings
 from .results import Results
 from .runner import Runner
-from .task import find_task, open_assets
+from .similarities import parse_encoders
+from .task import TaskSpec, find_task, open_assets
 
 
 @dataclass(frozen=True)
@@ -73,18 +77,61 @@ def check_device(device: str) -> None:
         raise UserError(f"--device {device!r} is not supported: use cpu, cuda or cuda:N")
 
 
-def run(selection: Selection, chosen: Options, folder: Path) -> int:
-    """Run the cells that need it, print the leaderboard of the task, and return the exit code."""
-    cells, results = selection.cells(), Results(folder)
-    runner = Runner(results, chosen)
-    announce(cells, [cells[i] for i in runner.due(cells)], chosen)
-    with RunDisplay(len(cells)) as display:
-        runner.on_event, runner.on_row = display.event, display.row
-        rows = runner.run(cells)
-    label = f"{cells[0].key.task}@{cells[0].key.task_version}"
-    show([row for row in results.all_rows(label) if row.key.query_set == "test"])
+METRICS = ("lds", "removal", "union", "per-query", "sanity")
+REMOVAL: dict[str, tuple[Part, ...]] = {"removal": PARTS, "union": ("union",), "per-query": ("per-query",)}
+VIEWS = {"lds": ("lds",), "union": ("removal", "overlap"), "per-query": ("per-query",), "sanity": ("sanity",)}
+
+
+def settings(metrics: list[str], encoders: str, budget: int, dry_run: bool) -> tuple[set[str], Settings]:
+    """Return the wanted metrics, those of removal by part, and how it is measured; raises UserError."""
+    for name in metrics:
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
+    if budget < -1:
+        raise UserError("--budget must not be negative; leave it out for no limit")
+    parts: tuple[Part, ...] = tuple(part for part in PARTS if any(part in REMOVAL.get(name, ()) for name in metrics))
+    wanted = {name for name in metrics if name not in REMOVAL} | set(parts)
+    return wanted or {"lds"}, Settings(parts, parse_encoders(encoders), None if budget == -1 else budget, dry_run)
+
+
+def run(selection: Selection, chosen: Options, folder: Path, metrics: set[str], removal: Settings) -> int:
+    """Run the cells that need it, measure what was asked for, print its views, and return the exit code."""
+    cells, results, spec = selection.cells(), Results(folder), find_task(selection.task)
+    rows = run_cells(cells, results, chosen, removal.dry_run)
+    if removal.parts:
+        Removing(spec, cells[0].assets, results, chosen, removal).measure(cells)
+    if "sanity" in metrics:
+        _sanity(cells, results, chosen, spec, removal.dry_run)
+    if removal.dry_run:
+        return 0
+    test = [row for row in results.all_rows(spec.label) if row.key.query_set == "test"]
+    show(test, [view for name, views in VIEWS.items() if name in metrics for view in views])
     console.print(f"rows, scores and logs: {results.folder}", soft_wrap=True, markup=False)
     return 1 if any(row.status in ("timeout", "oom", "error") for row in rows) else 0
+
+
+def _sanity(cells: list[PlannedCell], results: Results, chosen: Options, spec: TaskSpec, dry_run: bool) -> None:
+    from .sanity import plan_sanity, sanity
+
+    if dry_run:
+        planned = plan_sanity(cells)
+        announce(planned, planned, chosen)
+    else:
+        sanity(cells, results, chosen, spec)
+
+
+def run_cells(cells: list[PlannedCell], results: Results, chosen: Options, dry_run: bool = False) -> list[Row]:
+    """Run the cells that need it, with an estimate before and progress meanwhile, and return all rows.
+
+    A dry run ends after the estimate, and returns none.
+    """
+    runner = Runner(results, chosen)
+    announce(cells, [cell for i in runner.due(cells) if not runner.rescorable(cell := cells[i])], chosen)
+    if dry_run:
+        return []
+    with RunDisplay(len(cells)) as display:
+        runner.on_event, runner.on_row = display.event, display.row
+        return runner.run(cells)
 
 
 def announce(cells: list[PlannedCell], due: list[PlannedCell], chosen: Options) -> None:
@@ -112,9 +159,13 @@ def forecasts_of(cells: list[PlannedCell], device: str) -> list[Forecast]:
     return found
 
 
-def show(rows: list[Row]) -> None:
-    """Print the leaderboard as wide as the terminal."""
-    print(render(build_tables(rows), "table", max(console.width, 100)))
+def show(rows: list[Row], views: Sequence[str]) -> None:
+    """Print views of the rows as wide as the terminal, and in a line why one cannot be shown."""
+    for view in views:
+        try:
+            print(render(build_view(view, rows), "table", max(console.width, 100)))
+        except UserError as error:
+            console.print(f"no {view} view: {error}", soft_wrap=True, markup=False)
 
 
 def plan(selection: Selection, device: str) -> None:

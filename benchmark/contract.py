@@ -58,6 +58,7 @@ class Rule:
 
 RULES: list[Rule] = []
 LISTING = "listing"
+KEYED = ("presets", "ablations")  # of which a listing holds the names only
 
 
 def _rule(name: str, *after: str) -> Callable[[Callable[[Subject], str]], Callable[[Subject], str]]:
@@ -149,9 +150,9 @@ def _judge(rule: Rule, subject: Subject) -> Check:
 
 def _listed(subject: Subject) -> str:
     """Class attributes read as literals from the file are those of the imported class."""
-    names = [f.name for f in fields(Listing) if f.name not in ("name", "origin", "summary", "presets")]
+    names = [f.name for f in fields(Listing) if f.name not in ("name", "origin", "summary", *KEYED)]
     pairs = {name: (getattr(subject.listing, name), getattr(subject.cls, name)) for name in names}
-    pairs["presets"] = (subject.listing.presets, tuple(subject.cls.presets))
+    pairs |= {name: (getattr(subject.listing, name), tuple(getattr(subject.cls, name))) for name in KEYED}
     wrong = [f"{name} lists as {read}, but is {real}" for name, (read, real) in pairs.items() if read != real]
     if wrong:
         raise Broken("; ".join(wrong) + ": assign each of them a literal in the class itself")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import UserError
-from ..leaderboard.readme import update_readme
+from ..leaderboard.readme import QUERY_SET, update_readme
 from ..leaderboard.rows import RESULTS, load_rows
-from ..leaderboard.table import FORMATS, build_tables, render
+from ..leaderboard.sheet import FORMATS, render
+from ..leaderboard.views import SIMILARITY, VIEWS, build_view
 from ..methods.registry import Listing, listings
 from ..store import FolderStore
 from .task import task_names
@@ -37,20 +39,36 @@ def show(plugins: tuple[Path, ...]) -> None:
     console.print(table)
 
 
-def leaderboard(task: str | None, folder: Path | None, format: str, queries: str, readme: Path | None) -> None:
-    """Print the table of a folder's rows, or write it into a README."""
-    if format not in FORMATS:
-        raise UserError(f"--format {format!r} is none of {', '.join(FORMATS)}")
-    rows = [row for row in load_rows(_rows_folder(folder), task) if row.key.query_set == queries]
+class Shown(NamedTuple):
+    """What of the rows is printed, and in which format."""
+
+    format: str = "table"
+    queries: str = QUERY_SET
+    view: str = VIEWS[0]
+    similarity: str = SIMILARITY
+
+
+def leaderboard(task: str | None, folder: Path | None, shown: Shown, readme: Path | None) -> None:
+    """Print a view of a folder's rows, or write all views into a README that has their markers."""
+    _check(shown, readme)
+    rows = [row for row in load_rows(_rows_folder(folder), task) if row.key.query_set == shown.queries]
     if not rows:
         raise UserError(
-            f"no {queries} rows{f' of {task!r}' if task else ''} in {folder or RESULTS}: run `tdabench run` first"
+            f"no {shown.queries} rows{f' of {task!r}' if task else ''} in {folder or RESULTS}: run `tdabench run` first"
         )
     if readme is not None:
         _update(readme, update_readme(_read(readme), rows))
         return
     width = max(console.width, 100) if sys.stdout.isatty() else 120
-    print(render(build_tables(rows), format, width))
+    print(render(build_view(shown.view, rows, shown.similarity), shown.format, width))
+
+
+def _check(shown: Shown, readme: Path | None) -> None:
+    for option, name, known in (("format", shown.format, FORMATS), ("view", shown.view, VIEWS)):
+        if name not in known:
+            raise UserError(f"--{option} {name!r} is none of {', '.join(known)}")
+    if readme is not None and shown != Shown():
+        raise UserError(f"--readme writes every marked view of the {QUERY_SET} rows: leave out other options")
 
 
 def _rows_folder(folder: Path | None) -> Path:

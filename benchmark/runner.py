@@ -24,7 +24,8 @@ from .costs import add_up, own_cost
 from .environment import environment, git_state
 from .plan import Options, PlannedCell, command_line
 from .results import Cell, Results
-from .scoring import lds_metrics
+from .scoring import lds_metrics, top_items
+from .task import find_task
 from .workers import MALLOC
 
 TRUTH_OF: dict[str, Role] = {"dev": "open", "test": "report"}
@@ -67,7 +68,8 @@ class Runner:
         """
         cells = list(cells)
         for i in self.due(cells):
-            self._truth(cells[i])  # a damaged one is found before anything is computed
+            if cells[i].key.query_set in TRUTH_OF:
+                self._truth(cells[i])  # a damaged one is found before anything is computed
         with self.results.store.claim("run", CLAIM_S) as held:
             if not held:
                 raise UserError(
@@ -111,7 +113,7 @@ class Runner:
     def _current(self, planned: PlannedCell, row: Row) -> bool:
         if self.options.force or row.diagnostics.get("identity") != planned.identity:
             return False
-        if row.metrics is not None and row.source.truth_sha256 != planned.assets.sha256:
+        if row.metrics is not None and (row.source.truth_sha256 != planned.assets.sha256 or _lacks_top(row)):
             return False
         if row.status == "ok":
             return self._stored_inputs(planned) == self._inputs(planned)
@@ -157,20 +159,26 @@ class Runner:
         before = record.store.get_json("spec.json")
         return before["threads"] == spec.threads and before["micro_batch"] == spec.micro_batch
 
-    def _rescored(self, planned: PlannedCell) -> Row | None:
-        """Return the row computed again from complete scores where only the truth is another one."""
+    def rescorable(self, planned: PlannedCell) -> bool:
+        """Say whether complete scores are stored, and only the truth is new or the top items are due."""
         row, record = self.results.row(planned.key), self.results.cell(planned.key, planned.identity)
-        if (
+        return not (
             row is None
             or row.status not in ("ok", "partial")
             or self.options.force
             or row.diagnostics.get("identity") != planned.identity
-            or row.source.truth_sha256 == planned.assets.sha256
+            or (row.source.truth_sha256 == planned.assets.sha256 and not _lacks_top(row))
             or row.source.scores_sha256 != record.scores_hash()
             or self._stored_inputs(planned) != self._inputs(planned)
-        ):
+        )
+
+    def _rescored(self, planned: PlannedCell) -> Row | None:
+        """Return the row with its metrics computed again from complete scores, where that is all that is due."""
+        row, record = self.results.row(planned.key), self.results.cell(planned.key, planned.identity)
+        if row is None or not self.rescorable(planned):
             return None
-        metrics = self._metrics(planned, record)
+        old, metrics = row.metrics or Metrics(), self._metrics(planned, record)
+        metrics = metrics.model_copy(update={"removal": old.removal, "sanity": old.sanity})
         source = row.source.model_copy(update={"truth_sha256": planned.assets.sha256})
         fresh = row.model_copy(update={"metrics": metrics, "source": source})
         self.results.write(fresh)
@@ -304,7 +312,14 @@ class Runner:
         return row
 
     def _metrics(self, planned: PlannedCell, record: Cell) -> Metrics:
-        return lds_metrics(planned.assets, self._truth(planned), record, planned.query_ids, planned.attributed_ids)
+        if planned.key.query_set not in TRUTH_OF:
+            return Metrics()
+        ids, attributed = planned.query_ids, planned.attributed_ids
+        found = lds_metrics(planned.assets, self._truth(planned), record, ids, attributed)
+        if planned.key.query_set != "test":
+            return found
+        k = find_task(planned.key.task).removal.top_k(planned.assets.manifest["n_train"])
+        return found.model_copy(update={"top": top_items(planned.assets, record, ids, attributed, k)})
 
     def _truth(self, planned: PlannedCell) -> Truth:
         role = TRUTH_OF[planned.key.query_set]
@@ -359,6 +374,10 @@ def _partial(status: Status, reason: str | None, metrics: Metrics | None) -> tup
         missing = sum(result.n_nan for result in metrics.lds.values())
         return "partial", f"{missing} queries have no LDS: not attributed, or scores that are NaN or all equal"
     return status, reason
+
+
+def _lacks_top(row: Row) -> bool:
+    return row.key.query_set == "test" and row.metrics is not None and row.metrics.top is None
 
 
 def _limits(options: Options) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets.truth import Assets, Truth
+from ..leaderboard.removal_rows import TopK
 from ..leaderboard.rows import LdsResult, Metrics
 from . import metrics
 from .results import Cell
@@ -32,6 +33,24 @@ def lds_metrics(assets: Assets, truth: Truth, cell: Cell, ids: tuple[str, ...], 
         plan = metrics.resampling(manifest["task"], manifest["version"], kind, len(rows), len(truth.masks))
         results[kind] = _lds(predicted[:, rows], truth.replicates(names), names, plan)
     return Metrics(lds=results)
+
+
+def top_items(assets: Assets, cell: Cell, ids: tuple[str, ...], attributed: tuple[str, ...], k: int) -> TopK:
+    """Return the ids of each query's ``k`` best items; None for a query whose scores are missing or not finite."""
+    orders: dict[str, tuple[int, ...] | None] = dict.fromkeys(ids)
+    for part in cell.parts():
+        orders |= zip(attributed[part], map(ranked, cell.scores(part)), strict=True)
+    kinds = {query["id"]: query["kind"] for query in assets.manifest["queries"]}
+    top = [None if order is None else list(order[:k]) for order in orders.values()]
+    n_train = assets.manifest["n_train"]
+    return TopK(k=k, n_train=n_train, query_ids=list(ids), kinds=[kinds[query] for query in ids], ids=top)
+
+
+def ranked(scores: np.ndarray) -> tuple[int, ...] | None:
+    """Return training ids by falling score, ties by id, or None for scores [N] that are not all finite."""
+    if not np.isfinite(scores).all():
+        return None
+    return tuple(np.argsort(-scores.astype(np.float64), kind="stable").tolist())
 
 
 def _predicted(truth: Truth, cell: Cell, ids: tuple[str, ...], attributed: tuple[str, ...]) -> np.ndarray:

@@ -43,6 +43,25 @@ class TruthPlan:
 
 
 @dataclass(frozen=True)
+class RemovalPlan:
+    """Which retrainings measure counterfactual removal.
+
+    top_share: of the training set, how much each query removes; seeds: retrainings of each union of the targets' top
+    items, with the seeds after the base model's; per_query: how many targets are also removed one by one, at each of
+    ``per_query_shares`` of the training set, under the first seed.
+    """
+
+    top_share: float = 0.02
+    seeds: int = 5
+    per_query: int = 4
+    per_query_shares: tuple[float, ...] = (0.02, 0.1, 0.2)
+
+    def top_k(self, n_train: int) -> int:
+        """Return how many items each query removes."""
+        return max(1, round(self.top_share * n_train))
+
+
+@dataclass(frozen=True)
 class TaskSpec:
     """A task before anything is trained; ``n_train`` items of ``dataset``, stratified, the rest held out."""
 
@@ -54,6 +73,7 @@ class TaskSpec:
     recipe: Recipe
     queries: QueryPlan
     truth: TruthPlan
+    removal: RemovalPlan = RemovalPlan()
 
     @property
     def label(self) -> str:

@@ -134,13 +134,13 @@ def measure(model: Denoiser, queries: Queries, plan: TruthPlan) -> np.ndarray:
     n = plan.bins * plan.draws_per_bin
     draws = Draws("truth", n, Law("even"), "item", 0, tuple(queries.x.shape[1:]), model.process)
     losses = model.losses(queries.batch, draws)
-    return losses.view(len(queries), plan.bins, plan.draws_per_bin).mean(-1).numpy()
+    return losses.view(len(queries), plan.bins, plan.draws_per_bin).mean(-1).cpu().numpy()
 
 
 def regenerate(model: Denoiser, queries: Queries, recipe: Recipe) -> np.ndarray:
     """Return the generated queries and controls as this model makes them from their initial noise [G, C, H, W]."""
     generated = queries.where(kind="generated")
-    return sample(model, generated.noise, recipe.model.sampler, generated.cond).numpy()
+    return sample(model, generated.noise, recipe.model.sampler, generated.cond).cpu().numpy()
 
 
 def attributed(queries: Queries) -> Queries:

@@ -6,23 +6,21 @@ import io
 import json
 import os
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.table import Table
 
-from ..datasets.base import Batch
 from ..datasets.truth import Assets
 from ..errors import CorruptFile, UserError
 from ..models.problem import read_problem
-from ..models.training import build as build_model
-from ..models.training import train, training_loss
+from ..models.training import train
 from ..seeds import numpy_generator
 from ..store import FolderStore, sha256
 from . import metrics
 from .display import Bar, console, duration
+from .retraining import seconds_per_update
 from .scoring import query_ids
 from .task import TaskSpec, find_task, home, open_assets
 from .truth import Built, assemble, attributed, build_runs, measure, prepare_base
@@ -45,7 +43,7 @@ def build(task: str, workers: int, out: Path | None) -> None:
         jobs = built.jobs(store)
         missing = sum(not store.exists(job.key) for job in jobs)
         workers = workers or len(os.sched_getaffinity(0))
-        seconds = missing * spec.recipe.steps * _seconds_per_step(built) / workers
+        seconds = missing * spec.recipe.steps * seconds_per_update(spec.recipe, built.train) / workers
         console.print(
             f"{spec.label}: {missing} of {len(jobs)} models to train, {workers} at a time, about {duration(seconds)}"
         )
@@ -59,17 +57,6 @@ def build(task: str, workers: int, out: Path | None) -> None:
 def _base(spec: TaskSpec, store: FolderStore) -> Built:
     with Bar(f"{spec.label} base model") as bar:
         return prepare_base(spec, store, lambda step: bar.update(step, spec.recipe.steps))
-
-
-def _seconds_per_step(built: Built) -> float:
-    model = build_model(built.spec.recipe.model, 0)
-    batch: Batch = built.train.batch(torch.arange(built.spec.recipe.batch_size) % len(built.train))
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        training_loss(model, batch, torch.Generator().manual_seed(0)).backward()
-        times.append(time.perf_counter() - start)
-    return sorted(times)[2] * 1.2  # the optimiser's and the average's share
 
 
 def verify(task: str, sample: int, seed: int) -> int:

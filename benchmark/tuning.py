@@ -15,11 +15,10 @@ from ..leaderboard.rows import Row
 from ..methods.base import Method
 from ..methods.registry import Entry, listings, method_class, params_hash, preset_params
 from ..seeds import numpy_generator
-from .commands import announce, options
-from .display import RunDisplay, console, duration
+from .commands import options, run_cells
+from .display import console, duration
 from .plan import PlannedCell, plan_cells
 from .results import Results
-from .runner import Runner
 from .task import find_task, open_assets
 
 
@@ -46,12 +45,7 @@ def tune(
     if preset not in known[name].presets:
         raise unknown(f"preset of {name!r}:", preset, known[name].presets)
     cells = [plan_cells(spec, assets, [entry], [0], "dev", plugins, {name: params})[0] for params in settings]
-    results, chosen = Results(folder), options(device, jobs, 3600.0, 0.0, 512, False, False)
-    runner = Runner(results, chosen)
-    announce(cells, [cells[i] for i in runner.due(cells)], chosen)
-    with RunDisplay(len(cells)) as display:
-        runner.on_event, runner.on_row = display.event, display.row
-        rows = runner.run(cells)
+    rows = run_cells(cells, Results(folder), options(device, jobs, 3600.0, 0.0, 512, False, False))
     _report(cells, rows, settings)
 
 

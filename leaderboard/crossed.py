@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +31,10 @@ def estimate(values: ArrayLike, *axes: str | int, level: float = LEVEL) -> Estim
     Raises ValueError for values that are not finite.
     """
     values = _checked(values)
-    low, high = (_bound(values, tail, axes) for tail in ((1 - level) / 2, (1 + level) / 2))
-    return Estimate(float(values.mean()), low, high)
+    spread = _spread(values, axes)
+    if spread is None:
+        return Estimate(float(values.mean()), None, None)
+    return Estimate(spread.mean, spread.at((1 - level) / 2), spread.at((1 + level) / 2))
 
 
 def above_zero(values: ArrayLike, *axes: str | int, level: float = LEVEL) -> bool | None:
@@ -38,8 +42,8 @@ def above_zero(values: ArrayLike, *axes: str | int, level: float = LEVEL) -> boo
 
     None where there is a single seed, or a single query.
     """
-    bound = _bound(_checked(values), 1 - level, axes)
-    return None if bound is None else bound > 0
+    spread = _spread(_checked(values), axes)
+    return None if spread is None else spread.at(1 - level) > 0
 
 
 def _checked(values: ArrayLike) -> Floats:
@@ -68,30 +72,35 @@ def two_way_variance(values: Floats) -> tuple[float, float]:
     return max(combined, squares[0], squares[1]) / values.size, max(degrees, min(free[:2]))
 
 
-def _bound(values: Floats, tail: float, axes: tuple[str | int, ...]) -> float | None:
-    """Return the mean plus the crossed bootstrap's deviation at ``tail``, widened to the right spread and few seeds.
+@dataclass(frozen=True)
+class _Spread:
+    """Deviations of the mean [B] from itself, as the crossed bootstrap has them, at the right scale.
 
     Resampling both factors counts their interaction three times (Owen, The pigeonhole bootstrap, 2007), and few seeds
-    give too little: the replicates' deviations are scaled to the two-way variance, and from normal to t quantiles.
+    give too little: the deviations are scaled to the two-way variance, and from normal to t quantiles.
     """
+
+    mean: float
+    deviations: Floats
+
+    def at(self, tail: float) -> float:
+        """Return the bound that the mean lies below in a share ``tail`` of resamplings."""
+        return self.mean + float(np.quantile(self.deviations, tail))
+
+
+def _spread(values: Floats, axes: tuple[str | int, ...]) -> _Spread | None:
     if min(values.shape) < 2:
         return None
-    replicates = _replicates(values, axes)
-    mean, spread = values.mean(), replicates.std()
+    seeds, queries = (_weights(size, (*axes, name)) for size, name in zip(values.shape, ("seed", "query"), strict=True))
+    replicates = (seeds @ values * queries).sum(1)
     variance, degrees = two_way_variance(values)
-    if spread == 0 or variance == 0:
-        return float(mean)
-    widening = np.sqrt(variance) / spread * stdtrit(degrees, 0.975) / ndtri(0.975)
-    return float(mean + (np.quantile(replicates, tail) - replicates.mean()) * widening)
+    spread = replicates.std()
+    widening = np.sqrt(variance) / spread * stdtrit(degrees, 0.975) / ndtri(0.975) if spread > 0 else 0.0
+    return _Spread(float(values.mean()), (replicates - replicates.mean()) * widening)
 
 
-def _replicates(values: Floats, axes: tuple[str | int, ...]) -> Floats:
-    weights = [_weights(size, (*axes, factor)) for size, factor in zip(values.shape, ("seed", "query"), strict=True)]
-    return np.einsum("bs,sq,bq->b", weights[0], values, weights[1])
-
-
+@lru_cache(maxsize=64)
 def _weights(size: int, axes: tuple[str | int, ...]) -> Floats:
-    chosen = numpy_generator("crossed", *axes, size).integers(size, size=(REPLICATES, size))
-    counts = np.zeros((REPLICATES, size))
-    np.add.at(counts, (np.arange(REPLICATES)[:, None], chosen), 1 / size)
-    return counts
+    """Return how often each of ``size`` levels is drawn in each replicate, as shares [B, size]."""
+    counts = numpy_generator("crossed", *axes, size).multinomial(size, np.full(size, 1 / size), REPLICATES)
+    return counts / size

@@ -1,19 +1,42 @@
-"""The leaderboard in the README, between two markers."""
+"""The leaderboard's views in the README, each between two markers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..errors import UserError
 from .rows import Row
-from .table import build_tables, render
+from .sheet import render
+from .views import VIEWS, build_view
 
-BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
+QUERY_SET = "test"
+REQUIRED = "leaderboard"
+SECTIONS = {REQUIRED: "lds", **{view: view for view in VIEWS if view != "lds"}}
 
 
 def update_readme(text: str, rows: Iterable[Row]) -> str:
-    """Return ``text`` with the Markdown tables of ``rows`` between the markers; raises UserError without one pair."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(f"the README needs one line {BEGIN} and below it one line {END}; add them where the table goes")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{render(build_tables(rows), 'markdown')}{END}{rest.split(END)[1]}"
+    """Return ``text`` with Markdown tables of the test rows between the markers of each section that it has.
+
+    Markers: ``<!-- leaderboard:begin -->`` and ``<!-- leaderboard:end -->`` for the LDS, without one pair of which a
+    UserError is raised, and likewise ``removal``, ``published``, ``per-query``, ``overlap`` and ``sanity``.
+    """
+    shown = [row for row in rows if row.key.query_set == QUERY_SET]
+    for section in SECTIONS:
+        text = _filled(text, section, shown)
+    return text
+
+
+def markers(section: str) -> tuple[str, str]:
+    """Return the lines between which a section's tables stand."""
+    return f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
+
+
+def _filled(text: str, section: str, rows: Sequence[Row]) -> str:
+    begin, end = markers(section)
+    counts = text.count(begin), text.count(end)
+    if counts == (0, 0) and section != REQUIRED:
+        return text
+    if counts != (1, 1) or text.index(begin) > text.index(end):
+        raise UserError(f"the README needs one line {begin} and below it one line {end}; add them where the table goes")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{render(build_view(SECTIONS[section], rows), 'markdown')}{end}{rest.split(end)[1]}"

@@ -1,21 +1,18 @@
-"""The leaderboard as a neutral table, built once and rendered for a terminal, as Markdown, as JSON or as CSV."""
+"""The leaderboard of the LDS: one table per group of comparable rows."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import unknown
+from . import sheet
+from .entries import preset_labels
 from .ranking import Group, Score, Standing, beats_random, group_of, rank_ranges, standings
 from .rows import Cost, Row
+from .sheet import FORMATS as FORMATS
+from .sheet import MISSING, Failure, Interval, Sheet
 
-MISSING = "-"
-LEFT_ALIGNED = ("Method", "Preset", "Status")
 RANK_NOTE = (
     "Rank a-b: a is 1 + the number of entries that are significantly better, b the number of entries less those that "
     "are significantly worse (paired bootstrap over queries and subsets, 95 %, mean over kinds). Brackets are 95 % "
@@ -25,15 +22,6 @@ MARKS = {
     "reported": "reported: the submitter's own numbers, not verified here.",
     "resumed": "resumed: took several starts; slices were timed in each, fit and wall time are the last one's.",
 }
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean LDS and its 95 % interval, as fractions."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -62,18 +50,6 @@ class Line:
     done: int
     asked: int
     beats_random: bool | None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A cell without all its scores, and why."""
-
-    method: str
-    preset: str
-    params_hash: str
-    seed: int
-    status: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -189,7 +165,7 @@ def _kind_notes(measured: Sequence[Row]) -> Iterable[str]:
     for kind in group_of(measured[0]).kinds:
         results = [row.metrics.lds[kind] for row in measured if row.metrics]
         one = next((result for result in results if result.ceiling is not None), results[0])
-        ceiling = _percent(Interval(one.ceiling, one.ceiling_low, one.ceiling_high))
+        ceiling = Interval(one.ceiling, one.ceiling_low, one.ceiling_high).text()
         shuffled = [abs(result.shuffled_mean) for result in results if result.shuffled_mean is not None]
         control = f" Other queries' scores reach {100 * max(shuffled):.1f} at most." if shuffled else ""
         yield f"{kind}: {len(one.query_ids)} queries, {one.n_subsets} subsets, noise ceiling {ceiling}.{control}"
@@ -205,32 +181,32 @@ def _machine_note(measured: Sequence[Row]) -> str:
 
 
 def headings(table: Table) -> list[str]:
-    """Return the text columns' names."""
-    scores = [f"LDS×100 {kind}" for kind in table.kinds]
+    """Return the text columns' names, folded at line breaks."""
+    scores = [f"LDS×100\n{kind}" for kind in table.kinds]
     memory = "GPU MiB" if _uses_gpu(table) else "RSS MiB"
     return ["Rank", "Method", "Preset", *scores, "Fit s", "s/query", memory, "Fwd", "Bwd", "Status", "Beats random"]
 
 
 def cells(table: Table) -> list[list[str]]:
     """Return the text of each line, a cell for each of :func:`headings`."""
-    return [_cells(line, table) for line in table.lines]
+    presets = preset_labels([(line.method, line.preset, line.params_hash) for line in table.lines])
+    return [_cells(line, preset, table) for line, preset in zip(table.lines, presets, strict=True)]
 
 
-def _cells(line: Line, table: Table) -> list[str]:
+def _cells(line: Line, preset: str, table: Table) -> list[str]:
     peak = line.peak_gpu_bytes if _uses_gpu(table) else line.peak_rss_bytes
-    beats = MISSING if line.beats_random is None else "yes" if line.beats_random else "no"
     return [
-        _rank(line),
+        sheet.rank_text(line.rank_best, line.rank_worst),
         line.method,
-        _preset(line, table),
-        *(_percent(line.lds[kind]) for kind in table.kinds),
+        preset,
+        *(line.lds[kind].text() for kind in table.kinds),
         _seconds(line.fit_s),
         _seconds(line.seconds_per_query),
         _mebibytes(peak),
         _abbreviated(line.forward_passes),
         _abbreviated(line.backward_passes),
         _status(line),
-        beats,
+        sheet.yes_no(line.beats_random),
     ]
 
 
@@ -238,29 +214,10 @@ def _uses_gpu(table: Table) -> bool:
     return any(line.peak_gpu_bytes for line in table.lines)
 
 
-def _preset(line: Line, table: Table) -> str:
-    same = [other for other in table.lines if (other.method, other.preset) == (line.method, line.preset)]
-    return line.preset if len(same) == 1 else f"{line.preset}-{line.params_hash[:8]}"
-
-
 def _status(line: Line) -> str:
     if line.done < line.asked:
         return f"{line.done} of {line.asked}"
     return line.marks[0] if line.marks else line.status
-
-
-def _rank(line: Line) -> str:
-    if line.rank_best is None:
-        return MISSING
-    return str(line.rank_best) if line.rank_best == line.rank_worst else f"{line.rank_best}-{line.rank_worst}"
-
-
-def _percent(value: Interval) -> str:
-    if value.mean is None:
-        return MISSING
-    if value.low is None or value.high is None:
-        return f"{100 * value.mean:.1f}"
-    return f"{100 * value.mean:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
 def _seconds(value: float | None) -> str:
@@ -283,107 +240,24 @@ def _abbreviated(value: float | None) -> str:
 
 
 def render(tables: Sequence[Table], format: str = "table", width: int = 100) -> str:
-    """Return the tables as text in one of FORMATS.
-
-    ``width`` in characters: a wider terminal table gets narrow gaps, then two lines an entry; no number is ever cut.
-    Raises UserError for an unknown format.
-    """
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS)
-    return FORMATS[format](tables, width)
+    """Return the tables as text in one of FORMATS (see :func:`sheet.render`)."""
+    return sheet.render([_sheet(table) for table in tables], format, width)
 
 
-def _terminal(tables: Sequence[Table], width: int) -> str:
-    return "\n".join(_terminal_one(table, width) for table in tables) or "No rows yet.\n"
+def lds_sheets(rows: Iterable[Row]) -> list[Sheet]:
+    """Return the tables of ``rows``, ready to be rendered."""
+    return [_sheet(table) for table in build_tables(rows)]
 
 
-def _terminal_one(table: Table, width: int) -> str:
-    drawn = ""
-    for squeeze in range(3):
-        drawn = _draw(table, squeeze)
-        if max(map(len, drawn.splitlines())) <= width:
-            break
-    notes = [textwrap.fill(note, width) for note in table.notes]
-    failures = [textwrap.fill(text, width, subsequent_indent="  ") for text in _failure_lines(table)]
-    return "\n".join([table.title, drawn, *notes, *_headed(failures)]) + "\n"
-
-
-def _draw(table: Table, squeeze: int) -> str:
-    # Squeezed once, gaps and headings get narrower; twice, intervals move below their means.
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    grid = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if squeeze else 1, 0, 0))
-    for name in headings(table):
-        header = name.replace(" ", "\n", 1) if name.startswith("LDS") or squeeze else name
-        grid.add_column(header, justify="left" if name in LEFT_ALIGNED else "right", no_wrap=True)
-    for line in cells(table):
-        grid.add_row(*(cell.replace(" [", "\n[") if squeeze > 1 else cell for cell in line))
-    console = Console(file=io.StringIO(), width=10_000, color_system=None, markup=False, emoji=False, highlight=False)
-    with console.capture() as capture:
-        console.print(grid)
-    return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
-
-
-def _failure_lines(table: Table) -> list[str]:
-    return [f"{f.method} {f.preset} (seed {f.seed}): {f.status}: {f.reason}" for f in table.failures]
-
-
-def _headed(failures: list[str]) -> list[str]:
-    return ["", "Without scores:", "", *failures] if failures else []
-
-
-def _markdown(tables: Sequence[Table], width: int) -> str:
-    return "\n".join(map(_markdown_one, tables)) or "No rows yet.\n"
-
-
-def _markdown_one(table: Table) -> str:
-    names = headings(table)
-    rules = ["---" if name in LEFT_ALIGNED else "---:" for name in names]
-    lines = [f"| {' | '.join(map(_escape, line))} |" for line in (names, rules, *cells(table))]
-    notes = [f"- {_escape(note)}" for note in table.notes]
-    failures = [f"- {_escape(text)}" for text in _failure_lines(table)]
-    return "\n".join([f"### {table.title}", "", *lines, "", *notes, *_headed(failures)]) + "\n"
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-
-
-def _json(tables: Sequence[Table], width: int) -> str:
-    return json.dumps([asdict(table) for table in tables], indent=1, allow_nan=False) + "\n"
-
-
-def _csv(tables: Sequence[Table], width: int) -> str:
-    records = [record for table in tables for record in _records(table)]
-    names = list(dict.fromkeys(name for record in records for name in record))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return buffer.getvalue()
+def _sheet(table: Table) -> Sheet:
+    texts = headings(table), cells(table), table.notes, table.failures
+    return Sheet(table.title, *texts, data=asdict(table), records=list(_records(table)))
 
 
 def _records(table: Table) -> Iterator[dict[str, Any]]:
     shared = {"task": table.task, "query_set": table.query_set, "truth_sha256": table.truth_sha256}
     for line in table.lines:
-        record = shared | asdict(line)
-        scores = {"overall": record.pop("overall")} | {f"lds_{kind}": v for kind, v in record.pop("lds").items()}
-        flat = {f"{name}_{part}": number for name, value in scores.items() for part, number in value.items()}
-        yield record | {"seeds": _joined(line.seeds), "marks": _joined(line.marks)} | flat
+        yield sheet.flat(shared | asdict(line))
     for failure in table.failures:
         record = shared | asdict(failure)
         yield record | {"seeds": record.pop("seed")}
-
-
-def _joined(values: Iterable[object]) -> str:
-    return " ".join(map(str, values))
-
-
-FORMATS: dict[str, Callable[[Sequence[Table], int], str]] = {
-    "table": _terminal,
-    "markdown": _markdown,
-    "json": _json,
-    "csv": _csv,
-}

@@ -21,7 +21,7 @@ from tdabench.benchmark.results import Results
 from tdabench.benchmark.runner import Runner
 from tdabench.datasets.truth import Assets
 from tdabench.leaderboard.rows import row_key
-from tdabench.leaderboard.table import FORMATS
+from tdabench.leaderboard.sheet import FORMATS
 from tdabench.methods.registry import listings
 
 from . import run_helpers

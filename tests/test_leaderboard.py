@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from tdabench.errors import CorruptFile, UserError
 from tdabench.leaderboard import ranking
-from tdabench.leaderboard.readme import BEGIN, END, update_readme
+from tdabench.leaderboard.readme import markers, update_readme
 from tdabench.leaderboard.rows import (
     Cost,
     Key,
@@ -30,10 +30,12 @@ from tdabench.leaderboard.rows import (
     row_key,
     write_row,
 )
-from tdabench.leaderboard.table import FORMATS, build_tables, cells, headings, render
+from tdabench.leaderboard.sheet import FORMATS
+from tdabench.leaderboard.table import build_tables, cells, headings, render
 from tdabench.store import FolderStore
 
 SHARED = np.random.default_rng(0).normal(scale=0.05, size=1000)  # what resampling the same queries does to every method
+BEGIN, END = markers("leaderboard")
 MACHINE = {"cpu": "EPYC 9654", "gpu": "A100", "torch": "2.13.0"}
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ...models.recipe import Sampler
-from ..task import QueryPlan, TruthPlan
+from ..task import QueryPlan, RemovalPlan, TruthPlan
 from .digits import TASK as DIGITS
 
 MODEL = replace(
@@ -21,4 +21,5 @@ TASK = replace(
     ),
     queries=QueryPlan(dev=2, test=3, controls=2),
     truth=TruthPlan(report=10, open=6, report_replicates=2, open_replicates=1, full=2, bins=4, draws_per_bin=4),
+    removal=RemovalPlan(top_share=0.1, seeds=2, per_query=2, per_query_shares=(0.1, 0.3)),
 )

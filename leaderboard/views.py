@@ -1,0 +1,39 @@
+"""The leaderboard's views by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..errors import unknown
+from .rows import Row
+from .sheet import Sheet
+from .table import lds_sheets
+
+VIEWS = ("lds", "removal", "published", "per-query", "overlap", "sanity")
+SIMILARITY = "ssim"
+
+
+def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY) -> list[Sheet]:
+    """Return the tables of one of VIEWS; ``similarity`` is for those on removal.
+
+    Raises UserError for an unknown view or similarity, and where no row holds what the view shows.
+    """
+    if view not in VIEWS:
+        raise unknown("view", view, VIEWS)
+    return lds_sheets(rows) if view == "lds" else _views(similarity)[view](rows)
+
+
+def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]:
+    # Imported here since their intervals need scipy, without which the LDS is shown at once.
+    from .overlap import overlap_sheets
+    from .per_query_view import per_query_sheets
+    from .removal_view import published_sheets, removal_sheets
+    from .sanity_view import sanity_sheets
+
+    return {
+        "removal": lambda rows: removal_sheets(rows, similarity),
+        "published": lambda rows: published_sheets(rows, similarity),
+        "per-query": lambda rows: per_query_sheets(rows, similarity),
+        "overlap": overlap_sheets,
+        "sanity": sanity_sheets,
+    }
