@@ -132,12 +132,14 @@ def ensembles(
     plugin: Plugins = None,
     device: Device = "cpu",
     jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
+    budget: Annotated[int, typer.Option(help="Models to retrain at most for their removal; -1: all missing.")] = -1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
 ) -> None:
-    """Search pairs and triples of methods on dev queries, and report the best on test queries."""
-    from . import ensembling
+    """Search pairs and triples of methods on dev queries; report the best on test queries, and their removal."""
+    from . import commands, ensembling
 
-    ensembling.ensembles(task, _split(methods), preset, keep, results, tuple(plugin or ()), device, jobs, dry_run)
+    _, removal = commands.settings(["union"], "auto", budget, dry_run)
+    ensembling.ensembles(task, _split(methods), preset, keep, results, tuple(plugin or ()), device, jobs, removal)
 
 
 @app.command(name="list")
@@ -154,7 +156,9 @@ def leaderboard(
     results: Annotated[Path | None, typer.Option(help="Folder of a run; default: the committed rows.")] = None,
     format: Annotated[str, typer.Option(help="table, markdown, json or csv.")] = "table",
     queries: Annotated[str, typer.Option(help="Query set: test, or dev for tuning's rows.")] = "test",
-    view: Annotated[str, typer.Option(help="lds, removal, published, per-query, overlap or sanity.")] = "lds",
+    view: Annotated[
+        str, typer.Option(help="lds, removal, published, per-query, overlap, sanity or ablations.")
+    ] = "lds",
     similarity: Annotated[str, typer.Option(help="What the views on removal compare images by.")] = "ssim",
     readme: Annotated[
         Path | None, typer.Option(help="Write markdown tables into this file, each view between its markers.")

@@ -98,7 +98,8 @@ class RunDisplay(_Shown):
 
 def _name(planned: PlannedCell) -> str:
     seed = f" seed {planned.key.seed}" if planned.key.seed else ""
-    return f"{planned.entry}{seed}"
+    queries = f" {planned.key.query_set}" if planned.key.query_set != "test" else ""
+    return f"{planned.entry}{queries}{seed}"
 
 
 def _progress(**options: Any) -> Progress:

@@ -27,6 +27,7 @@ from .display import Bar, console
 from .environment import git_state
 from .listing import registered
 from .plan import Options, PlannedCell, command_line, parse_entries, plan_cells
+from .removing import Removing, Settings
 from .results import Cell, Results
 from .runner import Runner
 from .scoring import lds_metrics
@@ -129,16 +130,16 @@ def ensembles(
     plugins: tuple[Path, ...],
     device: str,
     jobs: int,
-    dry_run: bool,
+    removal: Settings,
 ) -> list[PlannedCell]:
-    """Search ensembles, run and report the best ``keep`` of them, and return their test cells (none on a dry run)."""
+    """Search ensembles; run, report and take to removal the best ``keep``; return their test cells (dry run: none)."""
     if not 1 <= keep <= MOST:
         raise UserError(f"--keep {keep}: keep 1 to {MOST}, since each one kept weakens the evidence for the others")
     spec = find_task(task)
     entries = parse_members(methods, preset, registered(plugins))
     chosen_options = options(device, jobs, 3600.0, 0.0, 512, False, False)
     session = Session(spec, open_assets(spec), plugins, Results(folder), chosen_options)
-    if dry_run:
+    if removal.dry_run:
         _say_what_would_run(session, entries)
         return []
     candidates, left_out = measured(session, entries)
@@ -151,6 +152,7 @@ def ensembles(
     ends = [_verdict_record(one.label, verdict) for one, verdict in zip(chosen, verdicts, strict=True)]
     _write(session, record | {"report": ends})
     print_sheets([_report_sheet(chosen, verdicts)])
+    Removing(spec, session.assets, session.results, chosen_options, removal).measure(cells)
     return cells
 
 

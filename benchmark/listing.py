@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..leaderboard.readme import QUERY_SET, update_readme
 from ..leaderboard.rows import RESULTS, load_rows
 from ..leaderboard.sheet import FORMATS, render
-from ..leaderboard.views import SIMILARITY, VIEWS, build_view
+from ..leaderboard.views import QUERY_SETS, SIMILARITY, VIEWS, build_view
 from ..methods.registry import Listing, listings
 from ..store import FolderStore
 from .task import task_names
@@ -51,13 +51,14 @@ class Shown(NamedTuple):
 def leaderboard(task: str | None, folder: Path | None, shown: Shown, readme: Path | None) -> None:
     """Print a view of a folder's rows, or write all views into a README that has their markers."""
     _check(shown, readme)
-    rows = [row for row in load_rows(_rows_folder(folder), task) if row.key.query_set == shown.queries]
+    found, queries = load_rows(_rows_folder(folder), task), QUERY_SETS.get(shown.view, shown.queries)
+    rows = [row for row in found if row.key.query_set == queries]
     if not rows:
         raise UserError(
-            f"no {shown.queries} rows{f' of {task!r}' if task else ''} in {folder or RESULTS}: run `tdabench run` first"
+            f"no {queries} rows{f' of {task!r}' if task else ''} in {folder or RESULTS}: run `tdabench run` first"
         )
     if readme is not None:
-        _update(readme, update_readme(_read(readme), rows))
+        _update(readme, update_readme(_read(readme), found))
         return
     width = max(console.width, 100) if sys.stdout.isatty() else 120
     print(render(build_view(shown.view, rows, shown.similarity), shown.format, width))

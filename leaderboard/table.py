@@ -10,7 +10,6 @@ from . import sheet
 from .entries import preset_labels
 from .ranking import Group, Score, Standing, beats_random, group_of, rank_ranges, standings
 from .rows import Cost, Row
-from .sheet import FORMATS as FORMATS
 from .sheet import MISSING, Failure, Interval, Sheet
 
 RANK_NOTE = (

@@ -9,8 +9,9 @@ from .rows import Row
 from .sheet import Sheet
 from .table import lds_sheets
 
-VIEWS = ("lds", "removal", "published", "per-query", "overlap", "sanity")
+VIEWS = ("lds", "removal", "published", "per-query", "overlap", "sanity", "ablations")
 SIMILARITY = "ssim"
+QUERY_SETS = {"ablations": "dev"}  # of the views that do not show test queries
 
 
 def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY) -> list[Sheet]:
@@ -25,6 +26,7 @@ def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY) -> 
 
 def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]:
     # Imported here since their intervals need scipy, without which the LDS is shown at once.
+    from .ablations import ablation_sheets
     from .overlap import overlap_sheets
     from .per_query_view import per_query_sheets
     from .removal_view import published_sheets, removal_sheets
@@ -36,4 +38,5 @@ def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]
         "per-query": lambda rows: per_query_sheets(rows, similarity),
         "overlap": overlap_sheets,
         "sanity": sanity_sheets,
+        "ablations": ablation_sheets,
     }

@@ -12,6 +12,7 @@ from scipy.stats import rankdata, spearmanr, zscore
 
 from tdabench.benchmark import commands, ensembling
 from tdabench.benchmark.forecast import Rates
+from tdabench.benchmark.removing import Settings
 from tdabench.benchmark.results import Results
 from tdabench.benchmark.scoring import query_ids
 from tdabench.datasets.truth import Assets
@@ -23,7 +24,8 @@ from . import run_helpers
 tiny_home, home, tdabench = run_helpers.tiny_home, run_helpers.home, run_helpers.tdabench
 
 MEMBERS = ["pixel:distance", "pixel:quick", "random:quick"]
-WORDS = ("ensembles", "digits-tiny", "--methods", "random,pixel,pixel:distance")
+NO_REMOVAL = Settings(("union",), {}, budget=0)
+WORDS = ("ensembles", "digits-tiny", "--methods", "random,pixel,pixel:distance", "--budget", "0")
 SETS = [group for size in (2, 3) for group in combinations(MEMBERS, size)]
 LABELS = {
     MEMBERS[0]: "pixel-distance",
@@ -45,7 +47,7 @@ def finished(tiny_home, tmp_path_factory):
         patch.setenv("TDABENCH_HOME", str(tiny_home))
         patch.setattr(commands, "calibrate", lambda problem, device: Rates(1e-4, 1e-4, 1e-4))
         names = ["random", "pixel", "pixel:distance"]
-        cells = ensembling.ensembles("digits-tiny", names, "quick", 3, folder, (), "cpu", 2, False)
+        cells = ensembling.ensembles("digits-tiny", names, "quick", 3, folder, (), "cpu", 2, NO_REMOVAL)
     return folder, cells
 
 
@@ -209,7 +211,7 @@ def test_a_second_search_runs_nothing_and_says_the_same(finished, record):
     folder, cells = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "rows").rglob("*.json")}
     names = ["pixel:distance", "pixel", "random"]  # in another order
-    again = ensembling.ensembles("digits-tiny", names, "quick", 3, folder, (), "cpu", 2, False)
+    again = ensembling.ensembles("digits-tiny", names, "quick", 3, folder, (), "cpu", 2, NO_REMOVAL)
     assert [cell.identity for cell in again] == [cell.identity for cell in cells]
     assert {path: path.stat().st_mtime_ns for path in (folder / "rows").rglob("*.json")} == before
     assert json.loads((folder / "ensembles" / "digits-tiny@1.json").read_text()) == record
