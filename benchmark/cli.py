@@ -142,6 +142,21 @@ def ensembles(
     ensembling.ensembles(task, _split(methods), preset, keep, results, tuple(plugin or ()), device, jobs, removal)
 
 
+@app.command()
+def show(
+    picture: Annotated[Path, typer.Argument(help="The PNG file to write.")],
+    task: Task = "digits",
+    methods: Annotated[str, typer.Option(help="Comma-separated methods, each `name` or `name:preset`.")] = "d-trak",
+    results: Annotated[Path | None, typer.Option(help="Folder of a run; default: the committed rows.")] = None,
+    queries: Annotated[int, typer.Option(min=1, help="How many generated test queries.")] = 8,
+    count: Annotated[int, typer.Option(min=1, help="How many training images of each method.")] = 5,
+) -> None:
+    """Draw queries beside the training images that methods put on top."""
+    from . import pictures
+
+    pictures.top_items(task, picture, results, _split(methods), queries, count)
+
+
 @app.command(name="list")
 def list_all(plugin: Plugins = None) -> None:
     """List tasks and methods."""

@@ -51,7 +51,7 @@ class Shown(NamedTuple):
 def leaderboard(task: str | None, folder: Path | None, shown: Shown, readme: Path | None) -> None:
     """Print a view of a folder's rows, or write all views into a README that has their markers."""
     _check(shown, readme)
-    found, queries = load_rows(_rows_folder(folder), task), QUERY_SETS.get(shown.view, shown.queries)
+    found, queries = load_rows(rows_folder(folder), task), QUERY_SETS.get(shown.view, shown.queries)
     rows = [row for row in found if row.key.query_set == queries]
     if not rows:
         raise UserError(
@@ -72,7 +72,8 @@ def _check(shown: Shown, readme: Path | None) -> None:
         raise UserError(f"--readme writes every marked view of the {QUERY_SET} rows: leave out other options")
 
 
-def _rows_folder(folder: Path | None) -> Path:
+def rows_folder(folder: Path | None) -> Path:
+    """Return where the rows of a run's folder lie, or the committed ones; raises UserError where there is none."""
     if folder is None:
         return RESULTS
     if not folder.is_dir():

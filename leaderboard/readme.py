@@ -10,9 +10,8 @@ from .sheet import render
 from .views import QUERY_SETS, SIMILARITY, VIEWS, build_view
 
 QUERY_SET = "test"
-REQUIRED = "leaderboard"
 SECTIONS = {
-    REQUIRED: ("lds", SIMILARITY),
+    "leaderboard": ("lds", SIMILARITY),
     **{view: (view, SIMILARITY) for view in VIEWS if view != "lds"},
     "removal-loss": ("removal", "loss"),
     "per-query-loss": ("per-query", "loss"),
@@ -22,10 +21,13 @@ SECTIONS = {
 def update_readme(text: str, rows: Iterable[Row]) -> str:
     """Return ``text`` with Markdown tables of the rows between the markers of each section that it has.
 
-    Markers: ``<!-- leaderboard:begin -->`` and ``<!-- leaderboard:end -->`` for the LDS, without one pair of which a
-    UserError is raised, and likewise those of the other SECTIONS, each a view with what it compares images by.
+    Markers: ``<!-- leaderboard:begin -->`` and ``<!-- leaderboard:end -->`` for the LDS, and likewise for the other
+    SECTIONS, each a view with what it compares images by. Raises UserError without any pair, or for half a one.
     """
     rows = list(rows)
+    if not any(marker in text for section in SECTIONS for marker in markers(section)):
+        begin, end = markers("leaderboard")
+        raise UserError(f"the file has no section to fill: add a line {begin} and below it one line {end}, say")
     for section, (view, _) in SECTIONS.items():
         query_set = QUERY_SETS.get(view, QUERY_SET)
         text = _filled(text, section, [row for row in rows if row.key.query_set == query_set])
@@ -40,10 +42,10 @@ def markers(section: str) -> tuple[str, str]:
 def _filled(text: str, section: str, rows: Sequence[Row]) -> str:
     begin, end = markers(section)
     counts = text.count(begin), text.count(end)
-    if counts == (0, 0) and section != REQUIRED:
+    if counts == (0, 0):
         return text
     if counts != (1, 1) or text.index(begin) > text.index(end):
-        raise UserError(f"the README needs one line {begin} and below it one line {end}; add them where the table goes")
+        raise UserError(f"the file needs one line {begin} and below it one line {end}; add them where the table goes")
     before, rest = text.split(begin)
     view, similarity = SECTIONS[section]
     return f"{before}{begin}\n{render(build_view(view, rows, similarity), 'markdown')}{end}{rest.split(end)[1]}"

@@ -84,13 +84,17 @@ def dino(tmp_path):
     return save(transformers.Dinov2Model(config), tmp_path / "dino")
 
 
+def save_script(model, path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=DeprecationWarning)
+        torch.jit.script(model.eval()).save(str(path))
+    return model
+
+
 @pytest.fixture
 def sscd(tmp_path):
     torch.manual_seed(3)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=DeprecationWarning)
-        torch.jit.script(model := Pool().eval()).save(str(tmp_path / "sscd"))
-    return model
+    return save_script(Pool(), tmp_path / "sscd")
 
 
 @pytest.fixture
@@ -105,10 +109,13 @@ def vgg(monkeypatch):
             layers += [torch.nn.Conv2d(width, size, 3, padding=1), torch.nn.ReLU(inplace=True)]
             width = size
     features = torch.nn.Sequential(*layers)
+
+    def vgg16(weights=None, pretrained=False):  # torchmetrics 1.5 asks in the old way
+        assert weights or pretrained
+        return types.SimpleNamespace(features=features)
+
     vision = types.ModuleType("torchvision")
-    weights = types.SimpleNamespace(DEFAULT="ImageNet")
-    network = types.SimpleNamespace(features=features)
-    vision.models = types.SimpleNamespace(vgg16=lambda weights: {"ImageNet": network}[weights], VGG16_Weights=weights)
+    vision.models = types.SimpleNamespace(vgg16=vgg16, VGG16_Weights=types.SimpleNamespace(DEFAULT="ImageNet"))
     monkeypatch.setitem(sys.modules, "torchvision", vision)
     monkeypatch.setattr(encoders, "LPIPS_SIDE", 64)  # for speed
     for module in (torchmetrics.image.lpip, torchmetrics.functional.image.lpips):
@@ -285,6 +292,11 @@ def test_weights_of_another_model_are_not_filled_with_random_numbers(clip, dino,
     unavailable("sscd", str(tmp_path / "clip" / "model.safetensors"))
 
 
+def test_a_script_that_takes_no_images_is_refused_before_it_is_needed(tmp_path):
+    save_script(torch.nn.Linear(2, 2), tmp_path / "linear")
+    unavailable("sscd", str(tmp_path / "linear"))
+
+
 def test_a_file_that_is_not_there():
     message = unavailable("sscd", "/no/such/file.pt")
     assert "/no/such/file.pt" in message and encoders.SSCD_URL in message
@@ -316,7 +328,9 @@ def test_a_silent_server_is_not_waited_for(monkeypatch, tmp_path):
         url = f"http://127.0.0.1:{server.getsockname()[1]}/sscd_silent.pt"
         monkeypatch.setattr(encoders, "SSCD_URL", url)
         monkeypatch.setattr(encoders, "PATIENCE", 0.2)
+        start = time.monotonic()
         assert "timed out" in unavailable("sscd")
+        assert time.monotonic() - start < 4
     assert socket.getdefaulttimeout() is None
 
 
