@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
@@ -88,10 +88,11 @@ class Removing:
 
     def measure(self, cells: Iterable[PlannedCell]) -> None:
         """Retrain what is missing within the budget, and write ``metrics.removal`` of every cell that has its share."""
+        cells = list(cells)
         ready = [one for planned in cells if (one := self._ready(planned)) is not None]
         requests = self.requests(ready)
         missing = self.missing(requests)
-        self.announce(requests, missing)
+        self.announce(requests, missing, len(cells) - len(ready))
         if self.settings.dry_run:
             return
         with self.laboratory.store.claim(f"counterfactual-{self.laboratory.identity}", CLAIM_S) as held:
@@ -106,10 +107,11 @@ class Removing:
         if row is None or row.metrics is None:
             return None
         record, ids = self.results.cell(planned.key, planned.identity), planned.attributed_ids
-        ranking: dict[str, tuple[int, ...]] = {}
+        depth, ranking = max(self.protocol.top_k, *self.protocol.per_query_sizes), {}
         for part in record.parts():
-            orders = (ranked(scores) for scores in record.scores(part))
-            ranking |= {query: order for query, order in zip(ids[part], orders, strict=True) if order is not None}
+            for query, scores in zip(ids[part], record.scores(part), strict=True):
+                if query in self.protocol.targets and (order := ranked(scores)) is not None:
+                    ranking[query] = order[:depth]
         if lacking := set(self.protocol.targets) - ranking.keys():
             console.print(f"{planned.entry}: no removal, because {len(lacking)} targets have no finite scores")
             return None
@@ -132,7 +134,7 @@ class Removing:
         unique = dict.fromkeys(one for request in requests for one in request.counterfactuals)
         return [one for one in unique if not self.laboratory.has(one)]
 
-    def announce(self, requests: list[Request], missing: list[Counterfactual]) -> None:
+    def announce(self, requests: list[Request], missing: list[Counterfactual], unscored: int) -> None:
         """Print how many retrainings each line of the plan asks for, shares, has and lacks, and how long they take."""
         table = Table("retrainings", title=f"removal on {self.assets.manifest['task']}")
         for name in ("asked for", "shared", "stored", "to train"):
@@ -145,6 +147,8 @@ class Removing:
             table.add_row(request.label, *map(str, counts))
             seen |= set(own)
         console.print(table)
+        if unscored:
+            console.print(f"{unscored} cells have no scores to rank by, so what they ask for is not counted")
         asked = sum(len(request.counterfactuals) for request in requests)
         budget = self.settings.budget
         capped = "" if budget is None or budget >= len(missing) else f", of which --budget allows {budget}"
@@ -183,15 +187,17 @@ class Removing:
         return open_similarities(self.settings.encoders, side, self.options.device)
 
     def _write_one(self, one: Ready, evidence: Evidence, similarities: Similarities) -> None:
-        old = one.row.metrics.removal if one.row.metrics else None
-        inputs = self._inputs(one, similarities)
+        row, inputs = self.results.row(one.planned.key), self._inputs(one, similarities)
+        if row is None or row.metrics is None or row.source.scores_sha256 != one.row.source.scores_sha256:
+            console.print(f"{one.planned.entry}: scored again meanwhile, so its removal is not stored; run again")
+            return
+        old = row.metrics.removal
         kept = old if old is not None and old.inputs == inputs else None
-        encoders, found = one.planned.cls.encoders, similarities.found
         union, per_query = (kept.union, kept.per_query) if kept else (None, None)
         if "union" in self.settings.parts:
-            union = union or union_result(evidence, one.ranking, found, encoders)
+            union = union or union_result(evidence, one.ranking, similarities.found, one.planned.cls.encoders)
         if "per-query" in self.settings.parts:
-            per_query = per_query or per_query_result(evidence, one.ranking, found)
+            per_query = per_query or per_query_result(evidence, one.ranking, similarities.found)
         removal = Removal(
             inputs=inputs,
             n_train=self.protocol.n_train,
@@ -201,13 +207,15 @@ class Removing:
             skipped=similarities.skipped,
             provenance=self._provenance(),
         )
-        if removal != old and one.row.metrics is not None:
-            metrics = one.row.metrics.model_copy(update={"removal": removal})
-            self.results.write(one.row.model_copy(update={"metrics": metrics}))
+        if removal != old:
+            self.results.write(row.model_copy(update={"metrics": row.metrics.model_copy(update={"removal": removal})}))
 
     def _inputs(self, one: Ready, similarities: Similarities) -> str:
         names = [similarity.name for similarity in similarities.found]
-        return digest([VERSION, one.row.source.scores_sha256, self.laboratory.identity, self.protocol.seeds, names])
+        plan = asdict(self.protocol.plan)
+        return digest(
+            [VERSION, one.row.source.scores_sha256, self.laboratory.identity, self.protocol.seeds, plan, names]
+        )
 
     def _provenance(self) -> dict[str, object]:
         here = environment(self.options.device, 1, self.workers)

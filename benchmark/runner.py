@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -26,7 +25,7 @@ from .plan import Options, PlannedCell, command_line
 from .results import Cell, Results
 from .scoring import lds_metrics, top_items
 from .task import find_task
-from .workers import MALLOC
+from .workers import forkserver, kill_group
 
 TRUTH_OF: dict[str, Role] = {"dev": "open", "test": "report"}
 LOG_TAIL = 2000
@@ -91,7 +90,7 @@ class Runner:
                     rows[index] = self._finish(running)
         finally:
             for running in live.values():
-                _kill(running.process)
+                kill_group(running.process)
         return [rows[i] for i in range(len(cells))]
 
     def due(self, cells: list[PlannedCell]) -> list[int]:
@@ -223,7 +222,7 @@ class Runner:
         record.store.put_json("inputs.json", self._inputs(planned))
         receive, send = multiprocessing.Pipe(duplex=False)
         log = self.results.log(planned.key)
-        process = _context().Process(
+        process = forkserver().Process(
             target=cell_module.main, args=(str(record.store.root), str(log), send), daemon=True
         )
         process.start()
@@ -257,7 +256,7 @@ class Runner:
                 self._drain(running)
         late = [i for i, r in live.items() if time.monotonic() - r.started > self.options.timeout_s]
         for index in late:
-            _kill(live[index].process)
+            kill_group(live[index].process)
         return [i for i, r in live.items() if i in late or not r.process.is_alive()]
 
     def _drain(self, running: Running) -> None:
@@ -266,7 +265,7 @@ class Runner:
                 self.on_event(running.planned, *running.connection.recv())
 
     def _finish(self, running: Running) -> Row:
-        _kill(running.process)  # it has ended; what it started may not have
+        kill_group(running.process)  # it has ended; what it started may not have
         planned = running.planned
         record = self.results.cell(planned.key, planned.identity)
         outcome = record.store.get_json("outcome.json") if record.store.exists("outcome.json") else None
@@ -386,19 +385,3 @@ def _limits(options: Options) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _kill(process: Any) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(ProcessLookupError):
-        process.kill()
-    process.join()
-
-
-def _context() -> Any:
-    for name, value in MALLOC.items():
-        os.environ.setdefault(name, value)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.preload"])
-    return context

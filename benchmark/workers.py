@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, TypeVar
 
 Job = TypeVar("Job")
@@ -16,6 +18,28 @@ Result = TypeVar("Result")
 
 # glibc returns a small network's activations to the system after every step; keeping them saves a tenth of the time.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+
+
+def forkserver() -> Any:
+    """Return the context of cells' processes: forked from a server that has the heavy imports."""
+    _set_malloc()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"{__package__}.preload"])
+    return context
+
+
+def kill_group(process: Any) -> None:
+    """End a process that leads a group of its own, with all that it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        process.kill()
+    process.join()
+
+
+def _set_malloc() -> None:
+    for name, value in MALLOC.items():
+        os.environ.setdefault(name, value)
 
 
 def die_with_parent() -> None:
@@ -40,8 +64,7 @@ def prepare() -> None:
 
 def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
     """Yield (job, result) as jobs finish, ``workers`` at a time; an exception ends the others and is raised."""
-    for name, value in MALLOC.items():
-        os.environ.setdefault(name, value)
+    _set_malloc()
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=prepare)
     try:
