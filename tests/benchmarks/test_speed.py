@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from tdabench.benchmark import metrics
+from tdabench.benchmark.counterfactuals import Outcome
+from tdabench.benchmark.removal import Evidence, Protocol, union_result
+from tdabench.benchmark.similarities import BUILT_IN
 from tdabench.benchmark.tasks.digits import TASK
 from tdabench.datasets.queries import Queries
+from tdabench.leaderboard.crossed import above_zero, estimate
 from tdabench.methods.gradients import Projector, per_sample_gradients
 from tdabench.methods.kernel import GradientKernel
 from tdabench.methods.mucs import Params
 from tdabench.methods.unlearning import unlearn
 from tdabench.methods.view import View
+from tdabench.models.denoiser import Denoiser
 from tdabench.models.draws import Law
 from tdabench.models.problem import Problem, load_dataset
-from tdabench.models.training import build, snapshot
+from tdabench.models.training import build, snapshot, train, training_loss
 
 ITEMS, DRAWS, WIDTH = 64, 2, 4096
 
@@ -84,3 +90,36 @@ def test_unlearning_step(benchmark, view):
     settings = Params(batch=16, max_steps=1, bounded=False).unlearning()
     _, trace = benchmark(lambda: unlearn(view, view.problem.queries.batch, settings, 1.0))
     assert trace.steps == 1
+
+
+def test_retraining_updates(benchmark, view):
+    """Twenty updates of a counterfactual model; the floor is their forward and backward passes alone."""
+    recipe, members = replace(TASK.recipe, steps=20), torch.arange(TASK.n_train)[30:]
+    model, _ = benchmark(lambda: train(recipe, view.train, members, seed=1))
+    assert isinstance(model, Denoiser)
+    if benchmark.enabled:
+        batch, generator = view.train.batch(members[: recipe.batch_size]), torch.Generator().manual_seed(0)
+        floor = recipe.steps * seconds(lambda: training_loss(model, batch, generator).backward())
+        benchmark.extra_info["samples"] = recipe.steps * recipe.batch_size
+        benchmark.extra_info["floor_s"] = floor
+        benchmark.extra_info["ratio_to_floor"] = benchmark.stats.stats.min / floor
+
+
+def test_removal_interval(benchmark):
+    values = np.random.default_rng(0).normal(size=(5, 20))
+    found = benchmark(lambda: (estimate(values, "digits", 1), above_zero(values, "digits", 1)))
+    assert found[0].low is not None
+
+
+def test_union_removal_of_one_method(benchmark):
+    """All that is left to do once the models are retrained: similarities, intervals and the published statistics."""
+    n, shape = 40, (40, 1, 8, 8)
+    ids = [tuple(f"{role}-{i}" for i in range(20)) for role in ("target", "control")]
+    protocol = Protocol(("digits", 1), TASK.n_train, *ids, (1, 2, 3, 4, 5), TASK.removal)
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.uniform(-1, 1, size=shape)).float()
+    queries = Queries(ids[0] + ids[1], ("generated",) * n, ("test",) * n, images, images, (-1,) * n, torch.zeros(n))
+    outcome = Outcome(rng.uniform(-1, 1, size=shape).astype(np.float32), rng.uniform(size=n))
+    ranking = {query: tuple(rng.permutation(TASK.n_train)[:300].tolist()) for query in ids[0]}
+    union = benchmark(lambda: union_result(Evidence(protocol, queries, lambda one: outcome), ranking, BUILT_IN))
+    assert set(union.similarities) == {"ssim", "cosine", "l2", "loss"}
