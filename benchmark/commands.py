@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from .results import Results
 from .runner import Runner
 from .similarities import parse_encoders
 from .task import TaskSpec, find_task, open_assets
+from .workers import cores, one_thread
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,9 @@ def options(
     check_device(device)
     if not (jobs >= 0 and 0 < timeout < math.inf and 0 <= memory < math.inf and micro_batch >= 1):
         raise UserError("--jobs and --memory must not be negative, --timeout and --micro-batch must be positive")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = jobs or (cores if device == "cpu" else 1)
+    jobs = jobs or (cores() if device == "cpu" else 1)
     limit = int(memory * 2**30) or int(0.8 * psutil.virtual_memory().available / jobs)
-    return Options(device, micro_batch, max(1, cores // jobs), jobs, timeout, limit, memory > 0, force, retry)
+    return Options(device, micro_batch, max(1, cores() // jobs), jobs, timeout, limit, memory > 0, force, retry)
 
 
 def check_device(device: str) -> None:
@@ -97,9 +96,10 @@ def settings(metrics: list[str], encoders: str, budget: int, dry_run: bool) -> t
 def run(selection: Selection, chosen: Options, folder: Path, metrics: set[str], removal: Settings) -> int:
     """Run the cells that need it, measure what was asked for, print its views, and return the exit code."""
     cells, results, spec = selection.cells(), Results(folder), find_task(selection.task)
+    removing = Removing(spec, cells[0].assets, results, chosen, removal) if removal.parts else None
     rows = run_cells(cells, results, chosen, removal.dry_run)
-    if removal.parts:
-        Removing(spec, cells[0].assets, results, chosen, removal).measure(cells)
+    if removing is not None:
+        removing.measure(cells)
     if "sanity" in metrics:
         _sanity(cells, results, chosen, spec, removal.dry_run)
     if removal.dry_run:
@@ -149,14 +149,9 @@ def announce(cells: list[PlannedCell], due: list[PlannedCell], chosen: Options) 
 
 def forecasts_of(cells: list[PlannedCell], device: str) -> list[Forecast]:
     """Return forecasts after a short calibration."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     problem = read_problem(cells[0].assets.folder)
-    found = forecast(cells, problem, calibrate(problem, device))
-    torch.set_num_threads(threads)
-    return found
+    with one_thread():
+        return forecast(cells, problem, calibrate(problem, device))
 
 
 def show(rows: list[Row], views: Sequence[str]) -> None:

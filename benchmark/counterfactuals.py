@@ -19,10 +19,12 @@ from ..models.problem import Problem, read_problem
 from ..models.recipe import Recipe
 from ..seeds import digest
 from ..store import FolderStore, sha256
-from .retraining import Retraining, retrained
+from .retraining import Retraining, retrained, torch_version
 from .task import TruthPlan
 from .truth import measure, regenerate
 from .workers import run_jobs
+
+VERSION = 1  # of training, sampling and measuring: outcomes of another one are not mixed with these
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Laboratory:
         self.assets, self.store, self.device = assets, store, device
         recipe = Recipe.from_json(assets.manifest["recipe"])
         problem = assets.manifest["files"]["problem.safetensors"]["sha256"]
-        self.identity = digest([recipe.hash(), problem, assets.manifest["truth_plan"], torch.device(device).type])
+        self.provenance = {"torch": torch_version(), "device": torch.device(device).type, "version": VERSION}
+        self.identity = digest([recipe.hash(), problem, assets.manifest["truth_plan"], self.provenance])
 
     def key(self, counterfactual: Counterfactual) -> str:
         """Return where the outcome is stored: by recipe, problem, seed and removed ids."""
@@ -89,11 +92,15 @@ class Laboratory:
         except (FileNotFoundError, SafetensorError, KeyError) as error:
             raise CorruptFile(f"{self.store.path(key)} cannot be read ({error}): delete it and run again") from error
 
+    def lacking(self, wanted: Iterable[Counterfactual]) -> list[Counterfactual]:
+        """Return those without a stored outcome, each once, in order."""
+        return [one for one in dict.fromkeys(wanted) if not self.has(one)]
+
     def make(
         self, wanted: Iterable[Counterfactual], workers: int, on_done: Callable[[int, int], None] = lambda d, t: None
     ) -> None:
         """Train and measure those that are missing, ``workers`` at a time; each is stored as soon as it is done."""
-        missing = [one for one in wanted if not self.has(one)]
+        missing = self.lacking(wanted)
         jobs = [Job(self.store.root, self.key(one), self.assets.folder, one, self.device) for one in missing]
         on_done(0, len(jobs))
         for count, _ in enumerate(run_jobs(run_job, jobs, workers), 1):

@@ -5,7 +5,7 @@ Nothing here trains: outcomes come from a function, so that a closed-form toy ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -56,8 +56,11 @@ class Protocol:
 
     @property
     def curve_sizes(self) -> list[int]:
-        """The union sizes of random removal: from one query's items to all targets' without any overlap."""
-        largest = min(self.top_k * len(self.targets), self.n_train - 1)
+        """The union sizes of random removal: from one query's items to all targets' without any overlap.
+
+        They go as far as any set that it is compared with.
+        """
+        largest = min(max(self.top_k * len(self.targets), *self.per_query_sizes), self.n_train - 1)
         sizes = {self.top_k * factor for factor in (1, 2, 4, 8)} | {self.independent_size, largest}
         return sorted(size for size in sizes if size <= largest)
 
@@ -120,10 +123,15 @@ class Baseline:
         return self.values[0]
 
     def at(self, size: int) -> Floats:
-        """Return the similarities [S, G] at a union size, interpolated linearly between the sizes that were tried."""
-        upper = int(np.clip(np.searchsorted(self.sizes, size), 1, len(self.sizes) - 1))
+        """Return the similarities [S, G] at a union size, interpolated linearly between the sizes that were tried.
+
+        Raises ValueError for a size beyond them.
+        """
+        if size > self.sizes[-1]:
+            raise ValueError(f"random removal was tried up to {self.sizes[-1]} items, not {size}")
+        upper = max(1, int(np.searchsorted(self.sizes, size)))
         low, high = self.sizes[upper - 1], self.sizes[upper]
-        share = min(1.0, (size - low) / (high - low))
+        share = (size - low) / (high - low)
         return (1 - share) * self.values[upper - 1] + share * self.values[upper]
 
 
@@ -173,7 +181,7 @@ class Evidence:
 
 
 def union_result(
-    evidence: Evidence, ranking: Ranking, similarities: Sequence[Similarity], encoders: Sequence[str] = ()
+    evidence: Evidence, ranking: Ranking, similarities: Sequence[Similarity], encoders: Collection[str] = ()
 ) -> Union:
     """Return what removing all targets' top items does; ``encoders`` are those that the method uses itself."""
     protocol = evidence.protocol

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
-import torch
 from rich.table import Table
 
 from ..datasets.truth import Assets
 from ..errors import UserError
-from ..leaderboard.removal_rows import Removal
+from ..leaderboard.removal_rows import PerQuery, Removal, Union
 from ..leaderboard.rows import Row
 from ..models.problem import Problem, read_problem
 from ..models.recipe import Recipe
@@ -20,7 +18,6 @@ from ..seeds import digest
 from ..store import FolderStore
 from .counterfactuals import Counterfactual, Laboratory
 from .display import Bar, console, duration
-from .environment import environment
 from .plan import Options, PlannedCell
 from .removal import Evidence, Protocol, Ranking, per_query_result, union_result
 from .results import Results
@@ -28,8 +25,10 @@ from .retraining import seconds_per_update
 from .scoring import ranked
 from .similarities import Similarities, open_similarities
 from .task import TaskSpec, home
+from .workers import one_thread
 
 Part = Literal["union", "per-query"]
+R = TypeVar("R", Union, PerQuery)
 PARTS: tuple[Part, ...] = ("union", "per-query")
 VERSION = 1  # of what is computed from outcomes: rows of another one are computed again
 CLAIM_S = 7 * 86400.0  # longer than a run; on this host a claim ends with its process anyway
@@ -68,8 +67,12 @@ def protocol(spec: TaskSpec, assets: Assets) -> Protocol:
         role: tuple(q["id"] for q in assets.manifest["queries"] if q["role"] == role and q["kind"] == "generated")
         for role in ("test", "control")
     }
-    if not chosen["test"]:
-        raise UserError(f"task {spec.name!r} has no generated test queries, so nothing can be removed for them")
+    if not all(chosen.values()):
+        raise UserError(
+            f"task {spec.name!r} lacks generated test queries or controls, so there is nothing to remove for"
+        )
+    if spec.removal.seeds < 1 or spec.removal.per_query < 1 or not spec.removal.per_query_shares:
+        raise UserError(f"task {spec.name!r} has an empty removal plan: it needs seeds, queries and shares")
     first = assets.manifest["base_seed"] + 1
     seeds = tuple(range(first, first + spec.removal.seeds))
     axes = spec.name, spec.version
@@ -84,7 +87,6 @@ class Removing:
         self.protocol = protocol(spec, assets)
         self.laboratory = Laboratory(assets, FolderStore(home()), options.device)
         self.problem: Problem = read_problem(assets.folder)
-        self.workers = len(os.sched_getaffinity(0)) if options.device == "cpu" else 1
 
     def measure(self, cells: Iterable[PlannedCell]) -> None:
         """Retrain what is missing within the budget, and write ``metrics.removal`` of every cell that has its share."""
@@ -95,27 +97,40 @@ class Removing:
         self.announce(requests, missing, len(cells) - len(ready))
         if self.settings.dry_run:
             return
+        self._make(missing[: self.settings.budget])
+        self._write(ready)
+
+    def _make(self, wanted: list[Counterfactual]) -> None:
+        if not wanted:
+            return
         with self.laboratory.store.claim(f"counterfactual-{self.laboratory.identity}", CLAIM_S) as held:
             if not held:
                 raise UserError("another tdabench is training counterfactual models of this task: wait for it")
             with Bar("retrainings") as bar:
-                self.laboratory.make(missing[: self.settings.budget], self.workers, bar.update)
-        self._write(ready)
+                self.laboratory.make(wanted, self.options.jobs, bar.update)
 
     def _ready(self, planned: PlannedCell) -> Ready | None:
         row = self.results.row(planned.key)
-        if row is None or row.metrics is None:
+        if row is None or row.metrics is None or row.diagnostics.get("identity") != planned.identity:
             return None
+        ranking = self._ranking(planned)
+        if lacking := len(set(self.protocol.targets) - ranking.keys()):
+            console.print(f"{planned.entry}: no removal, because {lacking} targets have no finite scores")
+            return None
+        if len(self.protocol.union(ranking)) > self.protocol.curve_sizes[-1]:
+            console.print(f"{planned.entry}: no removal, because its union would leave nothing to train on")
+            return None
+        return Ready(planned, row, ranking)
+
+    def _ranking(self, planned: PlannedCell) -> Ranking:
+        """Return the targets' items as far down as any removal goes."""
         record, ids = self.results.cell(planned.key, planned.identity), planned.attributed_ids
         depth, ranking = max(self.protocol.top_k, *self.protocol.per_query_sizes), {}
         for part in record.parts():
             for query, scores in zip(ids[part], record.scores(part), strict=True):
                 if query in self.protocol.targets and (order := ranked(scores)) is not None:
                     ranking[query] = order[:depth]
-        if lacking := set(self.protocol.targets) - ranking.keys():
-            console.print(f"{planned.entry}: no removal, because {len(lacking)} targets have no finite scores")
-            return None
-        return Ready(planned, row, ranking)
+        return ranking
 
     def requests(self, ready: list[Ready]) -> list[Request]:
         """Return the plan: the floor and the random curve, then each method's unions, then single queries."""
@@ -131,8 +146,7 @@ class Removing:
 
     def missing(self, requests: list[Request]) -> list[Counterfactual]:
         """Return what is to be trained, each once, in the plan's order."""
-        unique = dict.fromkeys(one for request in requests for one in request.counterfactuals)
-        return [one for one in unique if not self.laboratory.has(one)]
+        return self.laboratory.lacking(one for request in requests for one in request.counterfactuals)
 
     def announce(self, requests: list[Request], missing: list[Counterfactual], unscored: int) -> None:
         """Print how many retrainings each line of the plan asks for, shares, has and lacks, and how long they take."""
@@ -142,30 +156,29 @@ class Removing:
         seen: set[Counterfactual] = set()
         for request in requests:
             own = [one for one in dict.fromkeys(request.counterfactuals) if one not in seen]
-            lacking = sum(not self.laboratory.has(one) for one in own)
+            lacking = len(self.laboratory.lacking(own))
             counts = len(request.counterfactuals), len(request.counterfactuals) - len(own), len(own) - lacking, lacking
             table.add_row(request.label, *map(str, counts))
             seen |= set(own)
         console.print(table)
         if unscored:
-            console.print(f"{unscored} cells have no scores to rank by, so what they ask for is not counted")
+            console.print(f"{unscored} cells cannot be ranked by, so what they would ask for is not counted")
         asked = sum(len(request.counterfactuals) for request in requests)
         budget = self.settings.budget
         capped = "" if budget is None or budget >= len(missing) else f", of which --budget allows {budget}"
         count = min(len(missing), len(missing) if budget is None else budget)
         console.print(
             f"{asked} retrainings asked for, {asked - len(missing)} shared or stored, {len(missing)} to train{capped}: "
-            f"about {duration(count * self._seconds_each())} with {self.workers} at a time",
+            f"about {duration(count * self._seconds_each())} with {self.options.jobs} at a time",
             soft_wrap=True,
         )
 
     def _seconds_each(self) -> float:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
         recipe = Recipe.from_json(self.assets.manifest["recipe"])
-        seconds = recipe.steps * seconds_per_update(recipe, self.problem.train, self.options.device) / self.workers
-        torch.set_num_threads(threads)
-        return seconds
+        with one_thread():
+            return (
+                recipe.steps * seconds_per_update(recipe, self.problem.train, self.options.device) / self.options.jobs
+            )
 
     def _write(self, ready: list[Ready]) -> None:
         similarities = self._similarities()
@@ -173,50 +186,64 @@ class Removing:
         evidence = Evidence(self.protocol, queries, self.laboratory.read)
         shared = [*self.protocol.floor(), *self.protocol.curve()]
         for one in ready:
-            asked = [request.counterfactuals for request in self.requests([one])]
-            lacking = sum(not self.laboratory.has(each) for each in dict.fromkeys(sum(asked, shared)))
-            if lacking:
-                console.print(
-                    f"{one.planned.entry}: removal waits for {lacking} retrainings; run again with more --budget"
-                )
-            else:
+            asked = [each for request in self.requests([one]) for each in request.counterfactuals]
+            if lacking := len(self.laboratory.lacking([*shared, *asked])):
+                self._say(one, f"removal waits for {lacking} retrainings; run again with more --budget")
+                continue
+            try:
                 self._write_one(one, evidence, similarities)
+            except ValueError as error:  # a retraining that diverged has no finite similarities
+                self._say(one, f"no removal, because {error}")
+
+    def _say(self, one: Ready, what: str) -> None:
+        console.print(f"{one.planned.entry}: {what}", soft_wrap=True, markup=False)
 
     def _similarities(self) -> Similarities:
         side = min(self.problem.queries.x.shape[-2:])
         return open_similarities(self.settings.encoders, side, self.options.device)
 
     def _write_one(self, one: Ready, evidence: Evidence, similarities: Similarities) -> None:
-        row, inputs = self.results.row(one.planned.key), self._inputs(one, similarities)
-        if row is None or row.metrics is None or row.source.scores_sha256 != one.row.source.scores_sha256:
-            console.print(f"{one.planned.entry}: scored again meanwhile, so its removal is not stored; run again")
-            return
-        old = row.metrics.removal
-        kept = old if old is not None and old.inputs == inputs else None
-        union, per_query = (kept.union, kept.per_query) if kept else (None, None)
+        """Write what was asked for into the cell's row; what else it holds of the same scores stays."""
+        old, inputs = one.row.metrics.removal if one.row.metrics else None, self._inputs(one)
+        old = old if old is not None and old.inputs == inputs else None
+        union, per_query = (old.union, old.per_query) if old else (None, None)
         if "union" in self.settings.parts:
-            union = union or union_result(evidence, one.ranking, similarities.found, one.planned.cls.encoders)
+            fresh = union_result(evidence, one.ranking, similarities.found, encoders_of(one.planned))
+            union = _merged(fresh, union)
         if "per-query" in self.settings.parts:
-            per_query = per_query or per_query_result(evidence, one.ranking, similarities.found)
+            per_query = _merged(per_query_result(evidence, one.ranking, similarities.found), per_query)
         removal = Removal(
             inputs=inputs,
+            laboratory=self.laboratory.identity,
             n_train=self.protocol.n_train,
             top_k=self.protocol.top_k,
             union=union,
             per_query=per_query,
-            skipped=similarities.skipped,
-            provenance=self._provenance(),
+            skipped=_still_skipped(similarities.skipped, old, union, per_query),
+            provenance=self.laboratory.provenance,
         )
-        if removal != old:
-            self.results.write(row.model_copy(update={"metrics": row.metrics.model_copy(update={"removal": removal})}))
+        if not self.results.add_metrics(one.planned.key, one.row.source.scores_sha256, removal=removal):
+            self._say(one, "scored again meanwhile, so its removal is not stored; run again")
 
-    def _inputs(self, one: Ready, similarities: Similarities) -> str:
-        names = [similarity.name for similarity in similarities.found]
-        plan = asdict(self.protocol.plan)
-        return digest(
-            [VERSION, one.row.source.scores_sha256, self.laboratory.identity, self.protocol.seeds, plan, names]
-        )
+    def _inputs(self, one: Ready) -> str:
+        measured = self.laboratory.identity, self.protocol.seeds, asdict(self.protocol.plan)
+        return digest([VERSION, one.row.source.scores_sha256, *measured])
 
-    def _provenance(self) -> dict[str, object]:
-        here = environment(self.options.device, 1, self.workers)
-        return {name: here[name] for name in ("device", "gpu", "python", "packages", "threads")}
+
+def encoders_of(planned: PlannedCell) -> set[str]:
+    """Return what a method, or any member of an ensemble, compares images by."""
+    members = (encoders_of(member) for member in planned.members.values())
+    return set(planned.cls.encoders).union(*members)
+
+
+def _merged(fresh: R, old: R | None) -> R:
+    """Return a result with the similarities that only an earlier one of the same retrainings has."""
+    if old is None:
+        return fresh
+    return fresh.model_copy(update={"similarities": old.similarities | fresh.similarities})
+
+
+def _still_skipped(skipped: dict[str, str], old: Removal | None, *parts: Union | PerQuery | None) -> dict[str, str]:
+    found = {name for part in parts if part is not None for name in part.similarities}
+    reasons = (old.skipped if old else {}) | skipped
+    return {name: reason for name, reason in reasons.items() if name not in found}

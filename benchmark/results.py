@@ -57,6 +57,17 @@ class Results:
         """Store a row."""
         return write_row(self.rows, row)
 
+    def add_metrics(self, key: Key, scores_sha256: str | None, **metrics: Any) -> bool:
+        """Put ``metrics`` into a cell's row, and say whether its scores are still those they were computed from.
+
+        The row is read anew, because another command may have changed it since.
+        """
+        row = self.row(key)
+        if row is None or row.metrics is None or row.source.scores_sha256 != scores_sha256:
+            return False
+        self.write(row.model_copy(update={"metrics": row.metrics.model_copy(update=metrics)}))
+        return True
+
     def forget(self, key: Key) -> None:
         """Delete a cell's row, because its scores are about to be replaced."""
         self.rows.delete(row_key(key))

@@ -26,7 +26,13 @@ class Retraining:
     def key(self, recipe: Recipe, fingerprint: str) -> str:
         """Return where its weights are stored."""
         ids = hashlib.sha256(repr(self.members).encode()).hexdigest()[:16]
-        return f"models/{recipe.hash()[:12]}-{fingerprint[:12]}/seed{self.seed}-n{len(self.members)}-{ids}.safetensors"
+        folder = f"models/{recipe.hash()[:12]}-{fingerprint[:12]}-torch{torch_version()}"
+        return f"{folder}/seed{self.seed}-n{len(self.members)}-{ids}.safetensors"
+
+
+def torch_version() -> str:
+    """Return torch's version without its build, as another version's arithmetic makes other models."""
+    return torch.__version__.partition("+")[0]
 
 
 def retrained(

@@ -140,8 +140,7 @@ def _update(
         except _Unknown as reason:
             skipped |= dict.fromkeys(CHECKS[variant], str(reason))
     found = Sanity(inputs=inputs, checks=checks, skipped=skipped)
-    results.write(row.model_copy(update={"metrics": row.metrics.model_copy(update={"sanity": found})}))
-    return True
+    return results.add_metrics(cell.key, row.source.scores_sha256, sanity=found)
 
 
 def _inputs(cells: list[PlannedCell], results: Results, n: int) -> str:

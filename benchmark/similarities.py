@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from ..errors import UserError, unknown
+from ..leaderboard.removals import LOSS
 from .encoders import MIN_SIDE, NAMES, Unavailable, open_encoder
 
 Compare = Callable[[Tensor, Tensor], Tensor]
-LOSS = "loss"
 SSIM_WINDOW = 7
 SIGNED = frozenset({LOSS, "l2"})  # never above zero, so that a change in per cent says nothing
 
@@ -85,6 +84,8 @@ def parse_encoders(text: str) -> dict[str, str | None] | None:
     for name in chosen:
         if name not in NAMES:
             raise unknown("encoder", name, (*NAMES, "auto", "none"))
+    if chosen.get("lpips"):
+        raise UserError("--encoders lpips takes no weights: name it alone")
     if len(chosen) != len(parts):
         raise UserError(f"--encoders {text!r} names an encoder twice: name each once")
     return chosen
@@ -101,16 +102,7 @@ def open_similarities(chosen: Mapping[str, str | None] | None, side: int, device
     found, skipped = list(BUILT_IN), {}
     for name, weights in (dict.fromkeys(NAMES) if chosen is None else chosen).items():
         try:
-            compare = _on_cpu(open_encoder(name, weights, device))
-            found.append(Similarity(name, compare, name, side >= MIN_SIDE))
+            found.append(Similarity(name, open_encoder(name, weights, device), name, side >= MIN_SIDE))
         except Unavailable as error:
             skipped[name] = str(error)
     return Similarities(tuple(found), skipped)
-
-
-def _on_cpu(compare: Compare) -> Compare:
-    def compared(one: Tensor, other: Tensor) -> Tensor:
-        with torch.no_grad():
-            return compare(one, other).cpu()
-
-    return compared

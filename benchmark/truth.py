@@ -140,7 +140,8 @@ def measure(model: Denoiser, queries: Queries, plan: TruthPlan) -> np.ndarray:
 def regenerate(model: Denoiser, queries: Queries, recipe: Recipe) -> np.ndarray:
     """Return the generated queries and controls as this model makes them from their initial noise [G, C, H, W]."""
     generated = queries.where(kind="generated")
-    return sample(model, generated.noise, recipe.model.sampler, generated.cond).cpu().numpy()
+    cond = None if generated.cond is None else generated.cond.to(model.device)
+    return sample(model, generated.noise, recipe.model.sampler, cond).cpu().numpy()
 
 
 def attributed(queries: Queries) -> Queries:

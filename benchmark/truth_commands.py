@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from .retraining import seconds_per_update
 from .scoring import query_ids
 from .task import TaskSpec, find_task, home, open_assets
 from .truth import Built, assemble, attributed, build_runs, measure, prepare_base
+from .workers import cores
 
 CLAIM_S = 7 * 86400.0  # longer than a build; on this host a claim ends with its process anyway
 ARCHIVE_FILES = ("manifest.json", "problem.safetensors", "truth-open.safetensors", "truth-report.safetensors")
@@ -42,7 +42,7 @@ def build(task: str, workers: int, out: Path | None) -> None:
         built = _base(spec, store)
         jobs = built.jobs(store)
         missing = sum(not store.exists(job.key) for job in jobs)
-        workers = workers or len(os.sched_getaffinity(0))
+        workers = workers or cores()
         seconds = missing * spec.recipe.steps * seconds_per_update(spec.recipe, built.train) / workers
         console.print(
             f"{spec.label}: {missing} of {len(jobs)} models to train, {workers} at a time, about {duration(seconds)}"

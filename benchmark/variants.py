@@ -24,6 +24,7 @@ from ..seeds import derive, digest, torch_generator
 from ..store import FolderStore
 from .display import Bar
 from .task import TaskSpec, home
+from .workers import one_thread
 
 DERIVATION = 1  # part of every derived problem's name: bumped when they are derived in another way
 CLAIM_S = 7 * 86400.0  # longer than a training; on this host a claim ends with its process anyway
@@ -74,13 +75,10 @@ def _planted(assets: Assets, n: int) -> tuple[Tensor, Problem]:
 def _trained(problem: Problem) -> dict[int, State]:
     recipe = problem.recipe
     assert recipe is not None
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the base model was: another count sums in another order
     everything = torch.arange(len(problem.train))
-    with Bar(f"{problem.name} with planted copies, updates") as bar:
+    with Bar(f"{problem.name} with planted copies, updates") as bar, one_thread():
         on_step = partial(bar.update, total=recipe.steps)
         model, kept = train(recipe, problem.train, everything, problem.seed, on_step=on_step)
-    torch.set_num_threads(threads)
     return {**kept, recipe.steps: snapshot(model)}
 
 

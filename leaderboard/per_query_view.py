@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .entries import Place, identity, lacking_notes, names_of, place_of
-from .removal_rows import PerQuery, PerQueryChange
+from .removal_rows import PerQuery, PerQueryChange, Removal
 from .removals import Unit, held_by, unit_of
 from .resampling import over_queries
 from .rows import Row
@@ -22,6 +22,7 @@ class Setting(NamedTuple):
     """What entries share that stand in one table."""
 
     place: Place
+    laboratory: str
     n_train: int
     sizes: tuple[int, ...]
     queries: tuple[str, ...]
@@ -48,7 +49,7 @@ def per_query_sheets(rows: Sequence[Row], similarity: str) -> list[Sheet]:
     curves: dict[Setting, list[Curve]] = {}
     for row, removal in held.rows:
         assert removal.per_query is not None
-        setting = _setting(row, removal.n_train, removal.per_query)
+        setting = _setting(row, removal, removal.per_query)
         curves.setdefault(setting, []).append(_curve(row, setting, removal.per_query.similarities[similarity]))
     return [
         _sheet(rows, similarity, setting, curves[setting], held.failures.get(setting.place, []))
@@ -56,9 +57,9 @@ def per_query_sheets(rows: Sequence[Row], similarity: str) -> list[Sheet]:
     ]
 
 
-def _setting(row: Row, n_train: int, per_query: PerQuery) -> Setting:
+def _setting(row: Row, removal: Removal, per_query: PerQuery) -> Setting:
     sizes, queries = tuple(per_query.sizes), tuple(per_query.query_ids)
-    return Setting(place_of(row), n_train, sizes, queries, per_query.seed)
+    return Setting(place_of(row), removal.laboratory, removal.n_train, sizes, queries, per_query.seed)
 
 
 def _curve(row: Row, setting: Setting, change: PerQueryChange) -> Curve:

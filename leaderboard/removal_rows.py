@@ -14,9 +14,9 @@ Grid = list[list[float]]
 class Published(Strict):
     """The published pipeline's statistics; all ignore that the targets share one retraining per seed.
 
-    change_percent: of the similarity against random removal's median, with 1.98 standard errors (None where the
-    similarity may be negative); auc: how often random removal leaves a query more similar; p-values: Mann-Whitney U and
-    paired Wilcoxon (targets: one-sided, less similar than under random removal; controls: two-sided).
+    change_percent: of the similarity against random removal's median, with 1.98 standard errors (None where it is never
+    positive, as minus a distance or a loss); auc: how often random removal leaves a query more similar; p-values:
+    Mann-Whitney U and paired Wilcoxon (targets: one-sided, less similar than under random; controls: two-sided).
     """
 
     change_percent: float | None
@@ -95,13 +95,15 @@ class Union(Strict):
 
 
 class Removal(Strict):
-    """Counterfactual removal; ``inputs`` is the hash of all that it was computed from.
+    """Counterfactual removal; ``inputs`` is the hash of the scores, the retrainings and how they are evaluated.
 
-    top_k: items removed per query; skipped: similarities that could not be had, with the reason; provenance: packages
-    and device of the retrainings.
+    laboratory: the hash of what retrained models depend on besides seed and removed ids, without which two methods'
+    removals do not compare; top_k: items removed per query; skipped: similarities that could not be had, with the
+    reason; provenance: version of torch and kind of device of the retrainings.
     """
 
     inputs: Hash
+    laboratory: Hash
     n_train: int
     top_k: int
     union: Union | None = None

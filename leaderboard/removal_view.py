@@ -35,9 +35,10 @@ PUBLISHED_NOTES = (
 
 
 class Setting(NamedTuple):
-    """What entries must share to be compared: the place, how many items were removed, under which seeds, for whom."""
+    """What entries must share to be compared: the place, the retrainings, how many items, which seeds, for whom."""
 
     place: Place
+    laboratory: str
     n_train: int
     top_k: int
     seeds: tuple[int, ...]
@@ -58,7 +59,7 @@ class Result:
     @property
     def setting(self) -> Setting:
         """With which entries this one is compared."""
-        union, sizes = self.union, (self.removal.n_train, self.removal.top_k)
+        union, sizes = self.union, (self.removal.laboratory, self.removal.n_train, self.removal.top_k)
         return Setting(
             place_of(self.row), *sizes, tuple(union.seeds), tuple(union.target_ids), tuple(union.control_ids)
         )
@@ -202,9 +203,9 @@ def _removal_notes(setting: Setting, results: Sequence[Result], unit: Unit) -> l
         f"Union of the targets' top {setting.top_k} of {setting.n_train} items. Effect: by how much the targets are "
         "less similar to what the base model made than under retraining on everything (the floor). Random: the effect "
         "of as many random items.",
-        "Above random: Effect less Random, in which the floor cancels; controls: the same for queries whose items "
-        "stayed; loss: the same for the queries' own diffusion loss. Brackets: 95 % intervals over seeds and queries "
-        "crossed. Beats random: Above random is above 0 for the targets, one-sided at 95 %.",
+        "Above random: Effect less Random, in which the floor cancels; controls: the same for queries that nothing was "
+        "removed for; loss: the same for the queries' own diffusion loss. Brackets: 95 % intervals over seeds and "
+        "queries crossed. Beats random: Above random is above 0 for the targets, one-sided at 95 %.",
         RANK_NOTE,
         *dict.fromkeys(_floor_note(setting, result.similarity, unit) for result in results),
         *dict.fromkeys(_curve_note(result.similarity, unit) for result in results),

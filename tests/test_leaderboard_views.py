@@ -66,7 +66,8 @@ def removal(effect: float, own: int = 0, **changes: Any) -> Removal:
     ids = {"target_ids": TARGETS, "control_ids": CONTROLS}
     union = Union(size=60, seeds=list(range(1, SEEDS + 1)), similarities=compared, **ids)
     alone = PerQuery(query_ids=TARGETS, sizes=SIZES, seed=1, similarities={"ssim": alone_change(effect)})
-    fields = {"inputs": "0" * 16, "n_train": N_TRAIN, "top_k": K, "union": union, "per_query": alone}
+    fields = {"inputs": "0" * 16, "laboratory": "1" * 16, "n_train": N_TRAIN, "top_k": K}
+    fields |= {"union": union, "per_query": alone}
     return Removal(**(fields | {"skipped": {"dino": "too | small"}} | changes))
 
 

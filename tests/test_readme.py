@@ -22,9 +22,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_is_that_of_the_committed_rows() -> None:
-    rows = load_rows(RESULTS)
-    assert rows and update_readme(README, rows) == README
+@pytest.mark.parametrize("page", ["README.md", "docs/digits-results.md"])
+def test_the_tables_are_those_of_the_committed_rows(page: str) -> None:
+    rows, text = load_rows(RESULTS), (ROOT / page).read_text(encoding="utf-8")
+    assert rows and update_readme(text, rows) == text
 
 
 def test_the_example_method_passes_the_contract(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_where_it_was(tiny_home: Path
     family = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not survivors(family, within=15)
+    assert not survivors(family, within=60)
     done = {path: path.stat().st_mtime_ns for path in outcomes(home)}
     assert 2 <= len(done) < 2 * SEEDS + CURVE
     answer = subprocess.run(words, env=environment(home), capture_output=True, text=True, check=True)
