@@ -162,7 +162,8 @@ class Removing:
             seen |= set(own)
         console.print(table)
         if unscored:
-            console.print(f"{unscored} cells cannot be ranked by, so what they would ask for is not counted")
+            each = len(self.protocol.seeds) + len(self.protocol.sampled) * len(self.protocol.per_query_sizes)
+            console.print(f"{unscored} cells have no scores of all targets yet: each adds up to {each} retrainings")
         asked = sum(len(request.counterfactuals) for request in requests)
         budget = self.settings.budget
         capped = "" if budget is None or budget >= len(missing) else f", of which --budget allows {budget}"
