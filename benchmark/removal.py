@@ -76,8 +76,7 @@ class Protocol:
 
     def without(self, removed: Sequence[int] | NDArray[np.int64]) -> list[Counterfactual]:
         """Return the removal of a set under every seed."""
-        ids = tuple(sorted(int(item) for item in removed))
-        return [Counterfactual(ids, seed) for seed in self.seeds]
+        return [_without(removed, seed) for seed in self.seeds]
 
     def floor(self) -> list[Counterfactual]:
         """Return the retrainings on everything."""
@@ -85,10 +84,10 @@ class Protocol:
 
     def random(self, size: int) -> list[Counterfactual]:
         """Return random removal of ``size`` items; under one seed a larger set holds the smaller ones."""
-        orders = [
-            numpy_generator("removal", *self.axes, "random", seed).permutation(self.n_train) for seed in self.seeds
-        ]
-        return [self.without(order[:size])[i] for i, order in enumerate(orders)]
+        return [_without(self._order(seed)[:size], seed) for seed in self.seeds]
+
+    def _order(self, seed: int) -> NDArray[np.int64]:
+        return numpy_generator("removal", *self.axes, "random", seed).permutation(self.n_train)
 
     def curve(self) -> list[Counterfactual]:
         """Return all random removals."""
@@ -100,11 +99,15 @@ class Protocol:
 
     def alone(self, ranking: Ranking, size: int) -> list[Counterfactual]:
         """Return the removal of each sampled query's top ``size`` items under the first seed."""
-        return [self.without(ranking[query][:size])[0] for query in self.sampled]
+        return [_without(ranking[query][:size], self.seeds[0]) for query in self.sampled]
 
     def per_query(self, ranking: Ranking) -> list[Counterfactual]:
         """Return all removals of one query's items."""
         return [one for size in self.per_query_sizes for one in self.alone(ranking, size)]
+
+
+def _without(removed: Sequence[int] | NDArray[np.int64], seed: int) -> Counterfactual:
+    return Counterfactual(tuple(sorted(int(item) for item in removed)), seed)
 
 
 @dataclass(frozen=True)

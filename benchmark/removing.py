@@ -150,17 +150,7 @@ class Removing:
 
     def announce(self, requests: list[Request], missing: list[Counterfactual], unscored: int) -> None:
         """Print how many retrainings each line of the plan asks for, shares, has and lacks, and how long they take."""
-        table = Table("retrainings", title=f"removal on {self.assets.manifest['task']}")
-        for name in ("asked for", "shared", "stored", "to train"):
-            table.add_column(name, justify="right")
-        seen: set[Counterfactual] = set()
-        for request in requests:
-            own = [one for one in dict.fromkeys(request.counterfactuals) if one not in seen]
-            lacking = len(self.laboratory.lacking(own))
-            counts = len(request.counterfactuals), len(request.counterfactuals) - len(own), len(own) - lacking, lacking
-            table.add_row(request.label, *map(str, counts))
-            seen |= set(own)
-        console.print(table)
+        console.print(self._table(requests))
         if unscored:
             each = len(self.protocol.seeds) + len(self.protocol.sampled) * len(self.protocol.per_query_sizes)
             console.print(f"{unscored} cells have no scores of all targets yet: each adds up to {each} retrainings")
@@ -174,21 +164,31 @@ class Removing:
             soft_wrap=True,
         )
 
+    def _table(self, requests: list[Request]) -> Table:
+        table = Table("retrainings", title=f"removal on {self.assets.manifest['task']}")
+        for name in ("asked for", "shared", "stored", "to train"):
+            table.add_column(name, justify="right")
+        seen: set[Counterfactual] = set()
+        for request in requests:
+            own = [one for one in dict.fromkeys(request.counterfactuals) if one not in seen]
+            asked, lacking = len(request.counterfactuals), len(self.laboratory.lacking(own))
+            counts = asked, asked - len(own), len(own) - lacking, lacking
+            table.add_row(request.label, *map(str, counts))
+            seen |= set(own)
+        return table
+
     def _seconds_each(self) -> float:
         recipe = Recipe.from_json(self.assets.manifest["recipe"])
         with one_thread():
-            return (
-                recipe.steps * seconds_per_update(recipe, self.problem.train, self.options.device) / self.options.jobs
-            )
+            update = seconds_per_update(recipe, self.problem.train, self.options.device)
+        return recipe.steps * update / self.options.jobs
 
     def _write(self, ready: list[Ready]) -> None:
         similarities = self._similarities()
         queries = self.problem.queries.where(kind="generated")
         evidence = Evidence(self.protocol, queries, self.laboratory.read)
-        shared = [*self.protocol.floor(), *self.protocol.curve()]
         for one in ready:
-            asked = [each for request in self.requests([one]) for each in request.counterfactuals]
-            if lacking := len(self.laboratory.lacking([*shared, *asked])):
+            if lacking := len(self.missing(self.requests([one]))):
                 self._say(one, f"removal waits for {lacking} retrainings; run again with more --budget")
                 continue
             try:
