@@ -16,6 +16,8 @@ from typing import Any
 
 from .errors import CorruptFile, UserError
 
+LONG_CLAIM_S = 7 * 86400.0  # longer than any run or build; on this host a claim ends with its process anyway
+
 
 class FolderStore:
     """Bytes under slash-separated keys in a folder; every ``put`` is atomic, so readers never see half a file."""

@@ -15,7 +15,7 @@ from ..leaderboard.rows import Row
 from ..models.problem import Problem, read_problem
 from ..models.recipe import Recipe
 from ..seeds import digest
-from ..store import FolderStore
+from ..store import LONG_CLAIM_S, FolderStore
 from .counterfactuals import Counterfactual, Laboratory
 from .display import Bar, console, duration
 from .plan import Options, PlannedCell
@@ -31,7 +31,6 @@ Part = Literal["union", "per-query"]
 R = TypeVar("R", Union, PerQuery)
 PARTS: tuple[Part, ...] = ("union", "per-query")
 VERSION = 1  # of what is computed from outcomes: rows of another one are computed again
-CLAIM_S = 7 * 86400.0  # longer than a run; on this host a claim ends with its process anyway
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Removing:
     def _make(self, wanted: list[Counterfactual]) -> None:
         if not wanted:
             return
-        with self.laboratory.store.claim(f"counterfactual-{self.laboratory.identity}", CLAIM_S) as held:
+        with self.laboratory.store.claim(f"counterfactual-{self.laboratory.identity}", LONG_CLAIM_S) as held:
             if not held:
                 raise UserError("another tdabench is training counterfactual models of this task: wait for it")
             with Bar("retrainings") as bar:

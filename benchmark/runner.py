@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..leaderboard.rows import Cost, Metrics, Row, Source, Status
 from ..methods.support import unsupported
 from ..models.problem import Problem, read_problem
+from ..store import LONG_CLAIM_S
 from . import cell as cell_module
 from .costs import add_up, own_cost
 from .environment import environment, git_state
@@ -29,7 +30,6 @@ from .workers import forkserver, kill_group
 
 TRUTH_OF: dict[str, Role] = {"dev": "open", "test": "report"}
 LOG_TAIL = 2000
-CLAIM_S = 7 * 86400.0  # longer than a run; on this host a claim ends with its process anyway
 OnEvent = Callable[[PlannedCell, str, int, int], None]
 
 
@@ -69,7 +69,7 @@ class Runner:
         for i in self.due(cells):
             if cells[i].key.query_set in TRUTH_OF:
                 self._truth(cells[i])  # a damaged one is found before anything is computed
-        with self.results.store.claim("run", CLAIM_S) as held:
+        with self.results.store.claim("run", LONG_CLAIM_S) as held:
             if not held:
                 raise UserError(
                     f"another tdabench is running cells into {self.results.folder}: wait, or use another --results"

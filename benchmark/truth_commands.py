@@ -16,7 +16,7 @@ from ..errors import CorruptFile, UserError
 from ..models.problem import read_problem
 from ..models.training import train
 from ..seeds import numpy_generator
-from ..store import FolderStore, sha256
+from ..store import LONG_CLAIM_S, FolderStore, sha256
 from . import metrics
 from .display import Bar, console, duration
 from .retraining import seconds_per_update
@@ -25,7 +25,6 @@ from .task import TaskSpec, find_task, home, open_assets
 from .truth import Built, assemble, attributed, build_runs, measure, prepare_base
 from .workers import cores
 
-CLAIM_S = 7 * 86400.0  # longer than a build; on this host a claim ends with its process anyway
 ARCHIVE_FILES = ("manifest.json", "problem.safetensors", "truth-open.safetensors", "truth-report.safetensors")
 
 
@@ -35,7 +34,7 @@ def build(task: str, workers: int, out: Path | None) -> None:
     if workers < 0:
         raise UserError("--workers must not be negative: 0 means one per core")
     folder = out or home() / "truth" / spec.label
-    with store.claim(f"build-{spec.label}", ttl=CLAIM_S) as held:
+    with store.claim(f"build-{spec.label}", ttl=LONG_CLAIM_S) as held:
         if not held:
             raise UserError(f"another process is building {spec.label} in {store.root}: wait for it, or stop it first")
         torch.set_num_threads(1)

@@ -21,13 +21,12 @@ from ..errors import UserError
 from ..models.problem import Problem, load_dataset, problem_arrays, query_list, read_problem
 from ..models.training import State, build, snapshot, train
 from ..seeds import derive, digest, torch_generator
-from ..store import FolderStore
+from ..store import LONG_CLAIM_S, FolderStore
 from .display import Bar
 from .task import TaskSpec, home
 from .workers import one_thread
 
 DERIVATION = 1  # part of every derived problem's name: bumped when they are derived in another way
-CLAIM_S = 7 * 86400.0  # longer than a training; on this host a claim ends with its process anyway
 
 
 def derived(spec: TaskSpec, assets: Assets, variant: str, n: int) -> Assets:
@@ -37,7 +36,7 @@ def derived(spec: TaskSpec, assets: Assets, variant: str, n: int) -> Assets:
     """
     store = FolderStore(home() / "derived")
     key = f"{spec.label}-{variant}-{digest([DERIVATION, _hash(assets), n])}"
-    with store.claim(key, CLAIM_S) as held:
+    with store.claim(key, LONG_CLAIM_S) as held:
         if not held:
             raise UserError(f"another process is deriving {store.path(key)}: wait for it, or stop it first")
         if not store.exists(f"{key}/manifest.json"):
