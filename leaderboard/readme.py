@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..errors import UserError
-from .rows import Row
-from .sheet import render
-from .views import QUERY_SETS, SIMILARITY, VIEWS, build_view
+from .rows.row import Row
+from .views.catalogue import QUERY_SETS, SIMILARITY, VIEWS, build_view
+from .views.sheet import render
 
 QUERY_SET = "test"
 SECTIONS = {

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..datasets.queries import Queries
 from ..models.draws import Draws, Law
 from .base import Estimate, Method, register
-from .gradients import Output, Projector, per_sample_gradients, train_features
-from .kernel import GradientKernel
+from .engines.gradients import Output, Projector, per_sample_gradients, train_features
+from .engines.kernel import GradientKernel
 from .view import View
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from ..datasets.queries import Queries
 from ..models.draws import Draws, Law
 from .base import Estimate, Method, register
-from .gradients import Projector, per_sample_gradients, train_features
+from .engines.gradients import Projector, per_sample_gradients, train_features
 from .view import View
 
 

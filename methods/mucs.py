@@ -11,7 +11,7 @@ from torch import Tensor
 from ..datasets.queries import Queries
 from ..models.draws import Draws, Law, Scope
 from .base import Estimate, Method, register
-from .unlearning import NULL_ITEMS, Clamp, Frozen, Trace, Unlearning, null_loss, train_losses, unlearn
+from .engines.unlearning import NULL_ITEMS, Clamp, Frozen, Trace, Unlearning, null_loss, train_losses, unlearn
 from .view import View
 
 

@@ -18,7 +18,7 @@ from ..datasets.queries import Queries
 from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law
 from .base import Estimate, Method, register
-from .kernel import GradientKernel
+from .engines.kernel import GradientKernel
 from .view import View
 
 SAMPLES = 2560

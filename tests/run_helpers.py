@@ -17,13 +17,15 @@ import psutil
 import pytest
 import torch
 
-from tdabench.benchmark import cell, cli, truth
-from tdabench.benchmark.plan import Options, PlannedCell, parse_entries, plan_cells
-from tdabench.benchmark.results import Cell, Results
-from tdabench.benchmark.runner import Runner
-from tdabench.benchmark.task import assets_folder, find_task
+from tdabench.benchmark.commands import cli
+from tdabench.benchmark.run import worker as cell
+from tdabench.benchmark.run.plan import Options, PlannedCell, parse_entries, plan_cells
+from tdabench.benchmark.run.results import Cell, Results
+from tdabench.benchmark.run.runner import Runner
+from tdabench.benchmark.tasks.spec import assets_folder, find_task
+from tdabench.benchmark.truth import build as truth
 from tdabench.datasets.truth import Assets
-from tdabench.leaderboard.rows import Row
+from tdabench.leaderboard.rows.row import Row
 from tdabench.methods.base import CLASSES
 from tdabench.methods.registry import listings
 from tdabench.store import FolderStore

@@ -116,7 +116,7 @@ def test_leaderboard_does_without_torch():
 def test_help_starts_light(tmp_path):
     code = """if True:
         import sys
-        from tdabench.benchmark.cli import main
+        from tdabench.benchmark.commands.cli import main
         sys.argv = ["tdabench", "--help"]
         try:
             main()

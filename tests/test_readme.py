@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tdabench.benchmark import contract
-from tdabench.benchmark.cli import app
-from tdabench.benchmark.task import find_task
+from tdabench.benchmark.commands.cli import app
+from tdabench.benchmark.contract import rules as contract
+from tdabench.benchmark.tasks.spec import find_task
 from tdabench.datasets.truth import SHIPPED, Assets
 from tdabench.leaderboard.readme import update_readme
-from tdabench.leaderboard.rows import RESULTS, load_rows
+from tdabench.leaderboard.rows.row import RESULTS, load_rows
 from tdabench.methods.registry import listings
 
 ROOT = Path(__file__).parents[1]

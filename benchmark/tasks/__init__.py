@@ -1,1 +1,1 @@
-"""One file per task: a literal TASK."""
+"""Tasks: what one is, how it is found, and one file a task."""

@@ -1,7 +1,7 @@
 """digits@1: a pixel DDPM on 8x8 scans of digits, small enough to retrain hundreds of times on a laptop."""
 
 from ...models.recipe import ModelSpec, Recipe, Sampler
-from ..task import QueryPlan, TaskSpec, TruthPlan
+from .spec import QueryPlan, TaskSpec, TruthPlan
 
 TASK = TaskSpec(
     name="digits",

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from ...models.recipe import Sampler
-from ..task import QueryPlan, RemovalPlan, TruthPlan
 from .digits import TASK as DIGITS
+from .spec import QueryPlan, RemovalPlan, TruthPlan
 
 MODEL = replace(
     DIGITS.recipe.model,

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from tdabench.benchmark import metrics
-from tdabench.benchmark.counterfactuals import Outcome
-from tdabench.benchmark.removal import Evidence, Protocol, union_result
-from tdabench.benchmark.similarities import BUILT_IN
+from tdabench.benchmark.metrics import lds as metrics
+from tdabench.benchmark.metrics.removal.protocol import Evidence, Protocol, union_result
+from tdabench.benchmark.metrics.removal.similarities import BUILT_IN
 from tdabench.benchmark.tasks.digits import TASK
+from tdabench.benchmark.truth.counterfactuals import Outcome
 from tdabench.datasets.queries import Queries
-from tdabench.leaderboard.crossed import above_zero, estimate
-from tdabench.methods.gradients import Projector, per_sample_gradients
-from tdabench.methods.kernel import GradientKernel
+from tdabench.leaderboard.stats.over_seeds_and_queries import above_zero, estimate
+from tdabench.methods.engines.gradients import Projector, per_sample_gradients
+from tdabench.methods.engines.kernel import GradientKernel
+from tdabench.methods.engines.unlearning import unlearn
 from tdabench.methods.mucs import Params
-from tdabench.methods.unlearning import unlearn
 from tdabench.methods.view import View
 from tdabench.models.denoiser import Denoiser
 from tdabench.models.draws import Law

@@ -1,0 +1,285 @@
+"""The command line. Heavy imports stay inside the commands, so that ``--help`` and ``list`` answer at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...errors import UserError
+
+app = typer.Typer(
+    help="Which training-data-attribution method for diffusion models can be trusted, and what it costs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+truth_app = typer.Typer(help="Build, check and move ground truth.", no_args_is_help=True)
+app.add_typer(truth_app, name="truth")
+
+Task = Annotated[str, typer.Argument(help="Task, as `tdabench list` has it.")]
+Names = Annotated[str, typer.Option(help="Comma-separated methods, each `name` or `name:preset`; default: all.")]
+Excluded = Annotated[str, typer.Option(help="Comma-separated methods to leave out.")]
+Preset = Annotated[str, typer.Option(help="Preset of methods named without one.")]
+Seeds = Annotated[str, typer.Option(help="Comma-separated seeds of the methods' own randomness.")]
+ResultsDir = Annotated[Path, typer.Option(help="Folder for rows, scores and logs.")]
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A file with a method of your own; repeatable.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+
+DEFAULT_RESULTS = Path("tdabench-results")
+
+
+@app.command()
+def run(
+    task: Task = "digits",
+    methods: Names = "",
+    exclude: Excluded = "",
+    preset: Preset = "quick",
+    seeds: Seeds = "0",
+    results: ResultsDir = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    device: Device = "cpu",
+    jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a cell is killed.")] = 3600.0,
+    memory: Annotated[float, typer.Option(help="Host memory limit of a cell in GiB; 0: 80 % of what is free.")] = 0.0,
+    micro_batch: Annotated[int, typer.Option(help="Images per forward pass; changes speed, not scores.")] = 512,
+    force: Annotated[bool, typer.Option("--force", help="Run cells again even if they have a row.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run failed cells again.")] = False,
+    metrics: Annotated[str, typer.Option(help="Comma-separated: lds, removal (union and per-query), sanity.")] = "lds",
+    encoders: Annotated[
+        str, typer.Option(help="Encoders for removal: auto, none, or clip,dino,sscd,lpips, each `name=weights`.")
+    ] = "auto",
+    budget: Annotated[int, typer.Option(help="Models to retrain at most; -1: as many as are missing.")] = -1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be run and retrained, and stop.")
+    ] = False,
+) -> None:
+    """Score methods on a task, measure what their scores foretell, and print the leaderboard."""
+    from . import run as commands
+
+    options = commands.options(device, jobs, timeout, memory, micro_batch, force, retry)
+    chosen = commands.Selection(task, _split(methods), _split(exclude), preset, _seeds(seeds), tuple(plugin or ()))
+    wanted, removal = commands.settings(_split(metrics), encoders, budget, dry_run)
+    raise typer.Exit(commands.run(chosen, options, results, wanted, removal))
+
+
+@app.command()
+def plan(
+    task: Task = "digits",
+    methods: Names = "",
+    exclude: Excluded = "",
+    preset: Preset = "quick",
+    seeds: Seeds = "0",
+    plugin: Plugins = None,
+    device: Device = "cpu",
+) -> None:
+    """Print passes, time and memory per method, before anything runs."""
+    from . import run as commands
+
+    commands.plan(
+        commands.Selection(task, _split(methods), _split(exclude), preset, _seeds(seeds), tuple(plugin or ())), device
+    )
+
+
+@app.command()
+def tune(
+    method: Annotated[str, typer.Argument(help="Method to tune.")],
+    task: Task = "digits",
+    preset: Annotated[str, typer.Option(help="Preset to start from.")] = "quick",
+    trials: Annotated[int, typer.Option(help="Settings to try at most; 0: the whole grid.")] = 12,
+    only: Annotated[
+        str, typer.Option(help="Comma-separated parameters to vary; default: all of the search space.")
+    ] = "",
+    results: ResultsDir = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    device: Device = "cpu",
+    jobs: Annotated[int, typer.Option(help="Trials at a time.")] = 0,
+) -> None:
+    """Choose a method's parameters on dev queries and open subsets, which no reported number uses."""
+    from . import tune as tuning
+
+    tuning.tune(method, task, preset, trials, _split(only), results, tuple(plugin or ()), device, jobs)
+
+
+@app.command()
+def ablate(
+    method: Annotated[str, typer.Argument(help="Method with declared ablations.")],
+    task: Task = "digits",
+    preset: Annotated[str, typer.Option(help="Preset that the ablations change.")] = "quick",
+    only: Annotated[str, typer.Option(help="Comma-separated ablations; default: all that change the preset.")] = "",
+    results: ResultsDir = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    device: Device = "cpu",
+    jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
+) -> None:
+    """Compare a preset with its ablations on dev queries and open subsets."""
+    from . import ablate as ablating
+
+    raise typer.Exit(ablating.ablate(method, task, preset, _split(only), results, tuple(plugin or ()), device, jobs))
+
+
+@app.command()
+def ensembles(
+    task: Task = "digits",
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated members to try, each `name` or `name:preset`; default: all methods.")
+    ] = "",
+    preset: Preset = "quick",
+    keep: Annotated[int, typer.Option(help="How many to take from the search to the test queries; 1 to 3.")] = 3,
+    results: ResultsDir = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    device: Device = "cpu",
+    jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
+    budget: Annotated[int, typer.Option(help="Models to retrain at most for their removal; -1: all missing.")] = -1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
+) -> None:
+    """Search pairs and triples of methods on dev queries; report the best on test queries, and their removal."""
+    from . import ensembles as ensembling
+    from . import run as commands
+
+    _, removal = commands.settings(["union"], "auto", budget, dry_run)
+    ensembling.ensembles(task, _split(methods), preset, keep, results, tuple(plugin or ()), device, jobs, removal)
+
+
+@app.command()
+def show(
+    picture: Annotated[Path, typer.Argument(help="The PNG file to write.")],
+    task: Task = "digits",
+    methods: Annotated[str, typer.Option(help="Comma-separated methods, each `name` or `name:preset`.")] = "d-trak",
+    results: Annotated[Path | None, typer.Option(help="Folder of a run; default: the committed rows.")] = None,
+    queries: Annotated[int, typer.Option(min=1, help="How many generated test queries.")] = 8,
+    count: Annotated[int, typer.Option(min=1, help="How many training images of each method.")] = 5,
+) -> None:
+    """Draw queries beside the training images that methods put on top."""
+    from . import pictures
+
+    pictures.top_items(task, picture, results, _split(methods), queries, count)
+
+
+@app.command(name="list")
+def list_all(plugin: Plugins = None) -> None:
+    """List tasks and methods."""
+    from . import leaderboard as listing
+
+    listing.show(tuple(plugin or ()))
+
+
+@app.command()
+def leaderboard(
+    task: Annotated[str, typer.Argument(help="Task, or task@version; default: all.")] = "",
+    results: Annotated[Path | None, typer.Option(help="Folder of a run; default: the committed rows.")] = None,
+    format: Annotated[str, typer.Option(help="table, markdown, json or csv.")] = "table",
+    queries: Annotated[str, typer.Option(help="Query set: test, or dev for tuning's rows.")] = "test",
+    view: Annotated[
+        str, typer.Option(help="lds, removal, published, per-query, overlap, sanity or ablations.")
+    ] = "lds",
+    similarity: Annotated[str, typer.Option(help="What the views on removal compare images by.")] = "ssim",
+    readme: Annotated[
+        Path | None, typer.Option(help="Write markdown tables into this file, each view between its markers.")
+    ] = None,
+) -> None:
+    """Print the leaderboard, or another view, from rows alone."""
+    from . import leaderboard as listing
+
+    shown = listing.Shown(format, queries, view, similarity)
+    listing.leaderboard(task or None, results, shown, readme)
+
+
+@app.command(name="check-method")
+def check_method(
+    method: Annotated[str, typer.Argument(help="A registered method, or a file with one.")],
+    preset: Preset = "quick",
+    plugin: Plugins = None,
+) -> None:
+    """Check a method against the adapter contract on a tiny twin of a task."""
+    from . import run as commands
+
+    raise typer.Exit(commands.check_method(method, preset, tuple(plugin or ())))
+
+
+@truth_app.command()
+def build(
+    task: Task,
+    workers: Annotated[int, typer.Option(help="Retrainings at a time; 0: one per core.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Assets folder; default: the user's truth folder.")] = None,
+) -> None:
+    """Train the base model, make queries, retrain subsets; run again after an interruption to go on."""
+    from . import truth as truth_commands
+
+    truth_commands.build(task, workers, out)
+
+
+@truth_app.command()
+def verify(
+    task: Task,
+    sample: Annotated[int, typer.Option(help="How many retrainings to repeat.")] = 2,
+    seed: Annotated[int, typer.Option(help="Which ones: another seed picks others.")] = 0,
+) -> None:
+    """Check all hashes and repeat randomly picked retrainings."""
+    from . import truth as truth_commands
+
+    raise typer.Exit(truth_commands.verify(task, sample, seed))
+
+
+@truth_app.command()
+def info(task: Task) -> None:
+    """Print size, noise ceilings and provenance."""
+    from . import truth as truth_commands
+
+    truth_commands.info(task)
+
+
+@truth_app.command()
+def export(task: Task, archive: Annotated[Path, typer.Argument(help="The .tar file to write.")]) -> None:
+    """Write a task's truth as one archive."""
+    from . import truth as truth_commands
+
+    truth_commands.export(task, archive)
+
+
+@truth_app.command(name="import")
+def import_archive(archive: Annotated[Path, typer.Argument(help="An archive that `truth export` wrote.")]) -> None:
+    """Check an archive and put its truth where tasks find it."""
+    from . import truth as truth_commands
+
+    truth_commands.import_archive(archive)
+
+
+@truth_app.command()
+def samples(task: Task, picture: Annotated[Path, typer.Argument(help="The PNG file to write.")]) -> None:
+    """Draw what the task's base model generates beside training images."""
+    from . import pictures
+
+    pictures.samples(task, picture)
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = list(dict.fromkeys(int(part) for part in _split(text)))
+    except ValueError:
+        seeds = []
+    if not seeds:
+        raise UserError(f"--seeds {text!r}: write whole numbers separated by commas, as in --seeds 0,1,2")
+    return seeds
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on standard error and exit code 2, Ctrl-C is 130."""
+    try:
+        app()
+    except UserError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on where it stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Progress of long work on a terminal (rich), or as plain lines where there is none."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from ...leaderboard.rows.row import Row
+from ..run.plan import PlannedCell
+
+console = Console(highlight=False)
+STYLE = {"ok": "green", "partial": "yellow", "skipped": "yellow"}
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: 42 s, 3.5 min, 2.1 h."""
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (float("inf"), 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.{0 if unit == 1 else 1}f} {name}"
+    raise AssertionError("unreachable")
+
+
+class _Shown:
+    """Something with a progress display that is on the terminal inside a ``with`` block."""
+
+    progress: Progress
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+
+class Bar(_Shown):
+    """A progress bar for counted work, as a context manager; ``update(done, total)`` may start anywhere."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.progress = _progress()
+        self.task: TaskID | None = None
+        self.last = 0.0
+
+    def update(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` are done."""
+        if self.task is None:
+            self.task = self.progress.add_task(self.label, total=total, completed=done)
+        self.progress.update(self.task, completed=done, total=total)
+        if not console.is_terminal and (time.monotonic() - self.last > 30 or done == total):
+            self.last = time.monotonic()
+            console.print(f"{self.label}: {done} of {total}")
+
+
+class RunDisplay(_Shown):
+    """The progress of a run: one bar for all cells, one for each that is running, a line for each that ended."""
+
+    def __init__(self, total: int) -> None:
+        self.progress = _progress()
+        self.whole = self.progress.add_task("cells", total=total)
+        self.bars: dict[str, TaskID] = {}
+
+    def event(self, planned: PlannedCell, label: str, done: int, total: int) -> None:
+        """Show what a cell is doing."""
+        name = _name(planned)
+        if name not in self.bars:
+            self.bars[name] = self.progress.add_task(name)
+        self.progress.update(self.bars[name], description=f"  {name}: {label}", completed=done, total=total)
+
+    def row(self, planned: PlannedCell, row: Row, fresh: bool) -> None:
+        """Show that a cell has its row."""
+        self.progress.advance(self.whole)
+        bar = self.bars.pop(_name(planned), None)
+        if bar is not None:
+            self.progress.remove_task(bar)
+        if fresh:
+            time_taken = f" in {duration(row.cost.wall_s)}" if row.cost else ""
+            reason = f": {row.reason}" if row.reason else ""
+            style = STYLE.get(row.status, "red")
+            text = Text.assemble((row.status, style), f" {_name(planned)}{time_taken}{reason}")
+            self.progress.console.print(text, soft_wrap=True)
+
+
+def _name(planned: PlannedCell) -> str:
+    seed = f" seed {planned.key.seed}" if planned.key.seed else ""
+    queries = f" {planned.key.query_set}" if planned.key.query_set != "test" else ""
+    return f"{planned.entry}{queries}{seed}"
+
+
+def _progress(**options: Any) -> Progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, **options)

@@ -1,0 +1,183 @@
+"""The commands about ground truth."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from ...datasets.truth import Assets
+from ...errors import CorruptFile, UserError
+from ...models.problem import read_problem
+from ...models.training import train
+from ...seeds import numpy_generator
+from ...store import LONG_CLAIM_S, FolderStore, sha256
+from ..metrics import lds as metrics
+from ..metrics.scores import query_ids
+from ..processes import cores
+from ..tasks.spec import TaskSpec, find_task, home, open_assets
+from ..truth.build import Built, assemble, attributed, build_runs, measure, prepare_base
+from ..truth.retraining import seconds_per_update
+from .terminal import Bar, console, duration
+
+ARCHIVE_FILES = ("manifest.json", "problem.safetensors", "truth-open.safetensors", "truth-report.safetensors")
+
+
+def build(task: str, workers: int, out: Path | None) -> None:
+    """Build a task's truth, or what is missing of it."""
+    spec, store = find_task(task), FolderStore(home())
+    if workers < 0:
+        raise UserError("--workers must not be negative: 0 means one per core")
+    folder = out or home() / "truth" / spec.label
+    with store.claim(f"build-{spec.label}", ttl=LONG_CLAIM_S) as held:
+        if not held:
+            raise UserError(f"another process is building {spec.label} in {store.root}: wait for it, or stop it first")
+        torch.set_num_threads(1)
+        built = _base(spec, store)
+        jobs = built.jobs(store)
+        missing = sum(not store.exists(job.key) for job in jobs)
+        workers = workers or cores()
+        seconds = missing * spec.recipe.steps * seconds_per_update(spec.recipe, built.train) / workers
+        console.print(
+            f"{spec.label}: {missing} of {len(jobs)} models to train, {workers} at a time, about {duration(seconds)}"
+        )
+        with Bar(f"{spec.label} retrainings") as bar:
+            jobs = build_runs(built, store, workers, bar.update)
+        assets = assemble(built, jobs, store, folder)
+    size = sum(file["bytes"] for file in assets.manifest["files"].values())
+    console.print(f"{spec.label}: complete, {size / 2**20:.1f} MiB in {assets.folder}", soft_wrap=True, markup=False)
+
+
+def _base(spec: TaskSpec, store: FolderStore) -> Built:
+    with Bar(f"{spec.label} base model") as bar:
+        return prepare_base(spec, store, lambda step: bar.update(step, spec.recipe.steps))
+
+
+def verify(task: str, sample: int, seed: int) -> int:
+    """Check every hash, retrain ``sample`` cells of the report subsets, and return the exit code."""
+    spec = find_task(task)
+    assets = open_assets(spec)
+    for name in assets.manifest["files"]:
+        assets.arrays(name)
+    console.print(f"{spec.label}: all {len(assets.manifest['files'])} files match the manifest's hashes")
+    torch.set_num_threads(1)  # as the builders do: another count sums in another order
+    truth = assets.truth("report")
+    count = truth.outputs.shape[0] * truth.outputs.shape[1]
+    if not 0 <= sample <= count:
+        raise UserError(f"--sample {sample}: there are {count} retrainings to pick from")
+    cells = numpy_generator("verify", seed).choice(count, sample, replace=False)
+    return max([_verify_cell(spec, assets, divmod(int(cell), truth.outputs.shape[1])) for cell in cells], default=0)
+
+
+def _verify_cell(spec: TaskSpec, assets: Assets, cell: tuple[int, int]) -> int:
+    replicate, index = cell
+    problem, truth = read_problem(assets.folder), assets.truth("report")
+    members = torch.from_numpy(truth.masks[index].nonzero()[0])
+    model, _ = train(spec.recipe, problem.train, members, assets.manifest["base_seed"] + 1 + replicate)
+    found = measure(model, attributed(problem.queries), spec.truth).astype(np.float64)
+    distances = np.abs(truth.outputs.astype(np.float64) - found).mean(axis=(2, 3))
+    nearest = np.unravel_index(distances.argmin(), distances.shape)
+    own, other = distances[cell], np.sort(distances.ravel())[1]
+    same = bool((truth.outputs[cell] == found).all())
+    verdict = "equal bits" if same else "nearest to its own cell" if nearest == cell else "NOT its own cell"
+    console.print(
+        f"replicate {replicate}, subset {index}: {verdict} (mean difference {own:.2e}, next nearest cell {other:.2e})",
+        soft_wrap=True,
+    )
+    return 0 if same or nearest == cell else 1
+
+
+def info(task: str) -> None:
+    """Print what a truth holds."""
+    spec = find_task(task)
+    assets = open_assets(spec)
+    truth = assets.truth("report")
+    size = sum(file["bytes"] for file in assets.manifest["files"].values())
+    console.print(f"{spec.label}: {spec.title}")
+    place = f"in {assets.folder}, {size / 2**20:.1f} MiB, sha256 {assets.sha256[:16]}"
+    console.print(place, soft_wrap=True, markup=False)
+    replicates, subsets = truth.outputs.shape[:2]
+    seeds, opened = assets.truth("open").outputs.shape[:2]
+    counts = f"{subsets} report subsets x {replicates}, {opened} open x {seeds}, {len(truth.full)} on everything"
+    console.print(f"{truth.masks.shape[1]} training images; retrained: {counts}", soft_wrap=True)
+    console.print(_ceilings(assets))
+    for name, value in assets.manifest["provenance"].items():
+        console.print(f"{name}: {value}")
+
+
+def _ceilings(assets: Assets) -> Table:
+    truth, manifest = assets.truth("report"), assets.manifest
+    table = Table("query kind", "queries", "replicate correlation", "noise ceiling of LDS", "95 % interval")
+    ids = query_ids(manifest, "test")
+    for kind in sorted({query["kind"] for query in manifest["queries"]}):
+        chosen = tuple(q["id"] for q in manifest["queries"] if q["kind"] == kind and q["id"] in ids)
+        outputs = truth.replicates(chosen)
+        plan = metrics.resampling(manifest["task"], manifest["version"], kind, len(chosen), outputs.shape[1])
+        low, high = metrics.interval(metrics.bootstrap_ceiling(outputs, plan))
+        pair = metrics.lds(outputs[0], outputs[1])
+        values = f"{np.nanmean(pair):.3f}", f"{metrics.ceiling(outputs):.3f}", f"{low:.3f} to {high:.3f}"
+        table.add_row(kind, str(len(chosen)), *values)
+    return table
+
+
+def export(task: str, archive: Path) -> None:
+    """Write the assets as an uncompressed tar, whole or not at all."""
+    assets = open_assets(find_task(task))
+    for name in assets.manifest["files"]:
+        assets.arrays(name)
+    buffer = io.BytesIO()
+    label = f"{assets.manifest['task']}@{assets.manifest['version']}"
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in ARCHIVE_FILES:
+            data = assets.store.get(name)
+            member = tarfile.TarInfo(f"{label}/{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    FolderStore(archive.parent).put(archive.name, buffer.getvalue())
+    console.print(f"{archive}: {len(buffer.getvalue()) / 2**20:.1f} MiB", soft_wrap=True, markup=False)
+
+
+def import_archive(archive: Path) -> None:
+    """Check an archive's files against its manifest, then put them in place, the manifest last."""
+    label, files = _read_archive(archive)
+    spec = find_task(label)
+    store = FolderStore(home() / "truth" / spec.label)
+    _check_archive(archive, files, spec.label)
+    store.delete("manifest.json")
+    for name in sorted(files, key=lambda name: name == "manifest.json"):
+        store.put(name, files[name])
+    console.print(f"{spec.label}: imported into {store.root}", soft_wrap=True, markup=False)
+
+
+def _read_archive(archive: Path) -> tuple[str, dict[str, bytes]]:
+    try:
+        with tarfile.open(archive) as tar:
+            members = {member.name: member for member in tar.getmembers() if member.isfile()}
+            content = {name: tar.extractfile(member) for name, member in members.items()}
+            read = {name: stream.read() for name, stream in content.items() if stream is not None}
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"{archive} cannot be read as an archive ({error}): export it again") from error
+    labels = {name.split("/")[0] for name in read}
+    files = {name.split("/")[-1]: data for name, data in read.items()}
+    if len(labels) != 1 or set(files) != set(ARCHIVE_FILES) or len(read) != len(ARCHIVE_FILES):
+        raise UserError(f"{archive} is no exported truth: it should hold {', '.join(ARCHIVE_FILES)}")
+    return labels.pop(), files
+
+
+def _check_archive(archive: Path, files: dict[str, bytes], label: str) -> None:
+    try:
+        manifest = json.loads(files["manifest.json"])
+        hashes = {name: file["sha256"] for name, file in manifest["files"].items()}
+        found = f"{manifest['task']}@{manifest['version']}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptFile(f"{archive} has a broken manifest ({error}): export it again") from error
+    if found != label:
+        raise CorruptFile(f"{archive} is named after {label}, but holds {found}: export it again")
+    wrong = [name for name in ARCHIVE_FILES[1:] if sha256(files[name]) != hashes.get(name)]
+    if wrong:
+        raise CorruptFile(f"{archive}: {', '.join(wrong)} does not match the manifest: export it again")

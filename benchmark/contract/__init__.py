@@ -1,0 +1,1 @@
+"""The contract suite: what every method promises, checked on tiny problems."""

@@ -1,0 +1,359 @@
+"""The contract suite: what every method promises, checked on a tiny twin of `digits` in seconds."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from ...datasets.queries import KINDS
+from ...errors import UserError, unknown
+from ...methods import registry
+from ...methods.registry import Listing
+from ...methods.support import unsupported
+from ..run.worker import BadScores
+from .runs import BackwardsView, Outcome, Subject
+from .tiny import offering, planted_ids
+
+TOLERANCE = 1e-3
+TOP = 0.1
+SMALL_MICRO_BATCH = 20
+
+Status = Literal["pass", "fail", "skip"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check: what was found, or why it failed or was skipped."""
+
+    name: str
+    status: Status
+    detail: str
+
+
+class Broken(Exception):
+    """The method breaks the rule; the message says how."""
+
+
+class NotApplicable(Exception):
+    """The rule says nothing about this method; the message says why."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One check: a name, a function that returns what it found, and the rules without which it tells nothing."""
+
+    name: str
+    test: Callable[[Subject], str]
+    after: tuple[str, ...]
+
+
+RULES: list[Rule] = []
+LISTING = "listing"
+KEYED = ("presets", "ablations")  # of which a listing holds the names only
+
+
+def _rule(name: str, *after: str) -> Callable[[Callable[[Subject], str]], Callable[[Subject], str]]:
+    def add(test: Callable[[Subject], str]) -> Callable[[Subject], str]:
+        RULES.append(Rule(name, test, (LISTING, *after)))
+        return test
+
+    return add
+
+
+def check_method(entry: str | Path, preset: str = "quick", plugins: Iterable[str | Path] = ()) -> list[Check]:
+    """Return the outcome of every check for a method's name, or for the file of one that need not be installed.
+
+    Raises UserError for an unknown method, or a file that is missing, does not import, or holds not just one method.
+    """
+    paths = tuple(Path(path).resolve() for path in plugins)
+    try:
+        listing, paths = _find(entry, paths)
+    except Broken as error:
+        return [Check(LISTING, "fail", str(error)), *(_not_run(rule, LISTING) for rule in RULES)]
+    cls = registry.method_class(listing.name, paths)
+    if preset not in ("paper", "quick"):
+        registry.preset_params(cls, preset)
+    subject = Subject(cls, listing, preset)
+    checks = {LISTING: _judge(Rule(LISTING, _listed, ()), subject)}
+    for rule in RULES:
+        blocker = next((name for name in rule.after if checks[name].status != "pass"), None)
+        checks[rule.name] = _not_run(rule, blocker) if blocker else _judge(rule, subject)
+    return list(checks.values())
+
+
+def render(checks: list[Check]) -> Table:
+    """Return the checks as a table for the terminal."""
+    colours = {"pass": "green", "fail": "bold red", "skip": "yellow"}
+    table = Table("check", "result", "what was found", box=None)
+    for check in checks:
+        table.add_row(check.name, f"[{colours[check.status]}]{check.status}[/]", escape(check.detail))
+    return table
+
+
+def summary(checks: list[Check]) -> str:
+    """Return one line: how many checks passed, failed and were skipped, and which failed."""
+    counts = Counter(check.status for check in checks)
+    failed = ", ".join(check.name for check in checks if check.status == "fail")
+    return f"{counts['pass']} passed, {counts['fail']} failed{failed and f' ({failed})'}, {counts['skip']} skipped"
+
+
+def _find(entry: str | Path, plugins: tuple[Path, ...]) -> tuple[Listing, tuple[Path, ...]]:
+    known = registry.listings(plugins)
+    if not str(entry).endswith(".py"):
+        if str(entry) not in known:
+            raise unknown("method", str(entry), known)
+        return known[str(entry)], plugins
+    file = Path(entry).resolve()
+    if not file.is_file():
+        raise UserError(f"no file {entry}: name a method or a Python file that registers one")
+    own = [listing for listing in known.values() if _source(listing) == file]
+    if not own:
+        plugins = (*plugins, file)
+        try:
+            own = [listing for listing in registry.listings(plugins).values() if _source(listing) == file]
+        except UserError as error:
+            raise Broken(str(error)) from error
+    if len(own) != 1:
+        raise UserError(f"{entry} registers {len(own)} methods, not one: pass it as a plugin and name the method")
+    return own[0], plugins
+
+
+def _source(listing: Listing) -> Path:
+    if listing.origin.endswith(".py"):
+        return Path(listing.origin).resolve()
+    return Path(registry.__file__).resolve().parent / f"{listing.origin.rpartition('.')[2]}.py"
+
+
+def _not_run(rule: Rule, blocker: str) -> Check:
+    return Check(rule.name, "skip", f"not run, because {blocker!r} did not pass")
+
+
+def _judge(rule: Rule, subject: Subject) -> Check:
+    try:
+        return Check(rule.name, "pass", rule.test(subject))
+    except NotApplicable as reason:
+        return Check(rule.name, "skip", str(reason))
+    except Broken as reason:
+        return Check(rule.name, "fail", str(reason))
+    except Exception as error:
+        return Check(rule.name, "fail", f"{type(error).__name__}: {error}")
+
+
+def _listed(subject: Subject) -> str:
+    """Class attributes read as literals from the file are those of the imported class."""
+    names = [f.name for f in fields(Listing) if f.name not in ("name", "origin", "summary", *KEYED)]
+    pairs = {name: (getattr(subject.listing, name), getattr(subject.cls, name)) for name in names}
+    pairs |= {name: (getattr(subject.listing, name), tuple(getattr(subject.cls, name))) for name in KEYED}
+    wrong = [f"{name} lists as {read}, but is {real}" for name, (read, real) in pairs.items() if read != real]
+    if wrong:
+        raise Broken("; ".join(wrong) + ": assign each of them a literal in the class itself")
+    if not set(subject.cls.query_kinds) <= set(KINDS):
+        raise Broken(f"query_kinds {subject.cls.query_kinds} are not among {KINDS}")
+    return f"version {subject.cls.version}, needs {', '.join(subject.cls.needs) or 'nothing special'}"
+
+
+@_rule("presets")
+def _presets(subject: Subject) -> str:
+    """There are the presets ``paper`` and ``quick``, and each is an instance of Params."""
+    presets = subject.cls.presets
+    missing = [name for name in ("paper", "quick") if name not in presets]
+    if missing:
+        raise Broken(f"no preset {' and '.join(missing)}: every method has paper and quick")
+    odd = [name for name, params in presets.items() if not isinstance(params, subject.cls.Params)]
+    if odd:
+        raise Broken(f"presets {', '.join(odd)} are no {subject.cls.Params.__name__}")
+    return ", ".join(presets)
+
+
+@_rule("params", "presets")
+def _params(subject: Subject) -> str:
+    """Every preset survives a trip through JSON, with the same hash."""
+    for name, params in subject.cls.presets.items():
+        rebuilt = registry.params_from_json(subject.cls, json.loads(json.dumps(asdict(params), allow_nan=False)))
+        if rebuilt != params or registry.params_hash(rebuilt) != registry.params_hash(params):
+            raise Broken(f"preset {name} comes back from JSON as {rebuilt}")
+    return "presets survive JSON: " + ", ".join(map(registry.params_hash, subject.cls.presets.values()))
+
+
+@_rule("support")
+def _support(subject: Subject) -> str:
+    """A problem without something that the method needs, or without its kinds of queries, gives a reason."""
+    cls, optional = subject.cls, [need for need in subject.cls.needs if need != "gradients"]
+    for need in optional:
+        poorer = offering(subject.twin, set(cls.needs) - {need})
+        stored = () if need == "stored-scores" else cls.members
+        if unsupported(cls, poorer, stored=stored, open_truth=need != "open-truth") is None:
+            raise Broken(f"a problem without {need} gives no reason")
+    others = [kind for kind in KINDS if kind not in cls.query_kinds]
+    for kind in others:
+        foreign = replace(subject.twin.queries, kinds=(kind,) * len(subject.twin.queries))
+        if unsupported(cls, replace(subject.twin, queries=foreign), stored=cls.members, open_truth=True) is None:
+            raise Broken(f"a problem whose queries are all {kind} gives no reason")
+    found = ", ".join(optional + others)
+    return f"a problem without {found} gives a reason" if found else "needs nothing that a problem may lack"
+
+
+@_rule("runs")
+def _runs(subject: Subject) -> str:
+    """Fit and attribute end, on a problem with nothing optional beyond what the method declares to need."""
+    if subject.preset not in subject.cls.presets and not subject.preset.startswith("{"):
+        raise NotApplicable(f"there is no preset {subject.preset} to run")
+    lacking = unsupported(subject.cls, subject.problem, stored=subject.cls.members, open_truth=True)
+    if lacking is not None:
+        raise NotApplicable(f"the twin of digits cannot tell: the method {lacking}")
+    error = subject.plain.error
+    if error is not None and not isinstance(error, BadScores):
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        raise Broken(f"{type(error).__name__}: {error} ({where}), on a problem with no more than `needs` names")
+    return f"{len(subject.queries)} queries, {len(subject.twin.train)} training images"
+
+
+@_rule("scores", "runs")
+def _scores(subject: Subject) -> str:
+    """Scores are [Q, N] float32; blocks cover every id once (the runner's own test)."""
+    if subject.plain.error is not None:
+        raise Broken(str(subject.plain.error))
+    return f"{list(subject.scores.shape)} float32"
+
+
+@_rule("finite", "scores")
+def _finite(subject: Subject) -> str:
+    """Scores are finite."""
+    bad = int((~np.isfinite(subject.scores)).sum())
+    if bad:
+        raise Broken(f"{bad} of {subject.scores.size} scores are NaN or infinite")
+    return f"from {subject.scores.min():.3g} to {subject.scores.max():.3g}"
+
+
+@_rule("random state", "runs")
+def _random_state(subject: Subject) -> str:
+    """The global generators of torch, numpy and random are left alone."""
+    if subject.plain.effects.random:
+        raise Broken(f"draws from the global generator of {', '.join(subject.plain.effects.random)}: use view.rng")
+    return "global generators as they were"
+
+
+@_rule("process state", "runs")
+def _process_state(subject: Subject) -> str:
+    """Working directory, environment, default dtype, thread count and grad mode are left alone."""
+    if subject.plain.effects.process:
+        raise Broken(f"changes {', '.join(subject.plain.effects.process)}")
+    return "working directory, environment and torch settings as they were"
+
+
+@_rule("scratch", "runs")
+def _scratch(subject: Subject) -> str:
+    """Files are written in the view's scratch folder only."""
+    if subject.plain.effects.written:
+        raise Broken(f"changes {', '.join(subject.plain.effects.written[:3])} outside view.scratch")
+    return "nothing written outside the scratch folder"
+
+
+@_rule("truth", "runs")
+def _truth(subject: Subject) -> str:
+    """No truth file is opened."""
+    if subject.plain.effects.truth:
+        raise Broken(f"opens the truth: {', '.join(subject.plain.effects.truth[:3])}")
+    return "no truth file opened"
+
+
+@_rule("problem", "runs")
+def _problem(subject: Subject) -> str:
+    """Weights, training images and queries are not changed in place."""
+    if subject.plain.changed:
+        raise Broken(
+            f"changes {', '.join(subject.plain.changed[:3])} in place: work on a copy, as view.model() returns it"
+        )
+    return "weights, images and queries as they were"
+
+
+@_rule("deterministic", "finite", "random state")
+def _deterministic(subject: Subject) -> str:
+    """A second run with the same seed gives the same bits, whatever state the global generators are in."""
+    again = _completed(subject.run(chance=1))
+    if not np.array_equal(again, subject.scores):
+        raise Broken(f"a second run differs by up to {_deviation(again, subject.scores):.1e} of the scores' spread")
+    return "bit for bit"
+
+
+@_rule("query slicing", "deterministic")
+def _query_slicing(subject: Subject) -> str:
+    """Queries attributed one at a time, in another order, score as when attributed together."""
+    index = subject.few[::-1]
+    return _same(subject, subject.run([[i] for i in index]), index, "when queries come one at a time")
+
+
+@_rule("micro-batch", "query slicing")
+def _micro_batch(subject: Subject) -> str:
+    """``view.micro_batch`` changes speed, not scores."""
+    found = subject.run([subject.few], micro_batch=SMALL_MICRO_BATCH)
+    return _same(subject, found, subject.few, f"with a micro-batch of {SMALL_MICRO_BATCH}")
+
+
+@_rule("training order", "query slicing")
+def _training_order(subject: Subject) -> str:
+    """Scores belong to ids, in whatever order and batches ``view.batches`` visits the training set."""
+    found = subject.run([subject.few], view=BackwardsView)
+    return _same(subject, found, subject.few, "when view.batches goes backwards in uneven batches")
+
+
+@_rule("planted copy", "finite", "problem")
+def _planted_copy(subject: Subject) -> str:
+    """A training image that equals a query is in the top tenth for it, and scores higher for it than for other queries.
+
+    Chance puts one of them into the top tenth 1 time in 12, and all three 1 time in 1,728. A method whose sign has no
+    theory (``signed = False``) may have its copies at the other end.
+    """
+    if not subject.cls.query_specific:
+        raise NotApplicable("the method does not claim to be query-specific")
+    rows = {query: i for i, query in enumerate(subject.queries.ids)}
+    copies = {rows[query]: item for query, item in planted_ids(subject.twin).items() if query in rows}
+    if not copies:
+        raise NotApplicable("the method takes no held-out queries, and only these have copies")
+    standardised = _standardised(subject.scores)
+    if not getattr(subject.cls, "signed", True):
+        standardised = np.abs(standardised)
+    ranks = [int((standardised[row] >= standardised[row, item]).sum()) for row, item in copies.items()]
+    allowed = int(TOP * standardised.shape[1])
+    if max(ranks) > allowed:
+        raise Broken(f"copies of queries rank {ranks} of {standardised.shape[1]}, not all in the top {allowed}")
+    strangers = [row for row, item in copies.items() if standardised[:, item].argmax() != row]
+    if strangers:
+        raise Broken(f"the copy of {subject.queries.ids[strangers[0]]} scores higher for another query")
+    return f"copies of queries rank {ranks} of {standardised.shape[1]}"
+
+
+def _completed(outcome: Outcome) -> np.ndarray:
+    if outcome.scores is None:
+        raise Broken(f"does not run: {type(outcome.error).__name__}: {outcome.error}")
+    return outcome.scores
+
+
+def _same(subject: Subject, outcome: Outcome, index: list[int], when: str) -> str:
+    deviation = _deviation(_completed(outcome), subject.scores[index])
+    if not deviation <= TOLERANCE:
+        raise Broken(f"scores change by up to {deviation:.1e} of their spread {when}; {TOLERANCE:g} is allowed")
+    return f"scores change by at most {deviation:.1e} of their spread"
+
+
+def _deviation(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest change of a score in units of its row's standard deviation."""
+    error = np.abs(found.astype(np.float64) - expected).max(1)
+    spread = expected.astype(np.float64).std(1)
+    return float(np.divide(error, spread, out=np.where(error == 0, 0.0, np.inf), where=spread > 0).max())
+
+
+def _standardised(scores: np.ndarray) -> np.ndarray:
+    centred = scores.astype(np.float64) - scores.mean(1, dtype=np.float64, keepdims=True)
+    spread = centred.std(1, keepdims=True)
+    return centred / np.where(spread > 0, spread, 1)

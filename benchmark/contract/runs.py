@@ -1,0 +1,130 @@
+"""Trial runs of a method on the tiny twin of `digits`: plain ones, and unusual ones that should change nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...datasets.base import Batch
+from ...datasets.queries import Queries
+from ...methods import registry
+from ...methods.base import Method
+from ...methods.registry import Listing
+from ...methods.view import View
+from ...models.problem import Problem
+from ...seeds import torch_generator
+from ..run.worker import assemble
+from .effects import Effects, watched
+from .tiny import offering, tiny_problem
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run: scores [Q, N] or what went wrong, what it did to the process, which parts of the problem it changed."""
+
+    scores: np.ndarray | None
+    error: Exception | None
+    effects: Effects
+    changed: list[str]
+
+
+class BackwardsView(View):
+    """A view that visits the training set from its end, in batches smaller than asked for and of unequal size."""
+
+    def batches(self, size: int) -> Iterator[tuple[slice, Batch]]:
+        """Yield (slice of ids, batch) in descending order; ids stay with their items."""
+        stop, count = len(self.train), 0
+        while stop > 0:
+            start = max(0, stop - min(size, 3 + 4 * (count % 3)))
+            yield slice(start, stop), self.train.batch(torch.arange(start, stop))
+            stop, count = start, count + 1
+
+
+class Subject:
+    """A method with the parameters of one preset, run on the twin; the plain run is made once.
+
+    A method sees only those optional parts of the twin that it declares to need.
+    """
+
+    def __init__(self, cls: type[Method], listing: Listing, preset: str) -> None:
+        self.cls, self.listing, self.preset = cls, listing, preset
+        self.twin = tiny_problem()
+        self.problem = offering(self.twin, cls.needs)
+        kinds = self.twin.queries.kinds
+        self.queries = self.twin.queries.pick([i for i, kind in enumerate(kinds) if kind in cls.query_kinds])
+
+    @cached_property
+    def plain(self) -> Outcome:
+        """The run that most rules look at: all queries at once, nothing unusual."""
+        return self.run()
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The plain run's scores [Q, N]."""
+        assert self.plain.scores is not None
+        return self.plain.scores
+
+    @property
+    def few(self) -> list[int]:
+        """The first and the last query: a planted and a generated one."""
+        return sorted({0, len(self.queries) - 1})
+
+    def run(
+        self, slices: list[list[int]] | None = None, view: type[View] = View, micro_batch: int = 512, chance: int = 0
+    ) -> Outcome:
+        """Fit and attribute the queries slice by slice, on a private copy of the problem.
+
+        chance: what the global random generators are seeded with, which must not matter.
+        """
+        problem = offering(tiny_problem(), self.cls.needs)
+        wanted = slices or [list(range(len(self.queries)))]
+        scores, error = None, None
+        with tempfile.TemporaryDirectory(prefix="tdabench-check-") as folder, watched(Path(folder), chance) as effects:
+            door = view(problem, Path(folder) / "scratch", micro_batch=micro_batch, **_synthetic(problem, self.cls))
+            try:
+                scores = self._attribute(door, [self.queries.pick(index) for index in wanted])
+            except Exception as caught:
+                error = caught
+        return Outcome(scores, error, effects, _differences(self.problem, problem))
+
+    def _attribute(self, view: View, slices: list[Queries]) -> np.ndarray:
+        method = self.cls(registry.preset_params(self.cls, self.preset))
+        state = method.fit(view)
+        n = len(view.train)
+        return np.concatenate([assemble(method.attribute(view, state, part), len(part), n) for part in slices])
+
+
+def _synthetic(problem: Problem, cls: type[Method]) -> dict[str, Any]:
+    """Return what the runner would have to compute first: members' scores and open truth, here from pixel distances."""
+    closeness = -torch.cdist(problem.queries.x.flatten(1), problem.train.images.flatten(1))
+    given: dict[str, Any] = {"stored_scores": {name: _stored(problem, closeness, name) for name in cls.members}}
+    if "open-truth" in cls.needs:
+        masks = torch.rand(64, len(problem.train), generator=torch_generator("contract", "masks")) < 0.5
+        given["open_truth"] = (masks, -masks.float() @ closeness.exp().T, problem.queries)
+    return given
+
+
+def _stored(problem: Problem, closeness: Tensor, member: str) -> Callable[[tuple[str, ...]], Tensor]:
+    noise = torch.randn(closeness.shape, generator=torch_generator("contract", member))
+    scores = closeness + 0.1 * noise
+    return lambda query_ids: scores[[problem.queries.ids.index(query) for query in query_ids]]
+
+
+def _differences(expected: Problem, found: Problem) -> list[str]:
+    pairs = {
+        "the training images": (expected.train.images, found.train.images),
+        "the queries": (expected.queries.x, found.queries.x),
+        "the queries' noise": (expected.queries.noise, found.queries.noise),
+    }
+    for step, state in expected.weights.items():
+        for name, value in state.items():
+            pairs[f"{name} after {step} updates"] = (value, found.weights.get(step, {}).get(name, torch.empty(0)))
+    return [name for name, (a, b) in pairs.items() if not torch.equal(a, b)]

@@ -1,0 +1,12 @@
+"""What the fork server imports once, so that cells start in milliseconds; nothing here may start threads or CUDA."""
+
+import diffusers.models.unets.unet_2d
+import diffusers.schedulers.scheduling_ddim
+import diffusers.schedulers.scheduling_ddpm
+import sklearn.datasets
+import torch
+import trak
+
+from . import worker as cell
+
+__all__ = ["cell", "diffusers", "sklearn", "torch", "trak"]

@@ -1,0 +1,236 @@
+"""One cell: a spec in JSON, and the function that runs it in a process that sees the problem and no truth."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...datasets.queries import Queries
+from ...errors import CorruptFile
+from ...methods.base import Method
+from ...methods.registry import method_class, params_from_json
+from ...methods.view import Progress, View, silent
+from ...models.draws import Law
+from ...models.problem import Problem, read_problem
+from ...store import FolderStore
+from .meter import Device, Measurement, open_device, phase
+from .results import Cell
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything a cell needs, as JSON values; the same for a local process and a remote one.
+
+    folder: the cell's record; assets: the task's folder, of which only the problem is opened; members: the records of
+    an ensemble's member cells by name; memory_bytes: limit on the host's memory, or None.
+    """
+
+    method: str
+    params: dict[str, Any]
+    assets: str
+    folder: str
+    query_ids: tuple[str, ...]
+    seed: int
+    device: str
+    micro_batch: int
+    slice_size: int
+    threads: int = 1
+    plugins: tuple[str, ...] = ()
+    members: dict[str, str] | None = None
+    memory_bytes: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Spec:
+        """Rebuild a spec from JSON."""
+        return cls(**{**value, "query_ids": tuple(value["query_ids"]), "plugins": tuple(value["plugins"])})
+
+    def slices(self) -> list[slice]:
+        """Return the slices of queries that are attributed and stored one by one."""
+        starts = range(0, len(self.query_ids), self.slice_size)
+        return [slice(start, min(start + self.slice_size, len(self.query_ids))) for start in starts]
+
+
+class BadScores(Exception):
+    """A method returned something that is no score matrix."""
+
+
+def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
+    """Run a cell and return its outcome: setup and fit costs; slices are stored as they are done."""
+    start = time.perf_counter()
+    torch.set_num_threads(spec.threads)
+    cell, device = Cell(FolderStore(spec.folder)), open_device(spec.device)
+    if spec.device != "cpu":
+        torch.cuda.set_device(spec.device)  # packages that know the device's type only then use the right one
+    method = _method(spec)
+    scratch = _empty(Path(spec.folder) / "scratch")
+    view = _view(spec, scratch, report)
+    warm_up(view)
+    setup = time.perf_counter() - start
+    with phase(device, view.passes) as fitted:
+        state = method.fit(view)
+    _attribute_all(spec, cell, method, view, state, device)
+    used = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
+    shutil.rmtree(scratch)
+    return {"setup_s": setup, "fit": fitted.to_json(), "scratch_bytes": used, "wall_s": time.perf_counter() - start}
+
+
+def _attribute_all(spec: Spec, cell: Cell, method: Method, view: View, state: Any, device: Device) -> None:
+    queries = _queries(view.problem, spec.query_ids)
+    for part in spec.slices():
+        if cell.has(part):
+            continue
+        chosen = queries.pick(list(range(part.start, part.stop)))
+        method.diagnostics = {}
+        with phase(device, view.passes) as measured:
+            scores = assemble(method.attribute(view, state, chosen), len(chosen), len(view.train))
+        cell.put(part, scores, {**_record(measured), "diagnostics": method.diagnostics})
+        view.report("queries", part.stop, len(queries))
+
+
+def _record(measured: Measurement) -> dict[str, Any]:
+    return {"attribute": measured.to_json()}
+
+
+def assemble(result: Tensor | Iterable[tuple[slice, Tensor]], n_queries: int, n_items: int) -> np.ndarray:
+    """Return scores [q, N] float32 from a method's answer; raises BadScores for a wrong shape, type or coverage."""
+    try:
+        blocks = (
+            [(slice(0, n_items), result)] if isinstance(result, Tensor) else [(part, block) for part, block in result]
+        )
+    except TypeError as error:
+        raise BadScores(
+            f"attribute returned {type(result).__name__}, neither a tensor nor (slice, block) pairs"
+        ) from error
+    scores, seen = np.empty((n_queries, n_items), np.float32), np.zeros(n_items, int)
+    for part, block in blocks:
+        expected = (n_queries, len(range(n_items)[part]))
+        if tuple(block.shape) != expected:
+            raise BadScores(f"attribute returned shape {tuple(block.shape)} where [queries, items] is {expected}")
+        if block.dtype != torch.float32:
+            raise BadScores(f"attribute returned {block.dtype} where float32 is due")
+        scores[:, part] = block.detach().cpu().numpy()
+        seen[part] += 1
+    if (seen != 1).any():
+        raise BadScores(f"attribute's blocks cover {int((seen == 0).sum())} items never, {int((seen > 1).sum())} twice")
+    return scores
+
+
+def warm_up(view: View) -> None:
+    """Make the first timed pass like the others: load the model once and send one batch forward and back."""
+    model = view.model()
+    batch = view.train.batch(torch.arange(min(8, len(view.train))))
+    view.losses(model, batch, view.draws(1, Law("even"), name="warm-up")).mean().backward()
+    view.passes.forward = view.passes.backward = 0
+
+
+def _method(spec: Spec) -> Method:
+    cls = method_class(spec.method, tuple(Path(path) for path in spec.plugins))
+    return cls(params_from_json(cls, spec.params))
+
+
+def _view(spec: Spec, scratch: Path, report: Progress) -> View:
+    problem = read_problem(Path(spec.assets))
+    stored = {name: _reader(Path(folder)) for name, folder in (spec.members or {}).items()}
+    hidden = Problem(**{**problem.__dict__, "queries": _queries(problem, spec.query_ids)})
+    device = torch.device(spec.device)
+    return View(hidden, scratch, spec.seed, device, spec.micro_batch, report, stored)
+
+
+def _queries(problem: Problem, ids: tuple[str, ...]) -> Queries:
+    position = {query: i for i, query in enumerate(problem.queries.ids)}
+    return problem.queries.pick([position[query] for query in ids]).anonymous()
+
+
+def _reader(folder: Path) -> Callable[[tuple[str, ...]], Tensor]:
+    cell = Cell(FolderStore(folder))
+    ids = cell.store.get_json("spec.json")["query_ids"]
+    rows = {query: i for i, query in enumerate(ids)}
+
+    def read(query_ids: tuple[str, ...]) -> Tensor:
+        scores = np.concatenate([cell.scores(part) for part in cell.parts()])
+        if len(scores) != len(ids):
+            raise CorruptFile(f"{folder} holds {len(scores)} of {len(ids)} queries: run that member again with --force")
+        return torch.from_numpy(scores[[rows[query] for query in query_ids]])
+
+    return read
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def main(folder: str, log: str, connection: Any) -> None:
+    """Be the process of one cell: own process group, output to the log, outcome to the cell's folder."""
+    os.setsid()
+    _end_with_runner()
+    _redirect(log)
+    store = FolderStore(folder)
+    spec = Spec.from_json(store.get_json("spec.json"))
+    if spec.memory_bytes is not None and spec.device == "cpu":
+        resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_bytes, spec.memory_bytes))
+    try:
+        outcome = {"status": "ok", **run(spec, lambda *event: connection.send(event))}
+    except BaseException as error:
+        traceback.print_exc()
+        outcome = {"status": "oom" if _is_oom(error) else "error", "reason": _reason(error)}
+    store.put_json("outcome.json", outcome)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _end_with_runner() -> None:
+    """End this process and all that it started as soon as the runner ends.
+
+    The parent is the fork server, which lives as long as any of its cells.
+    """
+    runner = multiprocessing.parent_process()
+    assert runner is not None
+
+    def watch() -> None:
+        runner.join()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_oom(error: BaseException) -> bool:
+    text = str(error)
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text
+    )
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _redirect(log: str) -> None:
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)

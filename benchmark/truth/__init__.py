@@ -1,0 +1,1 @@
+"""Building ground truth: queries, subsets, retrained models, and what they make of the queries."""

@@ -1,0 +1,126 @@
+"""Counterfactual models: trained again without some items, asked for the same images from the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from ...datasets.truth import Assets
+from ...errors import CorruptFile
+from ...models.problem import Problem, read_problem
+from ...models.recipe import Recipe
+from ...seeds import digest
+from ...store import FolderStore, sha256
+from ..processes import run_jobs
+from ..tasks.spec import TruthPlan
+from .build import measure, regenerate
+from .retraining import Retraining, retrained, torch_version
+
+VERSION = 1  # of training, sampling and measuring: outcomes of another one are not mixed with these
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """A model trained from scratch under ``seed`` without the items ``removed`` (ascending ids)."""
+
+    removed: tuple[int, ...]
+    seed: int
+
+    def retraining(self, n_items: int) -> Retraining:
+        """Return what is trained, of a training set of ``n_items``."""
+        kept = np.delete(np.arange(n_items), list(self.removed))
+        return Retraining(tuple(kept.tolist()), self.seed)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a counterfactual model makes of the generated queries and controls.
+
+    images [G, C, H, W] float32 from their initial noise; losses [G] float64, their eps-MSE as the truth measures it.
+    """
+
+    images: np.ndarray
+    losses: np.ndarray
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs for one counterfactual: where to read and write, and what to train."""
+
+    root: Path
+    key: str
+    assets: Path
+    counterfactual: Counterfactual
+    device: str
+
+
+class Laboratory:
+    """Makes and keeps the counterfactual models of a task's assets, whoever asks for them."""
+
+    def __init__(self, assets: Assets, store: FolderStore, device: str = "cpu") -> None:
+        self.assets, self.store, self.device = assets, store, device
+        recipe = Recipe.from_json(assets.manifest["recipe"])
+        problem = assets.manifest["files"]["problem.safetensors"]["sha256"]
+        self.provenance = {"torch": torch_version(), "device": torch.device(device).type, "version": VERSION}
+        self.identity = digest([recipe.hash(), problem, assets.manifest["truth_plan"], self.provenance])
+
+    def key(self, counterfactual: Counterfactual) -> str:
+        """Return where the outcome is stored: by recipe, problem, seed and removed ids."""
+        ids = sha256(repr(counterfactual.removed).encode())[:16]
+        label = f"{self.assets.manifest['task']}@{self.assets.manifest['version']}"
+        name = f"seed{counterfactual.seed}-without{len(counterfactual.removed)}-{ids}"
+        return f"counterfactual/{label}-{self.identity}/{name}.safetensors"
+
+    def has(self, counterfactual: Counterfactual) -> bool:
+        """Say whether the outcome is stored."""
+        return self.store.exists(self.key(counterfactual))
+
+    def read(self, counterfactual: Counterfactual) -> Outcome:
+        """Return a stored outcome; raises CorruptFile where it is damaged."""
+        key = self.key(counterfactual)
+        try:
+            arrays = load_arrays(self.store.get(key))
+            return Outcome(arrays["images"], arrays["losses"].astype(np.float64).mean(-1))
+        except (FileNotFoundError, SafetensorError, KeyError) as error:
+            raise CorruptFile(f"{self.store.path(key)} cannot be read ({error}): delete it and run again") from error
+
+    def lacking(self, wanted: Iterable[Counterfactual]) -> list[Counterfactual]:
+        """Return those without a stored outcome, each once, in order."""
+        return [one for one in dict.fromkeys(wanted) if not self.has(one)]
+
+    def make(
+        self, wanted: Iterable[Counterfactual], workers: int, on_done: Callable[[int, int], None] = lambda d, t: None
+    ) -> None:
+        """Train and measure those that are missing, ``workers`` at a time; each is stored as soon as it is done."""
+        missing = self.lacking(wanted)
+        jobs = [Job(self.store.root, self.key(one), self.assets.folder, one, self.device) for one in missing]
+        on_done(0, len(jobs))
+        for count, _ in enumerate(run_jobs(run_job, jobs, workers), 1):
+            on_done(count, len(jobs))
+
+
+def run_job(job: Job) -> str:
+    """Train (or find) the counterfactual model, measure it, and store the outcome under its key."""
+    store = FolderStore(job.root)
+    problem, recipe, plan, fingerprint = _opened(job.assets)
+    retraining = job.counterfactual.retraining(len(problem.train))
+    model = retrained(retraining, recipe, problem.train, fingerprint, store, job.device)
+    generated = problem.queries.where(kind="generated")
+    outcome = {"images": regenerate(model, generated, recipe), "losses": measure(model, generated, plan)}
+    store.put(job.key, save_arrays({name: np.ascontiguousarray(value) for name, value in outcome.items()}))
+    return job.key
+
+
+@cache
+def _opened(folder: Path) -> tuple[Problem, Recipe, TruthPlan, str]:
+    problem, manifest = read_problem(folder), Assets(folder).manifest
+    recipe = Recipe.from_json(manifest["recipe"])
+    return problem, recipe, TruthPlan(**manifest["truth_plan"]), problem.train.fingerprint()

@@ -1,0 +1,147 @@
+"""Problems derived from a task's for sanity checks: ordinary assets without truth, on which ordinary cells run.
+
+planted     the model trained anew with copies of held-out test queries among its training images; these are the queries
+self        training images as queries
+randomised  a sample of test queries, and at every update count the weights of another untrained model
+stability   the same sample and the task's own weights, for cells of another seed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ...datasets.queries import Queries
+from ...datasets.truth import FIELDS, Assets, write_assets
+from ...errors import UserError
+from ...models.problem import Problem, load_dataset, problem_arrays, query_list, read_problem
+from ...models.training import State, build, snapshot, train
+from ...seeds import derive, digest, torch_generator
+from ...store import LONG_CLAIM_S, FolderStore
+from ..commands.terminal import Bar
+from ..processes import one_thread
+from ..tasks.spec import TaskSpec, home
+
+DERIVATION = 1  # part of every derived problem's name: bumped when they are derived in another way
+
+
+def derived(spec: TaskSpec, assets: Assets, variant: str, n: int) -> Assets:
+    """Return the assets of a variant with at most ``n`` queries, derived now or found where they were put before.
+
+    Raises UserError where another process is deriving them.
+    """
+    store = FolderStore(home() / "derived")
+    key = f"{spec.label}-{variant}-{digest([DERIVATION, _hash(assets), n])}"
+    with store.claim(key, LONG_CLAIM_S) as held:
+        if not held:
+            raise UserError(f"another process is deriving {store.path(key)}: wait for it, or stop it first")
+        if not store.exists(f"{key}/manifest.json"):
+            return _write(store, key, assets, variant, *DERIVE[variant](assets, n))
+    return Assets(store.path(key))
+
+
+def copies(assets: Assets) -> dict[str, int]:
+    """Return the training id of the image that each query is a copy of, for ``planted`` and ``self``."""
+    train_ids = assets.arrays("problem.safetensors")["train_ids"].tolist()
+    ids = {source: i for i, source in enumerate(train_ids)}
+    return {query["id"]: ids[query["source"]] for query in assets.manifest["queries"]}
+
+
+def sampled(kinds: list[str], n: int) -> list[int]:
+    """Return the positions of the first ``n`` queries, shared out evenly over the kinds, each as far as it goes."""
+    each = n // len(set(kinds))
+    return [i for i, kind in enumerate(kinds) if kinds[:i].count(kind) < each]
+
+
+def _read(assets: Assets) -> tuple[Tensor, Problem]:
+    return torch.from_numpy(assets.arrays("problem.safetensors")["train_ids"]), read_problem(assets.folder)
+
+
+def _planted(assets: Assets, n: int) -> tuple[Tensor, Problem]:
+    train_ids, problem = _read(assets)
+    queries = problem.queries.where("test", "heldout")
+    queries = queries.pick(list(range(min(n, len(queries)))))
+    train_ids = torch.cat([train_ids, torch.tensor(queries.source)])
+    items = load_dataset(assets.manifest["dataset"]["name"]).select(train_ids)
+    larger = replace(problem, train=items, queries=queries)
+    return train_ids, replace(larger, weights=_trained(larger))
+
+
+def _trained(problem: Problem) -> dict[int, State]:
+    recipe = problem.recipe
+    assert recipe is not None
+    everything = torch.arange(len(problem.train))
+    with Bar(f"{problem.name} with planted copies, updates") as bar, one_thread():
+        on_step = partial(bar.update, total=recipe.steps)
+        model, kept = train(recipe, problem.train, everything, problem.seed, on_step=on_step)
+    return {**kept, recipe.steps: snapshot(model)}
+
+
+def _self(assets: Assets, n: int) -> tuple[Tensor, Problem]:
+    train_ids, problem = _read(assets)
+    chosen = torch.randperm(len(train_ids), generator=torch_generator("self-attribution", problem.name))[:n]
+    batch, count = problem.train.batch(chosen), len(chosen)
+    queries = Queries(
+        ids=tuple(f"self-{i:03d}" for i in range(count)),
+        kinds=("heldout",) * count,
+        roles=("self",) * count,
+        x=batch.x,
+        noise=torch.zeros_like(batch.x),
+        source=tuple(train_ids[chosen].tolist()),
+        guidance=torch.zeros(count),
+        cond=batch.cond,
+    )
+    return train_ids, replace(problem, queries=queries)
+
+
+def _randomised(assets: Assets, n: int) -> tuple[Tensor, Problem]:
+    train_ids, problem = _read(assets)
+    weights = {step: _untrained(problem, step) if step else state for step, state in problem.weights.items()}
+    return train_ids, replace(problem, queries=_sample(problem.queries, n), weights=weights)
+
+
+def _untrained(problem: Problem, step: int) -> State:
+    return snapshot(build(problem.spec, derive("randomised", problem.name, step)))
+
+
+def _stability(assets: Assets, n: int) -> tuple[Tensor, Problem]:
+    train_ids, problem = _read(assets)
+    return train_ids, replace(problem, queries=_sample(problem.queries, n))
+
+
+DERIVE: dict[str, Callable[[Assets, int], tuple[Tensor, Problem]]] = {
+    "planted": _planted,
+    "self": _self,
+    "randomised": _randomised,
+    "stability": _stability,
+}
+
+
+def _sample(queries: Queries, n: int) -> Queries:
+    test = queries.where("test")
+    return test.pick(sampled(list(test.kinds), n))
+
+
+def _write(store: FolderStore, key: str, assets: Assets, variant: str, train_ids: Tensor, problem: Problem) -> Assets:
+    queries = replace(problem.queries, roles=(variant,) * len(problem.queries))
+    kept = {name: assets.manifest[name] for name in FIELDS}
+    manifest = {
+        **kept,
+        "n_train": len(problem.train),
+        "dataset": {**kept["dataset"], "fingerprint": problem.train.fingerprint()},
+        "checkpoints": list(problem.weights),
+        "queries": query_list(queries),
+        "query_ids": list(queries.ids),
+        "generated_ids": list(queries.where(kind="generated").ids),
+        "derived": {"variant": variant, "problem_sha256": _hash(assets)},
+    }
+    files = {"problem.safetensors": problem_arrays(train_ids, problem.weights, queries)}
+    return write_assets(store.path(key), files, manifest)
+
+
+def _hash(assets: Assets) -> str:
+    return assets.manifest["files"]["problem.safetensors"]["sha256"]

@@ -1,0 +1,139 @@
+"""What a row says of counterfactual removal: similarities before and after, per retraining seed and query."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import model_validator
+
+from .strict import Hash, Name, Strict
+
+Grid = list[list[float]]
+
+
+class Published(Strict):
+    """The published pipeline's statistics; all ignore that the targets share one retraining per seed.
+
+    change_percent: of the similarity against random removal's median, with 1.98 standard errors (None where it is never
+    positive, as minus a distance or a loss); auc: how often random removal leaves a query more similar; p-values:
+    Mann-Whitney U and paired Wilcoxon (targets: one-sided, less similar than under random; controls: two-sided).
+    """
+
+    change_percent: float | None
+    change_margin: float | None
+    auc: float
+    mann_whitney_p: float
+    wilcoxon_p: float
+
+
+class Change(Strict):
+    """Similarities of queries to what the base model made, [seed][query], higher = more alike.
+
+    floor: retrained with nothing removed; after: without the method's union; random: without as many random items.
+    """
+
+    floor: Grid
+    after: Grid
+    random: Grid
+    published: Published
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Change:
+        shapes = {tuple(map(len, grid)) for grid in (self.floor, self.after, self.random)}
+        if len(shapes) != 1 or len(set(next(iter(shapes)))) != 1:
+            raise ValueError("floor, after and random are not of one shape [seeds][queries]")
+        return self
+
+
+class CurvePoint(Strict):
+    """Random removal at one union size: the mean effect on the targets with its 95 % interval."""
+
+    size: int
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Similarity(Strict):
+    """One similarity: targets and controls apart, and the curve of random removal that it was compared with.
+
+    circular: the method compares images by the same encoder; meaningful: images are large enough for the encoder.
+    """
+
+    targets: Change
+    controls: Change
+    curve: list[CurvePoint]
+    circular: bool = False
+    meaningful: bool = True
+
+
+class PerQueryChange(Strict):
+    """Similarities under removal of one query's own top items: floor [query], after and random [size][query]."""
+
+    floor: list[float]
+    after: Grid
+    random: Grid
+
+
+class PerQuery(Strict):
+    """Removal of each sampled query's top ``sizes`` items alone, one retraining each (D-TRAK's protocol)."""
+
+    query_ids: list[str]
+    sizes: list[int]
+    seed: int
+    similarities: dict[Name, PerQueryChange]
+
+
+class Union(Strict):
+    """Removal of all targets' top items at once, retrained under each seed (MUCS' protocol)."""
+
+    size: int
+    seeds: list[int]
+    target_ids: list[str]
+    control_ids: list[str]
+    similarities: dict[Name, Similarity]
+
+
+class Removal(Strict):
+    """Counterfactual removal; ``inputs`` is the hash of the scores, the retrainings and how they are evaluated.
+
+    laboratory: the hash of what retrained models depend on besides seed and removed ids, without which two methods'
+    removals do not compare; top_k: items removed per query; skipped: similarities that could not be had, with the
+    reason; provenance: version of torch and kind of device of the retrainings.
+    """
+
+    inputs: Hash
+    laboratory: Hash
+    n_train: int
+    top_k: int
+    union: Union | None = None
+    per_query: PerQuery | None = None
+    skipped: dict[Name, str] = {}
+    provenance: dict[str, Any] = {}
+
+
+class TopK(Strict):
+    """The ids of each query's ``k`` best items [query][k], best first; None for a query without scores."""
+
+    k: int
+    n_train: int
+    query_ids: list[str]
+    kinds: list[str]
+    ids: list[list[int] | None]
+
+
+class SanityCheck(Strict):
+    """Values per query of one sanity check, and their mean; ``chance``: what random scores would get, if known."""
+
+    query_ids: list[str]
+    values: list[float]
+    mean: float
+    chance: float | None = None
+
+
+class Sanity(Strict):
+    """Cheap checks by name (``inputs``: the hash of what they were computed from); skipped ones with the reason."""
+
+    inputs: Hash
+    checks: dict[Name, SanityCheck]
+    skipped: dict[Name, str] = {}

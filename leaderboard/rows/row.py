@@ -1,0 +1,209 @@
+"""One row a cell: its schema, and its reading and writing as strict JSON, one file a row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError, field_validator, model_validator
+
+from ...errors import CorruptFile
+from ...store import FolderStore
+from .removal import Removal, Sanity, TopK
+from .strict import Hash, Name, Strict
+
+SCHEMA_VERSION = 1
+RESULTS = Path(__file__).parents[1] / "results"
+REPLICATE_DECIMALS = 6
+
+Status = Literal["ok", "partial", "skipped", "timeout", "oom", "error"]
+
+
+class Key(Strict):
+    """The cell that a row reports."""
+
+    task: Name
+    task_version: int
+    method: Name
+    method_version: int
+    preset: Name
+    params: dict[str, Any]
+    params_hash: Hash
+    query_set: Name
+    seed: int
+
+
+class LdsResult(Strict):
+    """The LDS of one query kind: per-query values and the bootstrap replicates of their mean, as fractions.
+
+    None stands for a query or replicate without a value; ``n_nan`` counts such queries.
+    """
+
+    query_ids: list[str]
+    values: list[float | None]
+    mean: float | None
+    low: float | None
+    high: float | None
+    replicates: list[float | None]
+    n_nan: int
+    n_subsets: int
+    ceiling: float | None = None
+    ceiling_low: float | None = None
+    ceiling_high: float | None = None
+    shuffled_mean: float | None = None
+
+    @field_validator("replicates")
+    @classmethod
+    def _shorten(cls, replicates: list[float | None]) -> list[float | None]:
+        return [None if value is None else round(value, REPLICATE_DECIMALS) for value in replicates]
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> LdsResult:
+        if len(self.values) != len(self.query_ids) or len(set(self.query_ids)) != len(self.query_ids):
+            raise ValueError(f"{len(self.values)} values for {len(set(self.query_ids))} distinct query ids")
+        if self.n_nan != self.values.count(None):
+            raise ValueError(f"n_nan is {self.n_nan}, but {self.values.count(None)} values are null")
+        present = [value for value in self.values if value is not None]
+        if (self.mean is None) != (not present) or (
+            self.mean is not None and abs(self.mean - sum(present) / len(present)) > 1e-9
+        ):
+            raise ValueError("mean is not that of the values")
+        return self
+
+
+class Metrics(Strict):
+    """What was computed from the scores: the LDS by query kind (a metric added later needs a default)."""
+
+    lds: dict[Name, LdsResult] = {}
+    top: TopK | None = None
+    removal: Removal | None = None
+    sanity: Sanity | None = None
+
+
+class Cost(Strict):
+    """What a cell cost: seconds, bytes and sample passes; dicts are by phase (``fit``, ``attribute``).
+
+    ``attribute_s`` holds one raw time per query slice; ``resumed`` says that slices are from several starts, while
+    ``setup_s``, ``fit_s`` and ``wall_s`` are the last one's.
+    """
+
+    setup_s: float
+    fit_s: float
+    attribute_s: list[float]
+    seconds_per_query: float | None
+    n_queries: int
+    peak_rss_bytes: dict[str, int | None]
+    peak_gpu_bytes: dict[str, int | None]
+    forward_passes: dict[str, int]
+    backward_passes: dict[str, int]
+    scratch_bytes: int | None
+    wall_s: float
+    micro_batch: int | None
+    resumed: bool
+
+
+class Source(Strict):
+    """Where a row comes from: what was run, when, from which code, on which truth, problem and scores.
+
+    kind: ``measured`` by a run, ``verified`` by the maintainers' own, or ``reported`` by others without a run.
+    """
+
+    kind: Literal["verified", "measured", "reported"]
+    command: str
+    started_utc: str
+    git_revision: str | None = None
+    git_dirty: bool | None = None
+    truth_sha256: str | None = None
+    problem_sha256: str | None = None
+    scores_sha256: str | None = None
+    code_sha256: str | None = None
+    notes: list[str] = []
+
+
+class Row(Strict):
+    """The outcome of one cell, whatever it is: a failure is a row with a reason."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Status
+    reason: str | None = None
+    log_tail: str | None = None
+    key: Key
+    metrics: Metrics | None = None
+    cost: Cost | None = None
+    environment: dict[str, Any]
+    source: Source
+    diagnostics: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _says_what_its_status_promises(self) -> Row:
+        if self.status in ("ok", "partial") and self.metrics is None:
+            raise ValueError(f"a row with status {self.status!r} needs metrics")
+        if self.status == "ok" and self.cost is None:
+            raise ValueError("a row with status 'ok' needs a cost")
+        if self.status not in ("ok", "partial") and not self.reason:
+            raise ValueError(f"a row with status {self.status!r} needs a reason")
+        return self
+
+
+def row_key(key: Key) -> str:
+    """Return where a cell's row lies: ``<task>@<v>/<method>@<v>/<preset>-<hash8>/<query_set>-seed<k>.json``."""
+    method = f"{key.method}@{key.method_version}/{key.preset}-{key.params_hash[:8]}"
+    return f"{key.task}@{key.task_version}/{method}/{key.query_set}-seed{key.seed}.json"
+
+
+def read_row(data: bytes, where: str | Path) -> Row:
+    """Return the row in ``data``; raises CorruptFile, which names ``where``, if it is not one."""
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise CorruptFile(f"{where} is not valid JSON ({error}); delete it and run its cell again") from error
+    if not isinstance(value, dict) or "schema_version" not in value:
+        raise CorruptFile(f"{where} is no result row: it has no schema_version; move it elsewhere")
+    if value["schema_version"] != SCHEMA_VERSION:
+        raise CorruptFile(
+            f"{where} was written by schema version {value['schema_version']!r}, this tdabench reads {SCHEMA_VERSION}: "
+            "use the tdabench that wrote it, or run its cell again"
+        )
+    try:
+        return Row.model_validate(value)
+    except ValidationError as error:
+        raise CorruptFile(f"{where} is no valid row: {_first(error)}; correct it or run its cell again") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not allowed, write null")
+
+
+def _first(error: ValidationError) -> str:
+    problem, more = error.errors()[0], error.error_count() - 1
+    place = ".".join(map(str, problem["loc"])) or "the row"
+    return f"{place}: {problem['msg']}" + (f" (and {more} more)" if more else "")
+
+
+def write_row(store: FolderStore, row: Row) -> Path:
+    """Write ``row`` under its key, a line per section, and return its path; NaN in free-form sections becomes null."""
+    sections = row.model_dump(mode="json")
+    lines = [f" {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in sections.items()]
+    return store.put(row_key(row.key), ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+
+
+def load_rows(store: FolderStore | str | Path, task: str | None = None) -> list[Row]:
+    """Return the rows in a store or folder, of one task (``digits``) or task version (``digits@1``) if named.
+
+    Raises CorruptFile for a file that is no valid row, or that lies where another cell's row belongs.
+    """
+    store = store if isinstance(store, FolderStore) else FolderStore(store)
+    return [_load(store, key) for key in store.keys() if key.endswith(".json") and _is_of(key, task)]  # noqa: SIM118
+
+
+def _is_of(key: str, task: str | None) -> bool:
+    folder = key.split("/")[0]
+    return task is None or task in (folder, folder.split("@")[0])
+
+
+def _load(store: FolderStore, key: str) -> Row:
+    row = read_row(store.get(key), store.path(key))
+    if row_key(row.key) != key:
+        raise CorruptFile(f"{store.path(key)} holds the row of another cell; move it to {store.path(row_key(row.key))}")
+    return row

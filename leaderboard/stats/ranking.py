@@ -1,0 +1,175 @@
+"""Who is better than whom: paired bootstrap differences between entries that were measured on the same truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UserError
+from ..rows.row import LdsResult, Row
+
+Floats = NDArray[np.float64]
+LEVEL = 0.95
+RANDOM = "random"
+
+
+class Group(NamedTuple):
+    """What rows must share to be compared: the task version, the truth's hash, the query set and the query kinds."""
+
+    task: str
+    task_version: int
+    query_set: str
+    kinds: tuple[str, ...]
+    truth_sha256: str | None
+
+
+class Entry(NamedTuple):
+    """What is ranked: one method with one set of parameters; its seeds are averaged."""
+
+    task: str
+    task_version: int
+    method: str
+    method_version: int
+    preset: str
+    params_hash: str
+    query_set: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean LDS with its 95 % interval, as fractions, and its bootstrap replicates [B] (empty if unknown)."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    replicates: Floats
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An entry's rows (one a seed) with their scores by query kind and over all kinds.
+
+    ``done`` of ``asked`` queries, summed over kinds and seeds, have a value.
+    """
+
+    entry: Entry
+    rows: tuple[Row, ...]
+    kinds: Mapping[str, Score]
+    overall: Score
+    done: int
+    asked: int
+
+    @property
+    def rankable(self) -> bool:
+        """Say whether the cells ended well, every query has a value, and replicates are there to compare with."""
+        if any(row.status != "ok" for row in self.rows):
+            return False
+        return self.done == self.asked > 0 and len(self.overall.replicates) > 0
+
+
+def group_of(row: Row) -> Group:
+    """Return the group in which a measured row is compared."""
+    kinds = tuple(row.metrics.lds) if row.metrics else ()
+    return Group(row.key.task, row.key.task_version, row.key.query_set, tuple(sorted(kinds)), row.source.truth_sha256)
+
+
+def entry_of(row: Row) -> Entry:
+    """Return the entry to which a row belongs."""
+    key = row.key
+    version = (key.task, key.task_version, key.method, key.method_version)
+    return Entry(*version, key.preset, key.params_hash, key.query_set)
+
+
+def standings(rows: Iterable[Row]) -> list[Standing]:
+    """Return the entries of one group's measured rows, best overall mean first; raises UserError for mixed groups."""
+    entries: dict[Entry, list[Row]] = {}
+    groups: set[Group] = set()
+    for row in rows:
+        entries.setdefault(entry_of(row), []).append(row)
+        groups.add(group_of(row))
+    if len(groups) > 1:
+        raise UserError(f"these rows cannot be ranked together: {'; '.join(sorted(map(str, groups)))}")
+    return sorted((_standing(entry, rows) for entry, rows in entries.items()), key=_by_mean)
+
+
+def _by_mean(standing: Standing) -> tuple[float, Entry]:
+    mean = standing.overall.mean
+    return (float("inf") if mean is None else -mean, standing.entry)
+
+
+def _standing(entry: Entry, rows: Sequence[Row]) -> Standing:
+    results = [row.metrics.lds if row.metrics else {} for row in rows]
+    kinds = {kind: _average([_score(lds[kind]) for lds in results]) for kind in results[0]}
+    values = [value for lds in results for result in lds.values() for value in result.values]
+    done = len(values) - values.count(None)
+    return Standing(entry, tuple(rows), kinds, _average(list(kinds.values())), done, len(values))
+
+
+def _score(result: LdsResult) -> Score:
+    return Score(result.mean, result.low, result.high, np.array(result.replicates, dtype=np.float64))
+
+
+def _average(scores: Sequence[Score]) -> Score:
+    if len(scores) == 1:
+        return scores[0]
+    means = [score.mean for score in scores if score.mean is not None]
+    mean = float(np.mean(means)) if scores and len(means) == len(scores) else None
+    if len({len(score.replicates) for score in scores}) != 1:
+        return Score(mean, None, None, np.empty(0))
+    replicates = np.mean([score.replicates for score in scores], axis=0)
+    return Score(mean, *_interval(replicates), replicates)
+
+
+def _interval(replicates: Floats) -> tuple[float | None, float | None]:
+    known = replicates[~np.isnan(replicates)]
+    if not len(known):
+        return None, None
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def paired_difference(one: Standing, other: Standing) -> Floats:
+    """Return the replicates [B] of the difference in overall score: replicate b resamples the same data in both.
+
+    Raises UserError where the two hold different numbers of replicates.
+    """
+    counts = len(one.overall.replicates), len(other.overall.replicates)
+    if counts[0] != counts[1]:
+        names = f"{one.entry.method} and {other.entry.method}"
+        raise UserError(f"{names} hold {counts[0]} and {counts[1]} bootstrap replicates; measure one of them again")
+    return one.overall.replicates - other.overall.replicates
+
+
+def better(one: Standing, other: Standing) -> bool:
+    """Say whether the 95 % interval of the paired difference lies above 0."""
+    low, _ = _interval(paired_difference(one, other))
+    return low is not None and low > 0
+
+
+def rank_ranges(standings: Sequence[Standing]) -> dict[Entry, tuple[int, int]]:
+    """Return each rankable entry's (best, worst) rank.
+
+    Best is 1 + the number significantly better, worst the number of entries less the number significantly worse.
+    """
+    ranked = [standing for standing in standings if standing.rankable]
+    wins = np.array([[better(one, other) for other in ranked] for one in ranked], dtype=int)
+    wins = wins.reshape(len(ranked), len(ranked))
+    above, below = wins.sum(axis=0), wins.sum(axis=1)
+    return {s.entry: (1 + int(up), len(ranked) - int(down)) for s, up, down in zip(ranked, above, below, strict=True)}
+
+
+def beats_random(standing: Standing, standings: Iterable[Standing]) -> bool | None:
+    """Say whether an entry is better than every ``random`` entry among ``standings``, or than 0 where there is none.
+
+    None for a random entry itself, and for entries that cannot be ranked.
+    """
+    if standing.entry.method == RANDOM or not standing.rankable:
+        return None
+    randoms = [other for other in standings if other.entry.method == RANDOM and other.rankable]
+    if randoms:
+        return all(better(standing, other) for other in randoms)
+    return standing.overall.low is not None and standing.overall.low > 0

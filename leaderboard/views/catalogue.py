@@ -1,0 +1,42 @@
+"""The leaderboard's views by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ...errors import unknown
+from ..rows.row import Row
+from .lds import lds_sheets
+from .sheet import Sheet
+
+VIEWS = ("lds", "removal", "published", "per-query", "overlap", "sanity", "ablations")
+SIMILARITY = "ssim"
+QUERY_SETS = {"ablations": "dev"}  # of the views that do not show test queries
+
+
+def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY) -> list[Sheet]:
+    """Return the tables of one of VIEWS; ``similarity`` is for those on removal.
+
+    Raises UserError for an unknown view or similarity, and where no row holds what the view shows.
+    """
+    if view not in VIEWS:
+        raise unknown("view", view, VIEWS)
+    return lds_sheets(rows) if view == "lds" else _views(similarity)[view](rows)
+
+
+def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]:
+    # Imported here since their intervals need scipy, without which the LDS is shown at once.
+    from .ablations import ablation_sheets
+    from .overlap import overlap_sheets
+    from .per_query import per_query_sheets
+    from .removal import published_sheets, removal_sheets
+    from .sanity import sanity_sheets
+
+    return {
+        "removal": lambda rows: removal_sheets(rows, similarity),
+        "published": lambda rows: published_sheets(rows, similarity),
+        "per-query": lambda rows: per_query_sheets(rows, similarity),
+        "overlap": overlap_sheets,
+        "sanity": sanity_sheets,
+        "ablations": ablation_sheets,
+    }

@@ -1,0 +1,262 @@
+"""The leaderboard of the LDS: one table per group of comparable rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..rows.row import Cost, Row
+from ..stats.ranking import Group, Score, Standing, beats_random, group_of, rank_ranges, standings
+from . import sheet
+from .selection import preset_labels
+from .sheet import MISSING, Failure, Interval, Sheet
+
+RANK_NOTE = (
+    "Rank a-b: a is 1 + the number of entries that are significantly better, b the number of entries less those that "
+    "are significantly worse (paired bootstrap over queries and subsets, 95 %, mean over kinds). Brackets are 95 % "
+    "intervals; entries that miss queries have no rank. Fwd and Bwd count samples passed through the model."
+)
+MARKS = {
+    "reported": "reported: the submitter's own numbers, not verified here.",
+    "resumed": "resumed: took several starts; slices were timed in each, fit and wall time are the last one's.",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One entry, averaged over its seeds: scores as fractions, costs in seconds, bytes and sample passes.
+
+    ``marks`` holds those of MARKS that apply; ``done`` of ``asked`` queries have a value, summed over kinds and seeds.
+    """
+
+    rank_best: int | None
+    rank_worst: int | None
+    method: str
+    preset: str
+    params_hash: str
+    seeds: tuple[int, ...]
+    overall: Interval
+    lds: Mapping[str, Interval]
+    fit_s: float | None
+    seconds_per_query: float | None
+    peak_rss_bytes: float | None
+    peak_gpu_bytes: float | None
+    forward_passes: float | None
+    backward_passes: float | None
+    status: str
+    marks: tuple[str, ...]
+    done: int
+    asked: int
+    beats_random: bool | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The entries of one group that may be compared, best mean first, the cells that failed, and the notes below."""
+
+    task: str
+    query_set: str
+    truth_sha256: str | None
+    kinds: tuple[str, ...]
+    lines: tuple[Line, ...]
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Name the task version and the query set."""
+        return f"{self.task}, {self.query_set} queries"
+
+
+def build_tables(rows: Iterable[Row]) -> list[Table]:
+    """Return one table per group of comparable rows, with each failed cell in the largest table of its query set."""
+    groups: dict[Group, list[Row]] = {}
+    failed: list[Row] = []
+    for row in rows:
+        failed.append(row) if row.metrics is None else groups.setdefault(group_of(row), []).append(row)
+    homes = {id(row): _home(row, groups) for row in failed}
+    for group in set(homes.values()):
+        groups.setdefault(group, [])
+    return [
+        _table(group, groups[group], [row for row in failed if homes[id(row)] == group])
+        for group in sorted(groups, key=lambda group: (*group[:4], group.truth_sha256 or ""))
+    ]
+
+
+def _home(row: Row, groups: Mapping[Group, Sequence[Row]]) -> Group:
+    own = group_of(row)
+    near = [group for group in groups if group[:3] == own[:3]]
+    return max(near, key=lambda group: (group.truth_sha256 == own.truth_sha256, len(groups[group])), default=own)
+
+
+def _table(group: Group, measured: Sequence[Row], failed: Sequence[Row]) -> Table:
+    ranked = standings(measured)
+    ranges = rank_ranges(ranked)
+    lines = tuple(_line(standing, ranges.get(standing.entry), beats_random(standing, ranked)) for standing in ranked)
+    unfinished = [row for row in measured if row.status not in ("ok", "partial")]
+    failures = tuple(
+        sorted(
+            map(_failure, [*failed, *unfinished]), key=lambda failure: (failure.method, failure.preset, failure.seed)
+        )
+    )
+    task = f"{group.task}@{group.task_version}"
+    notes = _notes(measured) if measured else ()
+    return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, failures, notes)
+
+
+def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None) -> Line:
+    entry = standing.entry
+    costs = [row.cost for row in standing.rows if row.cost]
+    return Line(
+        *(rank or (None, None)),
+        method=f"{entry.method}@{entry.method_version}",
+        preset=entry.preset,
+        params_hash=entry.params_hash,
+        seeds=tuple(sorted(row.key.seed for row in standing.rows)),
+        overall=_as_interval(standing.overall),
+        lds={kind: _as_interval(score) for kind, score in sorted(standing.kinds.items())},
+        fit_s=_mean(costs, lambda cost: cost.fit_s),
+        seconds_per_query=_mean(costs, lambda cost: cost.seconds_per_query),
+        peak_rss_bytes=_mean(costs, lambda cost: _peak(cost.peak_rss_bytes)),
+        peak_gpu_bytes=_mean(costs, lambda cost: _peak(cost.peak_gpu_bytes)),
+        forward_passes=_mean(costs, lambda cost: sum(cost.forward_passes.values())),
+        backward_passes=_mean(costs, lambda cost: sum(cost.backward_passes.values())),
+        status=next((row.status for row in standing.rows if row.status != "ok"), "ok"),
+        marks=_marks(standing.rows),
+        done=standing.done,
+        asked=standing.asked,
+        beats_random=beats,
+    )
+
+
+def _as_interval(score: Score) -> Interval:
+    return Interval(score.mean, score.low, score.high)
+
+
+def _mean(costs: Sequence[Cost], measure: Callable[[Cost], float | None]) -> float | None:
+    values = [value for value in map(measure, costs) if value is not None]
+    if len(values) == 1:
+        return values[0]
+    return sum(values) / len(values) if values else None
+
+
+def _peak(phases: Mapping[str, int | None]) -> int | None:
+    return max((value for value in phases.values() if value is not None), default=None)
+
+
+def _marks(rows: Sequence[Row]) -> tuple[str, ...]:
+    found = {"resumed" for row in rows if row.cost and row.cost.resumed}
+    found |= {"reported" for row in rows if row.source.kind == "reported"}
+    return tuple(sorted(found))
+
+
+def _failure(row: Row) -> Failure:
+    key, reason = row.key, " ".join((row.reason or "no reason given").split())
+    return Failure(f"{key.method}@{key.method_version}", key.preset, key.params_hash, key.seed, row.status, reason)
+
+
+def _notes(measured: Sequence[Row]) -> tuple[str, ...]:
+    return (*_kind_notes(measured), RANK_NOTE, _machine_note(measured), *(MARKS[mark] for mark in _marks(measured)))
+
+
+def _kind_notes(measured: Sequence[Row]) -> Iterable[str]:
+    for kind in group_of(measured[0]).kinds:
+        results = [row.metrics.lds[kind] for row in measured if row.metrics]
+        one = next((result for result in results if result.ceiling is not None), results[0])
+        ceiling = Interval(one.ceiling, one.ceiling_low, one.ceiling_high).text()
+        shuffled = [abs(result.shuffled_mean) for result in results if result.shuffled_mean is not None]
+        control = f" Other queries' scores reach {100 * max(shuffled):.1f} at most." if shuffled else ""
+        yield f"{kind}: {len(one.query_ids)} queries, {one.n_subsets} subsets, noise ceiling {ceiling}.{control}"
+
+
+def _machine_note(measured: Sequence[Row]) -> str:
+    parts = [[row.environment.get("cpu"), row.environment.get("gpu")] for row in measured if row.cost]
+    machines = {" and ".join(str(part) for part in machine if part) for machine in parts}
+    together = sorted({int(row.environment.get("concurrent_cells", 1)) for row in measured if row.cost})
+    if len(machines) == 1 and (name := machines.pop()):
+        return f"Cost: cold, {' or '.join(map(str, together))} cell(s) at a time, on {name}."
+    return "Cost: not all on one known machine; compare passes, which do not depend on it, rather than seconds."
+
+
+def headings(table: Table) -> list[str]:
+    """Return the text columns' names, folded at line breaks."""
+    scores = [f"LDS×100\n{kind}" for kind in table.kinds]
+    memory = "GPU MiB" if _uses_gpu(table) else "RSS MiB"
+    return ["Rank", "Method", "Preset", *scores, "Fit s", "s/query", memory, "Fwd", "Bwd", "Status", "Beats random"]
+
+
+def cells(table: Table) -> list[list[str]]:
+    """Return the text of each line, a cell for each of :func:`headings`."""
+    presets = preset_labels([(line.method, line.preset, line.params_hash) for line in table.lines])
+    return [_cells(line, preset, table) for line, preset in zip(table.lines, presets, strict=True)]
+
+
+def _cells(line: Line, preset: str, table: Table) -> list[str]:
+    peak = line.peak_gpu_bytes if _uses_gpu(table) else line.peak_rss_bytes
+    return [
+        sheet.rank_text(line.rank_best, line.rank_worst),
+        line.method,
+        preset,
+        *(line.lds[kind].text() for kind in table.kinds),
+        _seconds(line.fit_s),
+        _seconds(line.seconds_per_query),
+        _mebibytes(peak),
+        _abbreviated(line.forward_passes),
+        _abbreviated(line.backward_passes),
+        _status(line),
+        sheet.yes_no(line.beats_random),
+    ]
+
+
+def _uses_gpu(table: Table) -> bool:
+    return any(line.peak_gpu_bytes for line in table.lines)
+
+
+def _status(line: Line) -> str:
+    if line.done < line.asked:
+        return f"{line.done} of {line.asked}"
+    return line.marks[0] if line.marks else line.status
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return MISSING
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _mebibytes(value: float | None) -> str:
+    return MISSING if value is None else f"{value / 2**20:,.0f}"
+
+
+def _abbreviated(value: float | None) -> str:
+    if value is None:
+        return MISSING
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:  # what rounds up to 1000 takes the next unit
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def render(tables: Sequence[Table], format: str = "table", width: int = 100) -> str:
+    """Return the tables as text in one of FORMATS (see :func:`sheet.render`)."""
+    return sheet.render([_sheet(table) for table in tables], format, width)
+
+
+def lds_sheets(rows: Iterable[Row]) -> list[Sheet]:
+    """Return the tables of ``rows``, ready to be rendered."""
+    return [_sheet(table) for table in build_tables(rows)]
+
+
+def _sheet(table: Table) -> Sheet:
+    texts = headings(table), cells(table), table.notes, table.failures
+    return Sheet(table.title, *texts, data=asdict(table), records=list(_records(table)))
+
+
+def _records(table: Table) -> Iterator[dict[str, Any]]:
+    shared = {"task": table.task, "query_set": table.query_set, "truth_sha256": table.truth_sha256}
+    for line in table.lines:
+        yield sheet.flat(shared | asdict(line))
+    for failure in table.failures:
+        record = shared | asdict(failure)
+        yield record | {"seeds": record.pop("seed")}
