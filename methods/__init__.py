@@ -1,1 +1,77 @@
-"""Attribution methods: the adapter contract, the registry, one file per method, shared engines."""
+"""Attribution methods: the adapter contract, and what authors of adapters may import.
+
+From here, other packages and plugin files take what they need: ``from tdabench.methods import Method, register``. These
+names stay; everything else in tdabench is private and may move.
+
+Method, register, NoParams, Estimate, Scores    the contract (``base.py``)
+View, Batch, Queries, Denoiser                  what an adapter is given
+Law, Draws                                      noise levels, and draws of (log-SNR, noise) keyed by names
+seeded                                          a context in which layers that take no generator draw by name
+per_sample_gradients, Features, FeatureParams   gradients of an output function, one per image, projected
+Projector, GradientKernel                       random projection; the regularised kernel of TRAK-like methods
+Unlearning, unlearn, null_loss, train_losses    a copy of the model that forgets a query; losses of all items
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..datasets.base import Batch
+    from ..datasets.queries import Queries
+    from ..models.denoiser import Denoiser
+    from ..models.draws import Draws, Law
+    from ..seeds import seeded
+    from .base import Estimate, Method, NoParams, Scores, register
+    from .engines.features import FeatureParams, Features, per_sample_gradients
+    from .engines.kernel import GradientKernel
+    from .engines.projection import Projector
+    from .engines.unlearning import Unlearning, null_loss, train_losses, unlearn
+    from .view import View
+
+# Imported when asked for: listing methods takes the registry from this package, and must not wait for torch.
+_HOMES = {
+    "..datasets.base": ("Batch",),
+    "..datasets.queries": ("Queries",),
+    "..models.denoiser": ("Denoiser",),
+    "..models.draws": ("Draws", "Law"),
+    "..seeds": ("seeded",),
+    ".base": ("Estimate", "Method", "NoParams", "Scores", "register"),
+    ".engines.features": ("FeatureParams", "Features", "per_sample_gradients"),
+    ".engines.kernel": ("GradientKernel",),
+    ".engines.projection": ("Projector",),
+    ".engines.unlearning": ("Unlearning", "null_loss", "train_losses", "unlearn"),
+    ".view": ("View",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Batch",
+    "Denoiser",
+    "Draws",
+    "Estimate",
+    "FeatureParams",
+    "Features",
+    "GradientKernel",
+    "Law",
+    "Method",
+    "NoParams",
+    "Projector",
+    "Queries",
+    "Scores",
+    "Unlearning",
+    "View",
+    "null_loss",
+    "per_sample_gradients",
+    "register",
+    "seeded",
+    "train_losses",
+    "unlearn",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name], __name__), name)

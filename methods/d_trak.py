@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
 from ..datasets.queries import Queries
-from ..models.draws import Draws, Law
 from .base import Estimate, Method, register
-from .engines.gradients import Output, Projector, per_sample_gradients, train_features
+from .engines.features import FeatureParams, Features, Output
 from .engines.kernel import GradientKernel
 from .view import View
 
 
 @dataclass(frozen=True)
-class Params:
-    """draws: levels per item, equally spaced over the training law (the paper: 10 or 100); proj_dim: k.
+class Params(FeatureParams):
+    """Those of the features (the paper: 10 or 100 draws, k = 32768), and these.
 
     output: the attributed scalar; ``mean-square`` is the published code's mean of the squared noise prediction.
     damping: lambda relative to tr(kernel)/N; the paper sweeps an absolute one on the set it reports, and
     0.1 is `tdabench tune`'s choice on digits.
-    scope: whether noise is ``shared`` by all items or drawn per ``item``.
     """
 
-    draws: int = 100
-    proj_dim: int | None = 32768
     output: Output = "mean-square"
     damping: float = 0.1
-    scope: Literal["shared", "item"] = "shared"
 
 
-@dataclass(frozen=True)
-class State:
-    """The factorised kernel and what made its features."""
+class State(NamedTuple):
+    """What makes features, and the factorised kernel of the training set's."""
 
+    features: Features
     kernel: GradientKernel
-    draws: Draws
-    projector: Projector
 
 
 @register("d-trak")
@@ -58,18 +51,15 @@ class DTrak(Method):
 
     def fit(self, view: View) -> State:
         """Return the factorised kernel of the training gradients."""
-        draws = view.draws(self.params.draws, Law("even"), self.params.scope)
-        projector = Projector(self.params.proj_dim, view.seed)
-        features = train_features(view, view.model(), draws, self.params.output, projector)
-        return State(GradientKernel(features, self.params.damping), draws, projector)
+        features = Features.of(view, self.params, self.params.output)
+        return State(features, GradientKernel(features.train(view), self.params.damping))
 
     def attribute(self, view: View, state: State, queries: Queries) -> Tensor:
         """Return scores [Q, N]."""
-        gradients = per_sample_gradients(view.model(), queries.batch, state.draws, self.params.output)
-        return state.kernel.scores(state.projector(gradients).cpu()).float()
+        return state.kernel.scores(state.features.queries(view, queries)).float()
 
     def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
-        """One gradient per draw of every item and query; features and their kernel in memory."""
-        width = self.params.proj_dim or n_parameters
-        passes = (n_items + n_queries) * self.params.draws
-        return Estimate(per_sample=passes, bytes=12 * n_items * width + 8 * min(n_items, width) ** 2)
+        """One gradient per draw of every item and query; features in single and double precision, and their kernel."""
+        features = self.params.estimate(n_items, n_queries, n_parameters, item_bytes=12)
+        smaller = min(n_items, self.params.proj_dim or n_parameters)
+        return replace(features, bytes=features.bytes + 8 * smaller**2)

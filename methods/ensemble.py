@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,12 +14,14 @@ from ..datasets.queries import Queries
 from .base import Estimate, Method, register
 from .view import View
 
+Combine = Literal["rank", "z"]
+
 
 @dataclass(frozen=True)
 class Params:
     """combine: average ``rank`` s over the training set, or ``z``-scores; members: entries, if not the class's."""
 
-    combine: Literal["rank", "z"] = "rank"
+    combine: Combine = "rank"
     members: tuple[str, ...] = ()
 
 
@@ -36,18 +39,27 @@ class Ensemble(Method):
     search = {"combine": ("rank", "z")}
 
     def attribute(self, view: View, state: Any, queries: Queries) -> Tensor:
-        """Return mean normalised scores [Q, N]; a constant member row counts as all ties."""
-        parts = [self._normalised(read(queries.ids)) for read in view.stored_scores.values()]
-        return torch.stack(parts).mean(0).float()
-
-    def _normalised(self, scores: Tensor) -> Tensor:
-        if self.params.combine == "rank":
-            ranks = rankdata(scores.double().numpy(), axis=1)
-            return torch.from_numpy((ranks - 0.5) / scores.shape[1])
-        centred = scores.double() - scores.double().mean(1, keepdim=True)
-        spread = centred.square().mean(1, keepdim=True).sqrt()
-        return centred / spread.where(spread > 0, 1)
+        """Return mean normalised scores [Q, N]."""
+        return combined([read(queries.ids) for read in view.stored_scores.values()], self.params.combine)
 
     def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
         """No pass through the model."""
         return Estimate(bytes=8 * n_items * n_queries)
+
+
+def combined(parts: Sequence[Tensor], combine: Combine) -> Tensor:
+    """Return the mean [Q, N] float32 of scores [Q, N], normalised per query; a constant row counts as all ties."""
+    return torch.stack([NORMALISED[combine](scores) for scores in parts]).mean(0).float()
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    return torch.from_numpy((rankdata(scores.double().numpy(), axis=1) - 0.5) / scores.shape[1])
+
+
+def _z_scores(scores: Tensor) -> Tensor:
+    centred = scores.double() - scores.double().mean(1, keepdim=True)
+    spread = centred.square().mean(1, keepdim=True).sqrt()
+    return centred / spread.where(spread > 0, 1)
+
+
+NORMALISED: dict[Combine, Callable[[Tensor], Tensor]] = {"rank": _ranks, "z": _z_scores}

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..datasets.queries import Queries
-from ..models.draws import Draws, Law
 from .base import Estimate, Method, register
-from .engines.gradients import Projector, per_sample_gradients, train_features
+from .engines.features import FeatureParams, Features
 from .view import View
 
 
 @dataclass(frozen=True)
-class Params:
-    """draws: levels per item, equally spaced over the training law; proj_dim: k, or None for whole gradients.
-
-    similarity: ``cosine`` or ``dot``; scope: whether noise is ``shared`` by all items or drawn per ``item``.
-    """
+class Params(FeatureParams):
+    """Those of the features, and similarity: ``cosine`` or ``dot``."""
 
     draws: int = 10
-    proj_dim: int | None = 32768
     similarity: Literal["cosine", "dot"] = "cosine"
-    scope: Literal["shared", "item"] = "shared"
 
 
-@dataclass(frozen=True)
-class State:
-    """Projected training gradients [N, k] and what made them."""
+class State(NamedTuple):
+    """What makes features, and the training set's [N, k]."""
 
-    features: Tensor
-    draws: Draws
-    projector: Projector
+    features: Features
+    items: Tensor
 
 
 @register("grad-sim")
@@ -58,20 +50,16 @@ class GradSim(Method):
 
     def fit(self, view: View) -> State:
         """Return the projected training gradients."""
-        draws = view.draws(self.params.draws, Law("even"), self.params.scope)
-        projector = Projector(self.params.proj_dim, view.seed)
-        return State(train_features(view, view.model(), draws, "loss", projector), draws, projector)
+        features = Features.of(view, self.params, "loss")
+        return State(features, features.train(view))
 
     def attribute(self, view: View, state: State, queries: Queries) -> Tensor:
         """Return similarities [Q, N]."""
-        gradients = per_sample_gradients(view.model(), queries.batch, state.draws, "loss")
-        query, items = state.projector(gradients).cpu(), state.features
+        query, items = state.features.queries(view, queries), state.items
         if self.params.similarity == "cosine":
             query, items = normalize(query, dim=1), normalize(items, dim=1)
         return torch.matmul(query, items.T)
 
     def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
-        """One gradient per draw of every item and query; features and their kernel in memory."""
-        width = self.params.proj_dim or n_parameters
-        passes = (n_items + n_queries) * self.params.draws
-        return Estimate(per_sample=passes, bytes=4 * n_items * width)
+        """One gradient per draw of every item and query; features in memory."""
+        return self.params.estimate(n_items, n_queries, n_parameters)

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -73,6 +73,15 @@ def listings(plugins: tuple[Path, ...] = ()) -> dict[str, Listing]:
                 raise UserError(f"two methods are called {listing.name!r}: {found[listing.name].origin} and {origin}")
             found[listing.name] = listing
     return found
+
+
+def registered(plugins: tuple[Path, ...] = ()) -> dict[str, Listing]:
+    """Return ``listings``; raises UserError too for a plugin that brings no method."""
+    known = listings(plugins)
+    for path in plugins:
+        if all(listing.origin != str(path) for listing in known.values()):
+            raise UserError(f'{path} registers no method: decorate its class with @register("name")')
+    return known
 
 
 def method_class(name: str, plugins: tuple[Path, ...] = ()) -> type[Method]:
@@ -169,14 +178,20 @@ def _registered(node: ast.ClassDef, origin: str) -> str | None:
 def _listing(node: ast.ClassDef, name: str, origin: str) -> Listing:
     summary = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
     literals: dict[str, Any] = {}
-    for statement in node.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            key, value = statement.targets[0].id, statement.value
-            if key in ("presets", "ablations") and isinstance(value, ast.Dict):
-                literals[key] = tuple(ast.literal_eval(item) for item in value.keys if item is not None)
-            elif key in Listing.__dataclass_fields__:
-                literals[key] = _literal(value, key, name, origin)
+    for key, value in _assigned(node):
+        if key in ("presets", "ablations") and isinstance(value, ast.Dict):
+            literals[key] = tuple(ast.literal_eval(item) for item in value.keys if item is not None)
+        elif key in Listing.__dataclass_fields__:
+            literals[key] = _literal(value, key, name, origin)
     return Listing(name=name, origin=origin, summary=summary, **literals)
+
+
+def _assigned(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
+    """Yield what a class's body assigns, annotated or not."""
+    for statement in node.body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+            yield from ((target.id, statement.value) for target in targets if isinstance(target, ast.Name))
 
 
 def _literal(value: ast.expr, key: str, name: str, origin: str) -> Any:

@@ -32,18 +32,32 @@ def unsupported(
     stored: entries or methods whose scores are stored; open_truth: whether the method would be handed the open truth;
     members: the entries that are read, where they are not the class's.
     """
-    lacking = [need for need in method.needs if need in WHAT and not _offers(problem, need)]
-    if lacking:
-        return f"needs {' and '.join(WHAT[need] for need in lacking)}, which this problem does not have"
-    if "open-truth" in method.needs and not open_truth:
-        return "needs the open truth, which it is not given here"
     read = method.members if members is None else members
+    reasons = (
+        _lacking(method, problem),
+        "needs the open truth, which it is not given here" if "open-truth" in method.needs and not open_truth else None,
+        _missing_scores(method, read, stored),
+        _no_queries(method, problem),
+    )
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _lacking(method: type[Method] | Listing, problem: Problem) -> str | None:
+    lacking = [WHAT[need] for need in method.needs if need in WHAT and not _offers(problem, need)]
+    return f"needs {' and '.join(lacking)}, which this problem does not have" if lacking else None
+
+
+def _missing_scores(method: type[Method] | Listing, read: Collection[str], stored: Collection[str]) -> str | None:
     missing = [member for member in read if not {member, member.partition(":")[0]} & set(stored)]
     if missing or ("stored-scores" in method.needs and not stored):
         return f"needs the stored scores of {', '.join(missing) or 'other methods'}, which are missing"
-    if not set(method.query_kinds) & set(problem.queries.kinds):
-        return f"takes {' and '.join(method.query_kinds)} queries only, of which this problem has none"
     return None
+
+
+def _no_queries(method: type[Method] | Listing, problem: Problem) -> str | None:
+    if set(method.query_kinds) & set(problem.queries.kinds):
+        return None
+    return f"takes {' and '.join(method.query_kinds)} queries only, of which this problem has none"
 
 
 def _offers(problem: Problem, need: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.base import Batch
-from .counting import CountPasses, Passes
+from .counting import Passes, counter_of
 from .draws import Draws
 from .process import DDPMProcess
 
@@ -20,7 +20,8 @@ Unit = Literal["eps", "edm"]
 class Denoiser(nn.Module):
     """A noise-predicting network and its process; parameters are the network's.
 
-    ``passes`` counts every image through the network; ``micro_batch`` bounds the images of one forward pass.
+    ``passes`` counts every image through ``net``, whoever calls it or a copy of it; ``micro_batch`` bounds the images
+    of one forward pass.
     """
 
     def __init__(self, net: nn.Module, process: DDPMProcess, micro_batch: int = 512, sigma_data: float = 0.5) -> None:
@@ -29,7 +30,16 @@ class Denoiser(nn.Module):
         self.process = process
         self.micro_batch = micro_batch
         self.sigma_data = sigma_data
-        self.passes = Passes()
+        counter_of(net)
+
+    @property
+    def passes(self) -> Passes:
+        """What the network's passes are counted into."""
+        return counter_of(self.net).passes
+
+    @passes.setter
+    def passes(self, passes: Passes) -> None:
+        counter_of(self.net).passes = passes
 
     @property
     def device(self) -> torch.device:
@@ -38,17 +48,14 @@ class Denoiser(nn.Module):
 
     def clone(self) -> Denoiser:
         """Return a private copy of the parameters that shares the pass counter."""
-        twin = Denoiser(copy.deepcopy(self.net), self.process, self.micro_batch, self.sigma_data)
-        twin.passes = self.passes
-        return twin
+        return Denoiser(copy.deepcopy(self.net), self.process, self.micro_batch, self.sigma_data)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Return the network's output for noisy images at timesteps [B] (or one for all); passes are counted here."""
+        """Return the network's output for noisy images at timesteps [B] (or one for all)."""
         extra: dict[str, Any] = {}
         if cond is not None:
             extra = {"encoder_hidden_states": cond} if cond.is_floating_point() else {"class_labels": cond}
-        out = self.net(noisy, timesteps, return_dict=False, **extra)[0]
-        return CountPasses.apply(out, self.passes)  # type: ignore[return-value]
+        return self.net(noisy, timesteps, return_dict=False, **extra)[0]
 
     def noised(self, x: Tensor, logsnr: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return what ``forward`` takes for P pairs: noisy images [P, C, H, W] and timesteps [P]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,17 @@ class Problem:
 
 
 def load_dataset(name: str) -> ImageDataset:
-    """Return a registered dataset: the ``load()`` of the module of that name in ``datasets/``."""
+    """Return a registered dataset: the ``load()`` of the module of that name in ``datasets/``.
+
+    Raises UserError where there is no such module, or where it does not import.
+    """
+    module = importlib.util.resolve_name(f"..datasets.{name}", __package__)
     try:
-        module = importlib.import_module(f"..datasets.{name}", __package__)
-    except ModuleNotFoundError as error:
-        raise UserError(f"no dataset {name!r}: add datasets/{name}.py with a load() function") from error
-    return module.load()
+        return importlib.import_module(module).load()
+    except ImportError as error:
+        if error.name == module:
+            raise UserError(f"no dataset {name!r}: add datasets/{name}.py with a load() function") from error
+        raise UserError(f"dataset {name!r} does not load: {error}; install what datasets/{name}.py imports") from error
 
 
 def read_problem(folder: Path) -> Problem:

@@ -18,16 +18,18 @@ import pytest
 import torch
 
 from tdabench.benchmark.commands import cli
-from tdabench.benchmark.run import worker as cell
-from tdabench.benchmark.run.plan import Options, PlannedCell, parse_entries, plan_cells
-from tdabench.benchmark.run.results import Cell, Results
+from tdabench.benchmark.commands.session import Session
+from tdabench.benchmark.run import worker
+from tdabench.benchmark.run.forecast import Rates
+from tdabench.benchmark.run.plan import Options, PlannedCell, Planner, parse_entries
+from tdabench.benchmark.run.record import Record
+from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner
-from tdabench.benchmark.tasks.spec import assets_folder, find_task
+from tdabench.benchmark.tasks.find import assets_folder, find_task
 from tdabench.benchmark.truth import build as truth
 from tdabench.datasets.truth import Assets
 from tdabench.leaderboard.rows.row import Row
 from tdabench.methods.base import CLASSES
-from tdabench.methods.registry import listings
 from tdabench.store import FolderStore
 
 TASK = "digits-tiny"
@@ -138,9 +140,8 @@ def plan(
 ) -> list[PlannedCell]:
     """Return the planned cells of entries, of their quick presets where none is named."""
     forget_plugins()
-    plugins = tuple(plugins)
-    entries = parse_entries(list(names), [], "quick", listings(plugins))
-    return plan_cells(find_task(TASK), assets(), entries, [0], "test", plugins, params)
+    planner = Planner(find_task(TASK), assets(), tuple(plugins))
+    return planner.cells(parse_entries(names, [], "quick", planner.known), seeds=seeds, params=params)
 
 
 def run_cells(
@@ -155,14 +156,26 @@ def run_cells(
     return {row.key.method: row for row in runner.run(plan(names, plugins, params))}
 
 
-def record_of(folder: Path, row: Row) -> Cell:
+def session(folder: Path, plugins: Iterable[Path] = (), **options: Any) -> Session:
+    """Return what commands get that run cells into a folder."""
+    planner = Planner(find_task(TASK), assets(), tuple(plugins))
+    return Session(planner, folder, Options(**{"timeout_s": 300.0, **options}))
+
+
+def uncalibrated(patch: pytest.MonkeyPatch) -> None:
+    """Let estimates be made up, which saves a second a command."""
+    patch.setattr("tdabench.benchmark.commands.session.calibrate", lambda folder, device: Rates(1e-4, 1e-4, 1e-4))
+    patch.setattr("tdabench.benchmark.commands.session.start_up", lambda: 0.0)
+
+
+def record_of(folder: Path, row: Row) -> Record:
     """Return what the row's cell stored."""
-    return Results(folder).cell(row.key, row.diagnostics["identity"])
+    return Results(folder).record(row.key, row.diagnostics["identity"])
 
 
 def run_here(folder: Path, planned: PlannedCell) -> tuple[dict[str, int], dict[str, int]]:
     """Run a cell in this process and return its forward and backward passes by phase."""
-    spec = cell.Spec(
+    spec = worker.Spec(
         method=planned.key.method,
         params=planned.key.params,
         assets=str(planned.assets.folder),
@@ -173,8 +186,9 @@ def run_here(folder: Path, planned: PlannedCell) -> tuple[dict[str, int], dict[s
         micro_batch=512,
         slice_size=planned.cls.slice_size,
     )
-    fit, record = cell.run(spec)["fit"], Cell(FolderStore(folder))
-    parts = [record.record(part)["attribute"] for part in record.parts()]
+    worker.run(spec)
+    record = Record(folder)
+    fit, parts = record.read("fit")["fit"], [record.costs(part)["attribute"] for part in record.parts()]
     counts = ({"fit": fit[way], "attribute": sum(part[way] for part in parts)} for way in ("forward", "backward"))
     return tuple(counts)
 

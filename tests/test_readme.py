@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from tdabench.benchmark.commands.cli import app
 from tdabench.benchmark.contract import rules as contract
-from tdabench.benchmark.tasks.spec import find_task
+from tdabench.benchmark.tasks.find import find_task
 from tdabench.datasets.truth import SHIPPED, Assets
 from tdabench.leaderboard.readme import update_readme
-from tdabench.leaderboard.rows.row import RESULTS, load_rows
+from tdabench.leaderboard.rows.files import RESULTS, load_rows
 from tdabench.methods.registry import listings
 
 ROOT = Path(__file__).parents[1]

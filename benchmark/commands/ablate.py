@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from ...errors import UserError, unknown
 from ...leaderboard.views.ablations import ablation_sheets
-from ...leaderboard.views.sheet import Sheet, render
 from ...methods.base import Method
 from ...methods.registry import Entry, method_class, params_hash, preset_params
-from ..run.plan import plan_cells
-from ..run.results import Results
-from ..tasks.spec import find_task, open_assets
-from .run import options, run_cells
-from .terminal import console
+from .session import Session, failed
+from .terminal import print_sheets
 
 
-def ablate(
-    name: str,
-    task: str,
-    preset: str,
-    only: list[str],
-    folder: Path,
-    plugins: tuple[Path, ...],
-    device: str,
-    jobs: int,
-) -> int:
+def ablate(session: Session, name: str, preset: str, only: list[str]) -> int:
     """Run a preset and its ablations, print them side by side, and return the exit code."""
-    spec = find_task(task)
-    names = variants(method_class(name, plugins), preset, only)
-    chosen = options(device, jobs, 3600.0, 0.0, 512, False, False)
-    entries = [Entry(name, one) for one in names]
-    planned = plan_cells(spec, open_assets(spec), entries, [0], "dev", plugins)
-    rows = run_cells(planned, Results(folder), chosen)
+    names = variants(method_class(name, session.planner.plugins), preset, only)
+    rows = session.run(session.planner.cells([Entry(name, one) for one in names], "dev"))
     print_sheets(ablation_sheets(rows))
-    return 1 if any(row.status in ("timeout", "oom", "error") for row in rows) else 0
+    return failed(rows)
 
 
 def variants(cls: type[Method], preset: str, only: Sequence[str]) -> list[str]:
@@ -56,8 +38,3 @@ def variants(cls: type[Method], preset: str, only: Sequence[str]) -> list[str]:
     if not changed:
         raise UserError(f"{', '.join(named)}: nothing that differs from {cls.name}:{preset}; name others with --only")
     return [preset, *changed]
-
-
-def print_sheets(sheets: Sequence[Sheet]) -> None:
-    """Print tables as wide as the terminal."""
-    print(render(sheets, "table", max(console.width, 100)))

@@ -1,14 +1,17 @@
-"""The command line. Heavy imports stay inside the commands, so that ``--help`` and ``list`` answer at once."""
+"""The command line: words and options. Heavy imports stay inside the commands, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...errors import UserError
+
+if TYPE_CHECKING:
+    from ..run.plan import Selection
 
 app = typer.Typer(
     help="Which training-data-attribution method for diffusion models can be trusted, and what it costs.",
@@ -57,12 +60,14 @@ def run(
     ] = False,
 ) -> None:
     """Score methods on a task, measure what their scores foretell, and print the leaderboard."""
-    from . import run as commands
+    from . import run as command
+    from .session import checked_options, open_session
 
-    options = commands.options(device, jobs, timeout, memory, micro_batch, force, retry)
-    chosen = commands.Selection(task, _split(methods), _split(exclude), preset, _seeds(seeds), tuple(plugin or ()))
-    wanted, removal = commands.settings(_split(metrics), encoders, budget, dry_run)
-    raise typer.Exit(commands.run(chosen, options, results, wanted, removal))
+    options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry)
+    session = open_session(task, results, tuple(plugin or ()), options)
+    cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
+    wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)
+    raise typer.Exit(command.run(session, cells, wanted, removal))
 
 
 @app.command()
@@ -76,11 +81,11 @@ def plan(
     device: Device = "cpu",
 ) -> None:
     """Print passes, time and memory per method, before anything runs."""
-    from . import run as commands
+    from . import plan as command
+    from .session import open_planner
 
-    commands.plan(
-        commands.Selection(task, _split(methods), _split(exclude), preset, _seeds(seeds), tuple(plugin or ())), device
-    )
+    planner = open_planner(task, tuple(plugin or ()))
+    command.plan(planner.selected(_selection(methods, exclude, preset, seeds)), device)
 
 
 @app.command()
@@ -98,9 +103,11 @@ def tune(
     jobs: Annotated[int, typer.Option(help="Trials at a time.")] = 0,
 ) -> None:
     """Choose a method's parameters on dev queries and open subsets, which no reported number uses."""
-    from . import tune as tuning
+    from . import tune as command
+    from .session import checked_options, open_session
 
-    tuning.tune(method, task, preset, trials, _split(only), results, tuple(plugin or ()), device, jobs)
+    session = open_session(task, results, tuple(plugin or ()), checked_options(device, jobs))
+    command.tune(session, method, preset, trials, _split(only))
 
 
 @app.command()
@@ -115,9 +122,11 @@ def ablate(
     jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
 ) -> None:
     """Compare a preset with its ablations on dev queries and open subsets."""
-    from . import ablate as ablating
+    from . import ablate as command
+    from .session import checked_options, open_session
 
-    raise typer.Exit(ablating.ablate(method, task, preset, _split(only), results, tuple(plugin or ()), device, jobs))
+    session = open_session(task, results, tuple(plugin or ()), checked_options(device, jobs))
+    raise typer.Exit(command.ablate(session, method, preset, _split(only)))
 
 
 @app.command()
@@ -136,11 +145,12 @@ def ensembles(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
 ) -> None:
     """Search pairs and triples of methods on dev queries; report the best on test queries, and their removal."""
-    from . import ensembles as ensembling
-    from . import run as commands
+    from .ensembles import command
+    from .removal import parse_settings
+    from .session import checked_options, open_session
 
-    _, removal = commands.settings(["union"], "auto", budget, dry_run)
-    ensembling.ensembles(task, _split(methods), preset, keep, results, tuple(plugin or ()), device, jobs, removal)
+    session = open_session(task, results, tuple(plugin or ()), checked_options(device, jobs))
+    command.ensembles(session, _split(methods), preset, keep, parse_settings(("union",), "auto", budget, dry_run))
 
 
 @app.command()
@@ -161,9 +171,9 @@ def show(
 @app.command(name="list")
 def list_all(plugin: Plugins = None) -> None:
     """List tasks and methods."""
-    from . import leaderboard as listing
+    from . import list as command
 
-    listing.show(tuple(plugin or ()))
+    command.show(tuple(plugin or ()))
 
 
 @app.command()
@@ -181,10 +191,9 @@ def leaderboard(
     ] = None,
 ) -> None:
     """Print the leaderboard, or another view, from rows alone."""
-    from . import leaderboard as listing
+    from . import leaderboard as command
 
-    shown = listing.Shown(format, queries, view, similarity)
-    listing.leaderboard(task or None, results, shown, readme)
+    command.leaderboard(task or None, results, command.Shown(format, queries, view, similarity), readme)
 
 
 @app.command(name="check-method")
@@ -194,9 +203,9 @@ def check_method(
     plugin: Plugins = None,
 ) -> None:
     """Check a method against the adapter contract on a tiny twin of a task."""
-    from . import run as commands
+    from . import check_method as command
 
-    raise typer.Exit(commands.check_method(method, preset, tuple(plugin or ())))
+    raise typer.Exit(command.check_method(method, preset, tuple(plugin or ())))
 
 
 @truth_app.command()
@@ -206,9 +215,9 @@ def build(
     out: Annotated[Path | None, typer.Option(help="Assets folder; default: the user's truth folder.")] = None,
 ) -> None:
     """Train the base model, make queries, retrain subsets; run again after an interruption to go on."""
-    from . import truth as truth_commands
+    from . import truth as command
 
-    truth_commands.build(task, workers, out)
+    command.build(task, workers, out)
 
 
 @truth_app.command()
@@ -218,33 +227,33 @@ def verify(
     seed: Annotated[int, typer.Option(help="Which ones: another seed picks others.")] = 0,
 ) -> None:
     """Check all hashes and repeat randomly picked retrainings."""
-    from . import truth as truth_commands
+    from . import truth as command
 
-    raise typer.Exit(truth_commands.verify(task, sample, seed))
+    raise typer.Exit(command.verify(task, sample, seed))
 
 
 @truth_app.command()
 def info(task: Task) -> None:
     """Print size, noise ceilings and provenance."""
-    from . import truth as truth_commands
+    from . import truth as command
 
-    truth_commands.info(task)
+    command.info(task)
 
 
 @truth_app.command()
 def export(task: Task, archive: Annotated[Path, typer.Argument(help="The .tar file to write.")]) -> None:
     """Write a task's truth as one archive."""
-    from . import truth as truth_commands
+    from . import truth as command
 
-    truth_commands.export(task, archive)
+    command.export(task, archive)
 
 
 @truth_app.command(name="import")
 def import_archive(archive: Annotated[Path, typer.Argument(help="An archive that `truth export` wrote.")]) -> None:
     """Check an archive and put its truth where tasks find it."""
-    from . import truth as truth_commands
+    from . import truth as command
 
-    truth_commands.import_archive(archive)
+    command.import_archive(archive)
 
 
 @truth_app.command()
@@ -257,6 +266,12 @@ def samples(task: Task, picture: Annotated[Path, typer.Argument(help="The PNG fi
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _selection(methods: str, exclude: str, preset: str, seeds: str) -> Selection:
+    from ..run.plan import Selection
+
+    return Selection(_split(methods), _split(exclude), preset, _seeds(seeds))
 
 
 def _seeds(text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""The commands that only read: tasks, methods and rows; no torch."""
+"""The command leaderboard: views of rows; no torch."""
 
 from __future__ import annotations
 
@@ -6,37 +6,13 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from ...errors import UserError
 from ...leaderboard.readme import QUERY_SET, update_readme
-from ...leaderboard.rows.row import RESULTS, load_rows
+from ...leaderboard.rows.files import RESULTS, load_rows
 from ...leaderboard.views.catalogue import QUERY_SETS, SIMILARITY, VIEWS, build_view
 from ...leaderboard.views.sheet import FORMATS, render
-from ...methods.registry import Listing, listings
 from ...store import FolderStore
-from ..tasks.spec import task_names
-
-console = Console(highlight=False, markup=False, emoji=False)
-
-
-def registered(plugins: tuple[Path, ...]) -> dict[str, Listing]:
-    """Return all methods by name; raises UserError for a plugin that brings none."""
-    known = listings(plugins)
-    for path in plugins:
-        if all(listing.origin != str(path) for listing in known.values()):
-            raise UserError(f'{path} registers no method: decorate its class with @register("name")')
-    return known
-
-
-def show(plugins: tuple[Path, ...]) -> None:
-    """Print tasks and methods."""
-    console.print("tasks: " + ", ".join(task_names()))
-    table = Table("method", "presets", "needs", "what it is")
-    for listing in registered(plugins).values():
-        table.add_row(listing.name, ", ".join(listing.presets), ", ".join(listing.needs), listing.summary)
-    console.print(table)
+from .terminal import plain
 
 
 class Shown(NamedTuple):
@@ -60,7 +36,7 @@ def leaderboard(task: str | None, folder: Path | None, shown: Shown, readme: Pat
     if readme is not None:
         _update(readme, update_readme(_read(readme), found))
         return
-    width = max(console.width, 100) if sys.stdout.isatty() else 120
+    width = max(plain.width, 100) if sys.stdout.isatty() else 120
     print(render(build_view(shown.view, rows, shown.similarity), shown.format, width))
 
 

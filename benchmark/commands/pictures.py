@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from ...errors import UserError
-from ...leaderboard.rows.row import Row, load_rows
+from ...leaderboard.rows.files import load_rows
+from ...leaderboard.rows.row import Row
 from ...models.problem import Problem, read_problem
 from ...store import FolderStore
-from ..tasks.spec import find_task, open_assets
+from ..tasks.find import find_task, open_assets
 from .leaderboard import rows_folder
 from .terminal import console
 

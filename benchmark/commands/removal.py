@@ -16,15 +16,17 @@ from ...models.problem import Problem, read_problem
 from ...models.recipe import Recipe
 from ...seeds import digest
 from ...store import LONG_CLAIM_S, FolderStore
-from ..metrics.removal.protocol import Evidence, Protocol, Ranking, per_query_result, union_result
-from ..metrics.removal.similarities import Similarities, open_similarities
+from ..metrics.removal.protocol import Protocol, Ranking
+from ..metrics.removal.results import Evidence, per_query_result, union_result
+from ..metrics.removal.similarities import Similarities, open_similarities, parse_encoders
 from ..metrics.scores import ranked
 from ..processes import one_thread
-from ..run.plan import Options, PlannedCell
-from ..run.results import Results
-from ..tasks.spec import TaskSpec, home
+from ..run.plan import PlannedCell
+from ..tasks.find import home
+from ..tasks.spec import TaskSpec
 from ..truth.counterfactuals import Counterfactual, Laboratory
 from ..truth.retraining import seconds_per_update
+from .session import Session
 from .terminal import Bar, console, duration
 
 Part = Literal["union", "per-query"]
@@ -41,6 +43,13 @@ class Settings:
     encoders: Mapping[str, str | None] | None = None
     budget: int | None = None
     dry_run: bool = False
+
+
+def parse_settings(parts: tuple[Part, ...], encoders: str, budget: int, dry_run: bool) -> Settings:
+    """Return settings for what the command line says; raises UserError."""
+    if budget < -1:
+        raise UserError("--budget must not be negative; leave it out for no limit")
+    return Settings(parts, parse_encoders(encoders), None if budget == -1 else budget, dry_run)
 
 
 @dataclass(frozen=True)
@@ -81,11 +90,11 @@ def protocol(spec: TaskSpec, assets: Assets) -> Protocol:
 class Removing:
     """Measures removal for the cells of one task."""
 
-    def __init__(self, spec: TaskSpec, assets: Assets, results: Results, options: Options, settings: Settings) -> None:
-        self.assets, self.results, self.options, self.settings = assets, results, options, settings
-        self.protocol = protocol(spec, assets)
-        self.laboratory = Laboratory(assets, FolderStore(home()), options.device)
-        self.problem: Problem = read_problem(assets.folder)
+    def __init__(self, session: Session, settings: Settings) -> None:
+        self.session, self.assets, self.settings = session, session.assets, settings
+        self.protocol = protocol(session.spec, session.assets)
+        self.laboratory = Laboratory(session.assets, FolderStore(home()), session.options.device)
+        self.problem: Problem = read_problem(session.assets.folder)
 
     def measure(self, cells: Iterable[PlannedCell]) -> None:
         """Retrain what is missing within the budget, and write ``metrics.removal`` of every cell that has its share."""
@@ -106,10 +115,10 @@ class Removing:
             if not held:
                 raise UserError("another tdabench is training counterfactual models of this task: wait for it")
             with Bar("retrainings") as bar:
-                self.laboratory.make(wanted, self.options.jobs, bar.update)
+                self.laboratory.make(wanted, self.session.options.jobs, bar.update)
 
     def _ready(self, planned: PlannedCell) -> Ready | None:
-        row = self.results.row(planned.key)
+        row = self.session.results.row(planned.key)
         if row is None or row.metrics is None or row.diagnostics.get("identity") != planned.identity:
             return None
         ranking = self._ranking(planned)
@@ -123,13 +132,13 @@ class Removing:
 
     def _ranking(self, planned: PlannedCell) -> Ranking:
         """Return the targets' items as far down as any removal goes."""
-        record, ids = self.results.cell(planned.key, planned.identity), planned.attributed_ids
-        depth, ranking = max(self.protocol.top_k, *self.protocol.per_query_sizes), {}
-        for part in record.parts():
-            for query, scores in zip(ids[part], record.scores(part), strict=True):
-                if query in self.protocol.targets and (order := ranked(scores)) is not None:
-                    ranking[query] = order[:depth]
-        return ranking
+        record = self.session.results.record(planned.key, planned.identity)
+        depth = max(self.protocol.top_k, *self.protocol.per_query_sizes)
+        rows = [
+            row for names, scores in record.blocks(planned.attributed_ids) for row in zip(names, scores, strict=True)
+        ]
+        orders = {query: ranked(scores) for query, scores in rows if query in self.protocol.targets}
+        return {query: order[:depth] for query, order in orders.items() if order is not None}
 
     def requests(self, ready: list[Ready]) -> list[Request]:
         """Return the plan: the floor and the random curve, then each method's unions, then single queries."""
@@ -159,7 +168,7 @@ class Removing:
         count = min(len(missing), len(missing) if budget is None else budget)
         console.print(
             f"{asked} retrainings asked for, {asked - len(missing)} shared or stored, {len(missing)} to train{capped}: "
-            f"about {duration(count * self._seconds_each())} with {self.options.jobs} at a time",
+            f"about {duration(count * self._seconds_each())} with {self.session.options.jobs} at a time",
             soft_wrap=True,
         )
 
@@ -179,8 +188,8 @@ class Removing:
     def _seconds_each(self) -> float:
         recipe = Recipe.from_json(self.assets.manifest["recipe"])
         with one_thread():
-            update = seconds_per_update(recipe, self.problem.train, self.options.device)
-        return recipe.steps * update / self.options.jobs
+            update = seconds_per_update(recipe, self.problem.train, self.session.options.device)
+        return recipe.steps * update / self.session.options.jobs
 
     def _write(self, ready: list[Ready]) -> None:
         similarities = self._similarities()
@@ -200,7 +209,7 @@ class Removing:
 
     def _similarities(self) -> Similarities:
         side = min(self.problem.queries.x.shape[-2:])
-        return open_similarities(self.settings.encoders, side, self.options.device)
+        return open_similarities(self.settings.encoders, side, self.session.options.device)
 
     def _write_one(self, one: Ready, evidence: Evidence, similarities: Similarities) -> None:
         """Write what was asked for into the cell's row; what else it holds of the same scores stays."""
@@ -222,7 +231,7 @@ class Removing:
             skipped=_still_skipped(similarities.skipped, old, union, per_query),
             provenance=self.laboratory.provenance,
         )
-        if not self.results.add_metrics(one.planned.key, one.row.source.scores_sha256, removal=removal):
+        if not self.session.results.add_metrics(one.planned.key, one.row.source.scores_sha256, removal=removal):
             self._say(one, "scored again meanwhile, so its removal is not stored; run again")
 
     def _inputs(self, one: Ready) -> str:

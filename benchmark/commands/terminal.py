@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -18,10 +19,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ...leaderboard.rows.row import Row
-from ..run.plan import PlannedCell
+if TYPE_CHECKING:
+    from ...leaderboard.rows.row import Row
+    from ...leaderboard.views.sheet import Sheet
+    from ..run.plan import PlannedCell
 
 console = Console(highlight=False)
+plain = Console(highlight=False, markup=False, emoji=False)
 STYLE = {"ok": "green", "partial": "yellow", "skipped": "yellow"}
 
 
@@ -31,6 +35,13 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.{0 if unit == 1 else 1}f} {name}"
     raise AssertionError("unreachable")
+
+
+def print_sheets(sheets: Sequence[Sheet]) -> None:
+    """Print tables as wide as the terminal."""
+    from ...leaderboard.views.sheet import render
+
+    print(render(sheets, "table", max(console.width, 100)))
 
 
 class _Shown:

@@ -20,8 +20,11 @@ from ...store import LONG_CLAIM_S, FolderStore, sha256
 from ..metrics import lds as metrics
 from ..metrics.scores import query_ids
 from ..processes import cores
-from ..tasks.spec import TaskSpec, find_task, home, open_assets
-from ..truth.build import Built, assemble, attributed, build_runs, measure, prepare_base
+from ..tasks.find import find_task, home, open_assets
+from ..tasks.spec import TaskSpec
+from ..truth.build import Built, assemble, build_runs, prepare_base
+from ..truth.outcomes import measure
+from ..truth.queries import attributed
 from ..truth.retraining import seconds_per_update
 from .terminal import Bar, console, duration
 

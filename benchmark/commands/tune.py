@@ -4,49 +4,32 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from ...errors import UserError, unknown
 from ...leaderboard.rows.row import Row
 from ...methods.base import Method
-from ...methods.registry import Entry, listings, method_class, params_hash, preset_params
+from ...methods.registry import Entry, method_class, params_hash, preset_params
 from ...seeds import numpy_generator
-from ..run.plan import PlannedCell, plan_cells
-from ..run.results import Results
-from ..tasks.spec import find_task, open_assets
-from .run import options, run_cells
+from .session import Session
 from .terminal import console, duration
 
 
-def tune(
-    name: str,
-    task: str,
-    preset: str,
-    trials: int,
-    only: list[str],
-    folder: Path,
-    plugins: tuple[Path, ...],
-    device: str,
-    jobs: int,
-) -> None:
+def tune(session: Session, name: str, preset: str, trials: int, only: list[str]) -> None:
     """Try settings of a method's search space and print the table and the parameters of the best."""
     if trials < 0:
         raise UserError("--trials must not be negative: 0 tries the whole grid")
-    spec = find_task(task)
-    assets = open_assets(spec)
-    cls = method_class(name, plugins)
+    planner = session.planner
+    cls = method_class(name, planner.plugins)
     settings = grid(cls, preset_params(cls, preset), only, trials)
-    known = listings(plugins)
-    entry = Entry(name, preset)
-    if preset not in known[name].presets:
-        raise unknown(f"preset of {name!r}:", preset, known[name].presets)
-    cells = [plan_cells(spec, assets, [entry], [0], "dev", plugins, {name: params})[0] for params in settings]
-    rows = run_cells(cells, Results(folder), options(device, jobs, 3600.0, 0.0, 512, False, False))
-    _report(cells, rows, settings)
+    if preset not in cls.presets:
+        raise unknown(f"preset of {name!r}:", preset, cls.presets)
+    cells = [cell for params in settings for cell in planner.cells([Entry(name, preset)], "dev", params={name: params})]
+    _show([Trial(params, row) for params, row in zip(settings, session.run(cells), strict=True)])
 
 
 def grid(cls: type[Method], start: Any, only: list[str], trials: int) -> list[Any]:
@@ -70,39 +53,53 @@ def grid(cls: type[Method], start: Any, only: list[str], trials: int) -> list[An
     return list({params_hash(params): params for params in [start, *kept]}.values())
 
 
-def score(row: Row) -> float | None:
-    """Return the mean LDS over query kinds, or None for a row without one."""
-    means = [result.mean for result in row.metrics.lds.values()] if row.metrics else []
-    return sum(mean for mean in means if mean is not None) / len(means) if means and None not in means else None
+@dataclass(frozen=True)
+class Trial:
+    """A setting that was tried, and the row it got."""
+
+    params: Any
+    row: Row
+
+    @property
+    def lds(self) -> dict[str, float | None]:
+        """The mean LDS by query kind; empty for a row without metrics."""
+        return {kind: result.mean for kind, result in self.row.metrics.lds.items()} if self.row.metrics else {}
+
+    @property
+    def score(self) -> float | None:
+        """The mean LDS over query kinds, or None where one is missing."""
+        means = [mean for mean in self.lds.values() if mean is not None]
+        return sum(means) / len(means) if means and len(means) == len(self.lds) else None
 
 
-def _report(cells: list[PlannedCell], rows: list[Row], settings: list[Any]) -> None:
-    base = asdict(settings[0])
-    varied = [name for name in base if len({json.dumps(asdict(params)[name], default=str) for params in settings}) > 1]
-    kinds = sorted({kind for row in rows if row.metrics for kind in row.metrics.lds})
+def _show(trials: list[Trial]) -> None:
+    """Print the trials, best first, and the best one's parameters; raises UserError where none was scored."""
+    varied = [name for name in asdict(trials[0].params) if len({_text(trial, name) for trial in trials}) > 1]
+    kinds = sorted({kind for trial in trials for kind in trial.lds})
+    ranked = sorted(trials, key=lambda trial: -np.inf if trial.score is None else trial.score, reverse=True)
     table = Table(
         *varied, *(f"{kind} LDS x100" for kind in kinds), "mean", "wall s", title="dev queries x open subsets"
     )
-    scored = [
-        (total if (total := score(row)) is not None else -9.0, row, params)
-        for row, params in zip(rows, settings, strict=True)
-    ]
-    ranked = [pair for _, *pair in sorted(scored, key=lambda one: -one[0])]
-    for row, params in ranked:
-        table.add_row(*(str(getattr(params, name)) for name in varied), *_numbers(row, kinds))
+    for trial in ranked:
+        table.add_row(*(_text(trial, name) for name in varied), *_numbers(trial, kinds))
     console.print(table)
-    spent = sum(row.cost.wall_s for row in rows if row.cost)
-    if score(ranked[0][0]) is None:
-        raise UserError(f"no setting of {cells[0].key.method!r} was scored: {ranked[0][0].reason}")
-    console.print(f"{len(rows)} settings, {duration(spent)} of computing; best on dev x open:")
-    best = json.dumps(cells[0].key.params | json.loads(json.dumps(asdict(ranked[0][1]))))
-    console.print(best, soft_wrap=True, markup=False)
+    best, spent = ranked[0], sum(trial.row.cost.wall_s for trial in trials if trial.row.cost)
+    if best.score is None:
+        raise UserError(f"no setting of {best.row.key.method!r} was scored: {best.row.reason}")
+    console.print(f"{len(trials)} settings, {duration(spent)} of computing; best on dev x open:")
+    console.print(json.dumps(best.row.key.params), soft_wrap=True, markup=False)
 
 
-def _numbers(row: Row, kinds: list[str]) -> list[str]:
-    if row.metrics is None:
-        return [*["-"] * len(kinds), row.status, "-"]
-    means = [row.metrics.lds[kind].mean for kind in kinds]
-    shown = ["-" if mean is None else f"{100 * mean:.1f}" for mean in means]
-    total = score(row)
-    return [*shown, "-" if total is None else f"{100 * total:.1f}", f"{row.cost.wall_s:.0f}" if row.cost else "-"]
+def _text(trial: Trial, name: str) -> str:
+    return str(getattr(trial.params, name))
+
+
+def _numbers(trial: Trial, kinds: list[str]) -> list[str]:
+    if not trial.lds:
+        return [*["-"] * len(kinds), trial.row.status, "-"]
+    scores = [*(trial.lds[kind] for kind in kinds), trial.score]
+    cost = trial.row.cost
+    return [
+        *("-" if score is None else f"{100 * score:.1f}" for score in scores),
+        f"{cost.wall_s:.0f}" if cost else "-",
+    ]

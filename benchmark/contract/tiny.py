@@ -15,7 +15,7 @@ from ...models.training import load, snapshot, train
 from ...seeds import torch_generator
 from ..tasks.digits import TASK
 from ..tasks.spec import QueryPlan
-from ..truth.build import Split, make_queries
+from ..truth.queries import Split, make_queries
 
 N_TRAIN, N_PLANTED, N_HELDOUT = 48, 3, 1
 

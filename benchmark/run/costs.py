@@ -2,50 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...leaderboard.rows.row import Cost
 
 
 def own_cost(
-    outcome: dict[str, Any], slices: list[dict[str, Any]], n_queries: int, micro_batch: int, resumed: bool
+    outcome: dict[str, Any],
+    fit: dict[str, Any],
+    slices: list[dict[str, Any]],
+    n_queries: int,
+    micro_batch: int,
+    resumed: bool,
 ) -> Cost:
     """Return the cost of a cell from its fit and its slices, whichever start did them."""
-    fit, seconds = outcome["fit"], [part["seconds"] for part in slices]
-    gpu = [part["peak_gpu_bytes"] for part in slices if part["peak_gpu_bytes"] is not None]
+    seconds = [part["seconds"] for part in slices]
+    peak = {name: {"fit": fit[name], "attribute": _peak(part[name] for part in slices)} for name in _PEAKS}
+    passes = {way: {"fit": fit[way], "attribute": sum(part[way] for part in slices)} for way in ("forward", "backward")}
     return Cost(
         setup_s=outcome["setup_s"],
         fit_s=fit["seconds"],
         attribute_s=seconds,
         seconds_per_query=sum(seconds) / n_queries,
         n_queries=n_queries,
-        peak_rss_bytes={"fit": fit["peak_rss_bytes"], "attribute": max(part["peak_rss_bytes"] for part in slices)},
-        peak_gpu_bytes={"fit": fit["peak_gpu_bytes"], "attribute": max(gpu) if gpu else None},
-        forward_passes={"fit": fit["forward"], "attribute": sum(part["forward"] for part in slices)},
-        backward_passes={"fit": fit["backward"], "attribute": sum(part["backward"] for part in slices)},
+        forward_passes=passes["forward"],
+        backward_passes=passes["backward"],
         scratch_bytes=outcome["scratch_bytes"],
         wall_s=outcome["wall_s"],
         micro_batch=micro_batch,
         resumed=resumed,
+        **peak,
     )
 
 
 def add_up(own: Cost, members: list[Cost]) -> Cost:
-    """Return an ensemble's cost: its own and its members' cold ones; memory is the largest of them."""
-    if not members:
-        return own
+    """Return an ensemble's cost: the sum of its own and its members' cold ones; memory is the largest of them."""
     every = [own, *members]
-    return own.model_copy(
-        update={
-            "fit_s": sum(cost.fit_s for cost in every),
-            "seconds_per_query": sum(cost.seconds_per_query or 0 for cost in every),
-            "peak_rss_bytes": {k: max(cost.peak_rss_bytes[k] or 0 for cost in every) for k in own.peak_rss_bytes},
-            "forward_passes": {k: sum(cost.forward_passes[k] for cost in every) for k in own.forward_passes},
-            "backward_passes": {k: sum(cost.backward_passes[k] for cost in every) for k in own.backward_passes},
-            "peak_gpu_bytes": {
-                k: max((c.peak_gpu_bytes[k] or 0 for c in every), default=0) or None for k in own.peak_gpu_bytes
-            },
-            "wall_s": sum(cost.wall_s for cost in every),
-            "resumed": any(cost.resumed for cost in every),
-        }
-    )
+    summed = {"fit_s": sum(cost.fit_s for cost in every), "wall_s": sum(cost.wall_s for cost in every)}
+    summed["seconds_per_query"] = sum(cost.seconds_per_query or 0 for cost in every)
+    by_phase = {name: _by_phase([getattr(cost, name) for cost in every], _peak) for name in _PEAKS}
+    by_phase |= {name: _by_phase([getattr(cost, name) for cost in every], sum) for name in _PASSES}
+    return own.model_copy(update=summed | by_phase | {"resumed": any(cost.resumed for cost in every)})
+
+
+_PEAKS = ("peak_rss_bytes", "peak_gpu_bytes")
+_PASSES = ("forward_passes", "backward_passes")
+
+
+def _by_phase(costs: list[dict[str, Any]], combine: Callable[[Iterable[Any]], Any]) -> dict[str, Any]:
+    return {phase: combine(cost[phase] for cost in costs) for phase in costs[0]}
+
+
+def _peak(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)

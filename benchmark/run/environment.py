@@ -11,19 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...store import sha256
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "diffusers", "traker", "datasets", "numpy", "scipy", "scikit-learn", "safetensors")
-ENGINES = (
-    "seeds.py",
-    "benchmark/run/worker.py",
-    "models/*.py",
-    "datasets/base.py",
-    "datasets/queries.py",
-    "methods/base.py",
-    "methods/view.py",
-)
 
 
 def environment(device: str, threads: int, concurrent_cells: int) -> dict[str, Any]:
@@ -80,19 +70,3 @@ def git_state() -> tuple[str | None, bool | None]:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
     except (OSError, subprocess.CalledProcessError):
         return None, None
-
-
-def code_hash(method_file: Path) -> str:
-    """Return the hash of a method's file, the package's files it imports from ``methods``, models and data types.
-
-    A score matrix is stale when this changes; comments count, because telling them apart is not worth a wrong reuse.
-    """
-    shared = [path for pattern in ENGINES for path in sorted(ROOT.glob(pattern))]
-    own = [method_file, *_engines_of(method_file)]
-    return sha256(b"".join(path.read_bytes() for path in [*shared, *own]))[:16]
-
-
-def _engines_of(method_file: Path) -> list[Path]:
-    text = method_file.read_text(encoding="utf-8")
-    engines = (ROOT / "methods" / "engines" / f"{name}.py" for name in ("gradients", "kernel", "unlearning"))
-    return [path for path in engines if path.stem in text]

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from ...datasets.base import Batch
 from ...methods.base import Estimate
-from ...methods.engines.gradients import per_sample_gradients
+from ...methods.engines.features import per_sample_gradients
 from ...models.denoiser import Denoiser
 from ...models.draws import Draws, Law
-from ...models.problem import Problem
+from ...models.problem import Problem, read_problem
+from ..processes import forkserver
 from .plan import PlannedCell
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds per sample pass of each kind on this machine."""
+    """Seconds per sample pass of each kind on this machine, and per cell before its first pass."""
 
     forward: float
     trained: float
     per_sample: float
+    setup: float = 0.0
 
     def seconds(self, estimate: Estimate) -> float:
-        """Return the seconds that the passes of an estimate take."""
+        """Return the seconds that a cell of this estimate takes, its set-up included."""
         counts = (
             (estimate.forward, self.forward),
             (estimate.trained, self.trained),
             (estimate.per_sample, self.per_sample),
         )
-        return sum(count * rate for count, rate in counts)
+        return self.setup + sum(count * rate for count, rate in counts)
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,11 @@ class Forecast:
     seconds: float | None
 
 
-def calibrate(problem: Problem, device: str, images: int = 128) -> Rates:
-    """Measure the three rates on the problem's final model in a second or two."""
+def calibrate(folder: Path, device: str, images: int = 128) -> Rates:
+    """Measure the rates on the final model of an assets folder in a second or two."""
+    start = time.perf_counter()
+    problem = read_problem(folder)
+    setup = time.perf_counter() - start
     model = problem.model(problem.checkpoints[-1], device)
     batch = problem.train.batch(torch.arange(images) % len(problem.train))
     shape = tuple(batch.x.shape[1:])
@@ -54,6 +61,7 @@ def calibrate(problem: Problem, device: str, images: int = 128) -> Rates:
         forward=_time(lambda: _forward(model, batch, draws), device) / images,
         trained=_time(lambda: model.losses(batch, draws).mean().backward(), device) / images,
         per_sample=_time(lambda: per_sample_gradients(model, batch, draws, "loss"), device) / images,
+        setup=setup,
     )
 
 
@@ -81,6 +89,18 @@ def _time(work: Callable[[], object], device: str) -> float:
         _wait(device)
         times.append(time.perf_counter() - start)
     return min(times[1:])
+
+
+def start_up() -> float:
+    """Return how long the process that cells are forked from takes to start, with its imports; 0 once it is up.
+
+    It is left running, so that the time is measured and not spent twice.
+    """
+    start = time.perf_counter()
+    process = forkserver().Process(target=os.getpid)
+    process.start()
+    process.join()
+    return time.perf_counter() - start
 
 
 def _wait(device: str) -> None:

@@ -1,23 +1,25 @@
-"""Planning a run: which cells, from what entries, and what each will cost."""
+"""Planning a run: which cells, from what entries, and what decides whether stored results still hold."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...datasets.truth import Assets
 from ...errors import UserError, unknown
 from ...leaderboard.rows.row import Key
 from ...methods.base import Method
-from ...methods.registry import Entry, Listing, listings, method_class, params_hash, preset_params
+from ...methods.registry import Entry, Listing, method_class, params_hash, preset_params, registered
 from ...seeds import digest
 from ..metrics.scores import query_ids
 from ..tasks.spec import TaskSpec
-from .environment import code_hash
+from .code import code_hash
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,8 @@ class PlannedCell:
     def identity(self) -> str:
         """What the scores depend on: method, parameters, code, problem, queries and seed."""
         problem = self.assets.manifest["files"]["problem.safetensors"]["sha256"]
-        return digest(
-            [
-                self.key.model_dump(),
-                self.code,
-                problem,
-                self.query_ids,
-                [member.identity for member in self.members.values()],
-            ]
-        )
+        members = [member.identity for member in self.members.values()]
+        return digest([self.key.model_dump(), self.code, problem, self.query_ids, members])
 
     @property
     def attributed_ids(self) -> tuple[str, ...]:
@@ -74,70 +69,68 @@ class PlannedCell:
         return Entry(self.key.method, self.key.preset)
 
 
-def parse_entries(names: list[str], excluded: list[str], preset: str, known: dict[str, Listing]) -> list[Entry]:
-    """Return entries for names like ``pixel`` or ``pixel:rbf``; no names means every method.
+class Selection(NamedTuple):
+    """What a user asks for: methods by name (none: all) less the excluded ones, a default preset, seeds."""
 
-    Raises UserError for an unknown method or preset.
-    """
-    entries = []
-    for name in names or sorted(known):
-        method, _, own = name.partition(":")
-        if method not in known:
-            raise unknown("method", method, known)
-        chosen = own or preset
-        if not known[method].offers(chosen):
-            raise unknown(f"preset of {method!r}:", chosen, known[method].presets)
-        entries.append(Entry(method, chosen))
-    for name in excluded:
-        if name.partition(":")[0] not in known:
-            raise unknown("method", name, known)
-    return [entry for entry in dict.fromkeys(entries) if entry.method not in excluded and str(entry) not in excluded]
-
-
-def plan_cells(
-    spec: TaskSpec,
-    assets: Assets,
-    entries: list[Entry],
-    seeds: list[int],
-    query_set: str,
-    plugins: tuple[Path, ...] = (),
-    params: dict[str, Any] | None = None,
-) -> list[PlannedCell]:
-    """Return one cell per entry and seed, ensembles after the others; ``params`` overrides those of every entry."""
-    known = listings(plugins)
-    ordered = sorted(entries, key=lambda entry: bool(known[entry.method].members))
-    make = _Planner(spec, assets, query_set, plugins, known)
-    return [make.cell(entry, seed, params) for seed in seeds for entry in ordered]
+    names: Sequence[str]
+    excluded: Sequence[str] = ()
+    preset: str = "quick"
+    seeds: Sequence[int] = (0,)
 
 
 @dataclass(frozen=True)
-class _Planner:
+class Planner:
+    """Plans cells of one task, with methods of the package and of plugins."""
+
     spec: TaskSpec
     assets: Assets
-    query_set: str
-    plugins: tuple[Path, ...]
-    known: dict[str, Listing]
+    plugins: tuple[Path, ...] = ()
 
-    def cell(self, entry: Entry, seed: int, overrides: dict[str, Any] | None = None) -> PlannedCell:
-        cls = method_class(entry.method, self.plugins)
-        params = overrides[entry.method] if overrides else preset_params(cls, entry.preset)
-        members = {name: self.cell(self._member(name, entry.preset), seed) for name in cls.reads(params)}
-        ids = query_ids(self.assets.manifest, self.query_set)
+    @cached_property
+    def known(self) -> dict[str, Listing]:
+        """All methods by name, read once; raises UserError for a plugin that cannot be read or brings none."""
+        return registered(self.plugins)
+
+    def selected(self, selection: Selection, query_set: str = "test") -> list[PlannedCell]:
+        """Return the cells of a selection; raises UserError for unknown names, and where nothing is left."""
+        entries = parse_entries(selection.names, selection.excluded, selection.preset, self.known)
+        if not entries:
+            raise UserError("no methods left to run: check --methods and --exclude")
+        return self.cells(entries, query_set, selection.seeds)
+
+    def cells(
+        self,
+        entries: Sequence[Entry],
+        query_set: str = "test",
+        seeds: Sequence[int] = (0,),
+        params: Mapping[str, Any] | None = None,
+    ) -> list[PlannedCell]:
+        """Return one cell per entry and seed, ensembles after the others; ``params`` by method replace the presets'."""
+        ids = query_ids(self.assets.manifest, query_set)
         if not ids:
-            raise UserError(f"task {self.spec.name!r} has no {self.query_set!r} queries")
+            raise UserError(f"task {self.spec.name!r} has no {query_set!r} queries")
+        ordered = sorted(entries, key=lambda entry: bool(self.known[entry.method].members))
+        given = params or {}
+        return [self._cell(entry, query_set, ids, seed, given) for seed in seeds for entry in ordered]
+
+    def _cell(
+        self, entry: Entry, query_set: str, ids: tuple[str, ...], seed: int, given: Mapping[str, Any]
+    ) -> PlannedCell:
+        cls = method_class(entry.method, self.plugins)
+        params = given.get(entry.method) or preset_params(cls, entry.preset)
+        read = {name: self._member(name, entry.preset) for name in cls.reads(params)}
+        members = {name: self._cell(member, query_set, ids, seed, {}) for name, member in read.items()}
         plugins = tuple(str(path.resolve()) for path in self.plugins)
-        file = Path(sys.modules[cls.__module__].__file__ or "")
-        key = self._key(entry, cls, params, seed)
-        return PlannedCell(key, cls, params, self.assets, ids, code_hash(file), plugins, members)
+        key = self._key(entry, cls, params, query_set, seed)
+        return PlannedCell(key, cls, params, self.assets, ids, code_hash(cls), plugins, members)
 
     def _member(self, name: str, preset: str) -> Entry:
         method, _, own = name.partition(":")
         if method not in self.known:
             raise unknown("ensemble member", method, self.known)
-        wanted = own or (preset if preset in self.known[method].presets else "quick")
-        return Entry(method, wanted)
+        return Entry(method, own or (preset if preset in self.known[method].presets else "quick"))
 
-    def _key(self, entry: Entry, cls: type[Method], params: Any, seed: int) -> Key:
+    def _key(self, entry: Entry, cls: type[Method], params: Any, query_set: str, seed: int) -> Key:
         return Key(
             task=self.spec.name,
             task_version=self.spec.version,
@@ -146,9 +139,33 @@ class _Planner:
             preset=entry.preset,
             params=json.loads(json.dumps(asdict(params))),
             params_hash=params_hash(params),
-            query_set=self.query_set,
+            query_set=query_set,
             seed=seed,
         )
+
+
+def parse_entries(
+    names: Sequence[str], excluded: Sequence[str], preset: str, known: Mapping[str, Listing]
+) -> list[Entry]:
+    """Return entries for names like ``pixel`` or ``pixel:rbf``; no names means every method.
+
+    Raises UserError for an unknown method or preset.
+    """
+    entries = [_entry(name, preset, known) for name in names or sorted(known)]
+    for name in excluded:
+        if name.partition(":")[0] not in known:
+            raise unknown("method", name, known)
+    return [entry for entry in dict.fromkeys(entries) if entry.method not in excluded and str(entry) not in excluded]
+
+
+def _entry(name: str, preset: str, known: Mapping[str, Listing]) -> Entry:
+    method, _, own = name.partition(":")
+    if method not in known:
+        raise unknown("method", method, known)
+    chosen = own or preset
+    if not known[method].offers(chosen):
+        raise unknown(f"preset of {method!r}:", chosen, known[method].presets)
+    return Entry(method, chosen)
 
 
 def command_line() -> str:

@@ -2,23 +2,20 @@
 
 <results>/results.json                 schema version of the folder
           rows/<row key>.json          what the leaderboard reads
-          cells/<row key>/<identity>/  spec.json, slice-000-004.safetensors and .json, outcome.json
+          cells/<row key>/<identity>/  the cell's record
           logs/<row key>.log           what the cell printed
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
-
-from ...errors import CorruptFile, UserError
-from ...leaderboard.rows.row import Key, Row, load_rows, read_row, row_key, write_row
-from ...store import FolderStore, sha256
+from ...errors import UserError
+from ...leaderboard.rows.files import load_rows, read_row, write_row
+from ...leaderboard.rows.row import Key, Row, row_key
+from ...store import FolderStore
+from .record import Record
 
 SCHEMA_VERSION = 1
 
@@ -76,57 +73,6 @@ class Results:
         """Return where a cell's output goes."""
         return self.store.path(f"logs/{row_key(key).removesuffix('.json')}.log")
 
-    def cell(self, key: Key, identity: str) -> Cell:
+    def record(self, key: Key, identity: str) -> Record:
         """Return the record of a cell under an identity (what its scores depend on)."""
-        return Cell(FolderStore(self.folder / "cells" / row_key(key).removesuffix(".json") / identity))
-
-
-class Cell:
-    """What a cell left behind: its spec, one file of scores and one of costs per slice of queries, its outcome."""
-
-    def __init__(self, store: FolderStore) -> None:
-        self.store = store
-
-    def has(self, part: slice) -> bool:
-        """Say whether a slice is complete; its record is written after its scores."""
-        return self.store.exists(f"{_name(part)}.json")
-
-    def put(self, part: slice, scores: np.ndarray, record: dict[str, Any]) -> None:
-        """Store a slice's scores [q, N] and then its record (costs, diagnostics)."""
-        data = save({"scores": np.ascontiguousarray(scores, dtype=np.float32)})
-        self.store.put(f"{_name(part)}.safetensors", data)
-        self.store.put_json(f"{_name(part)}.json", {**record, "sha256": sha256(data)})
-
-    def parts(self) -> list[slice]:
-        """Return the complete slices in order."""
-        names = [key for key in self.store.keys() if key.startswith("slice-") and key.endswith(".json")]  # noqa: SIM118
-        bounds = [name.removesuffix(".json").split("-")[1:] for name in names]
-        return [slice(int(start), int(stop)) for start, stop in bounds]
-
-    def record(self, part: slice) -> dict[str, Any]:
-        """Return a slice's record."""
-        return self.store.get_json(f"{_name(part)}.json")
-
-    def scores(self, part: slice) -> np.ndarray:
-        """Return a slice's scores [q, N]; raises CorruptFile where they are not what was stored."""
-        key = f"{_name(part)}.safetensors"
-        try:
-            data = self.store.get(key)
-            if sha256(data) != self.record(part)["sha256"]:
-                raise CorruptFile(f"{self.store.path(key)} was truncated or edited: run the cell again with --force")
-            return load(data)["scores"]
-        except (FileNotFoundError, SafetensorError) as error:
-            raise CorruptFile(f"{self.store.path(key)} cannot be read ({error}): run again with --force") from error
-
-    def scores_hash(self) -> str:
-        """Return a hash over all slices' hashes."""
-        return sha256(json.dumps([self.record(part)["sha256"] for part in self.parts()]).encode())
-
-    def clear(self) -> None:
-        """Delete everything."""
-        for key in list(self.store.keys()):
-            self.store.delete(key)
-
-
-def _name(part: slice) -> str:
-    return f"slice-{part.start:05d}-{part.stop:05d}"
+        return Record(self.folder / "cells" / row_key(key).removesuffix(".json") / identity)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from ...methods.view import Progress, View, silent
 from ...models.draws import Law
 from ...models.problem import Problem, read_problem
 from ...store import FolderStore
-from .meter import Device, Measurement, open_device, phase
-from .results import Cell
+from .meter import Device, open_device, phase
+from .record import Record
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
     """Run a cell and return its outcome: setup and fit costs; slices are stored as they are done."""
     start = time.perf_counter()
     torch.set_num_threads(spec.threads)
-    cell, device = Cell(FolderStore(spec.folder)), open_device(spec.device)
+    record, device = Record(spec.folder), open_device(spec.device)
     if spec.device != "cpu":
         torch.cuda.set_device(spec.device)  # packages that know the device's type only then use the right one
     method = _method(spec)
@@ -87,27 +87,24 @@ def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
     setup = time.perf_counter() - start
     with phase(device, view.passes) as fitted:
         state = method.fit(view)
-    _attribute_all(spec, cell, method, view, state, device)
+    record.store.put_json("fit.json", {"fit": fitted.to_json(), "diagnostics": method.diagnostics})
+    _attribute_all(spec, record, method, view, state, device)
     used = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
     shutil.rmtree(scratch)
-    return {"setup_s": setup, "fit": fitted.to_json(), "scratch_bytes": used, "wall_s": time.perf_counter() - start}
+    return {"setup_s": setup, "scratch_bytes": used, "wall_s": time.perf_counter() - start}
 
 
-def _attribute_all(spec: Spec, cell: Cell, method: Method, view: View, state: Any, device: Device) -> None:
+def _attribute_all(spec: Spec, record: Record, method: Method, view: View, state: Any, device: Device) -> None:
     queries = _queries(view.problem, spec.query_ids)
     for part in spec.slices():
-        if cell.has(part):
+        if record.has(part):
             continue
         chosen = queries.pick(list(range(part.start, part.stop)))
         method.diagnostics = {}
         with phase(device, view.passes) as measured:
             scores = assemble(method.attribute(view, state, chosen), len(chosen), len(view.train))
-        cell.put(part, scores, {**_record(measured), "diagnostics": method.diagnostics})
+        record.put(part, scores, {"attribute": measured.to_json(), "diagnostics": method.diagnostics})
         view.report("queries", part.stop, len(queries))
-
-
-def _record(measured: Measurement) -> dict[str, Any]:
-    return {"attribute": measured.to_json()}
 
 
 def assemble(result: Tensor | Iterable[tuple[slice, Tensor]], n_queries: int, n_items: int) -> np.ndarray:
@@ -161,12 +158,12 @@ def _queries(problem: Problem, ids: tuple[str, ...]) -> Queries:
 
 
 def _reader(folder: Path) -> Callable[[tuple[str, ...]], Tensor]:
-    cell = Cell(FolderStore(folder))
-    ids = cell.store.get_json("spec.json")["query_ids"]
+    record = Record(folder)
+    ids = record.read("spec")["query_ids"]
     rows = {query: i for i, query in enumerate(ids)}
 
     def read(query_ids: tuple[str, ...]) -> Tensor:
-        scores = np.concatenate([cell.scores(part) for part in cell.parts()])
+        scores = record.matrix()
         if len(scores) != len(ids):
             raise CorruptFile(f"{folder} holds {len(scores)} of {len(ids)} queries: run that member again with --force")
         return torch.from_numpy(scores[[rows[query] for query in query_ids]])
@@ -193,7 +190,7 @@ def main(folder: str, log: str, connection: Any) -> None:
         outcome = {"status": "ok", **run(spec, lambda *event: connection.send(event))}
     except BaseException as error:
         traceback.print_exc()
-        outcome = {"status": "oom" if _is_oom(error) else "error", "reason": _reason(error)}
+        outcome = {"status": "oom" if _is_oom(error) else "error", "reason": _reason(error, spec.plugins)}
     store.put_json("outcome.json", outcome)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -222,9 +219,19 @@ def _is_oom(error: BaseException) -> bool:
     )
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, plugins: Collection[str]) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    place = place_of(error, [Path(plugin) for plugin in plugins])
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}{place and f' ({place})'}"
+
+
+def place_of(error: BaseException, files: Collection[Path]) -> str:
+    """Return ``name:line`` of the innermost line of ``files`` that led to an error, or an empty string.
+
+    An adapter's author can mend a line of the adapter, and rarely the line of torch that it failed at.
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) in files]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def _redirect(log: str) -> None:

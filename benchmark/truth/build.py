@@ -8,50 +8,30 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
-from torch import Tensor
 
 from ... import __version__
-from ...datasets.base import ImageDataset, stratified_halves
-from ...datasets.queries import Queries, concatenate
+from ...datasets.base import ImageDataset
+from ...datasets.queries import Queries
 from ...datasets.truth import Arrays, Assets, Role, Truth, truth_arrays, write_assets
-from ...models.denoiser import Denoiser
-from ...models.draws import Draws, Law
 from ...models.problem import load_dataset, problem_arrays, queries_from, query_list, weights_from
 from ...models.recipe import Recipe
-from ...models.sampling import initial_noise, sample
 from ...models.training import State, load, snapshot, train
-from ...seeds import derive, digest, torch_generator
+from ...seeds import digest
 from ...store import FolderStore, sha256
 from ..processes import run_jobs
 from ..tasks.spec import TaskSpec, TruthPlan
-from .retraining import Retraining, retrained
+from .outcomes import measure, regenerate
+from .queries import Split, attributed, make_queries, split
+from .retraining import retrained
+from .subsets import _ROLES, BASE_SEED, Run, masks, plan_runs
 
-BASE_SEED = 0
 OnDone = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which dataset indices train the model and which are held-out queries (dev, then test)."""
-
-    train: Tensor
-    dev: Tensor
-    test: Tensor
-
-
-@dataclass(frozen=True)
-class Run:
-    """One retraining of the plan: subset ``index`` of a role, or a replicate on everything (role ``full``)."""
-
-    role: Role | Literal["full"]
-    index: int
-    retraining: Retraining
 
 
 @dataclass(frozen=True)
@@ -66,87 +46,6 @@ class Job:
     train_ids: tuple[int, ...]
     queries: Queries
     run: Run
-
-
-def split(spec: TaskSpec, data: ImageDataset) -> Split:
-    """Return a stratified split, fixed by the task's name and version."""
-    chosen = stratified_halves(data.classes, spec.n_train / len(data), torch_generator("split", spec.label))
-    order = torch.randperm(len(data), generator=torch_generator("split-order", spec.label))
-    inside = torch.cat([order[chosen[order]], order[~chosen[order]]])
-    train_ids, rest = inside[: spec.n_train].sort().values, inside[spec.n_train :]
-    return Split(train_ids, rest[: spec.queries.dev], rest[spec.queries.dev :][: spec.queries.test])
-
-
-def masks(spec: TaskSpec, classes: Tensor, role: Role) -> Tensor:
-    """Return the subsets of a role as masks [M, N], stratified by class and different for every role."""
-    count = spec.truth.report if role == "report" else spec.truth.open
-    generators = (torch_generator("subset", spec.label, role, index) for index in range(count))
-    return torch.stack([stratified_halves(classes, spec.truth.share, generator) for generator in generators])
-
-
-def make_queries(spec: TaskSpec, data: ImageDataset, parts: Split, base: Denoiser) -> Queries:
-    """Return held-out queries from the dataset and generated ones and controls sampled from the base model."""
-    heldout = [_heldout(data, ids, role) for role, ids in (("dev", parts.dev), ("test", parts.test))]
-    counts = {"dev": spec.queries.dev, "test": spec.queries.test, "control": spec.queries.controls}
-    return concatenate(heldout + [_generated(spec, base, role, count) for role, count in counts.items()])
-
-
-def _heldout(data: ImageDataset, ids: Tensor, role: str) -> Queries:
-    batch, n = data.batch(ids), len(ids)
-    names = tuple(f"heldout-{role}-{i:03d}" for i in range(n))
-    empty = torch.zeros_like(batch.x)
-    return Queries(
-        names, ("heldout",) * n, (role,) * n, batch.x, empty, tuple(ids.tolist()), torch.zeros(n), batch.cond
-    )
-
-
-def _generated(spec: TaskSpec, base: Denoiser, role: str, count: int) -> Queries:
-    seeds = [derive("query", spec.label, role, i) for i in range(count)]
-    channels, size = spec.recipe.model.config["in_channels"], spec.recipe.model.config["sample_size"]
-    noise = torch.stack([initial_noise(seed, (channels, size, size)) for seed in seeds])
-    names = tuple(f"generated-{role}-{i:03d}" for i in range(count))
-    x = sample(base, noise, spec.recipe.model.sampler)
-    return Queries(names, ("generated",) * count, (role,) * count, x, noise, tuple(seeds), torch.zeros(count))
-
-
-def plan_runs(spec: TaskSpec, classes: Tensor) -> list[Run]:
-    """Return all retrainings; replicate r of every subset has seed 1 + r; open subsets and first replicates lead."""
-    everything = tuple(range(len(classes)))
-    runs = [Run("full", r, Retraining(everything, BASE_SEED + 1 + r)) for r in range(spec.truth.full)]
-    ids = {role: [tuple(mask.nonzero().flatten().tolist()) for mask in masks(spec, classes, role)] for role in _ROLES}
-    replicates = {"report": spec.truth.report_replicates, "open": spec.truth.open_replicates}
-    for r in range(max(replicates.values())):
-        for role in _ROLES:
-            if r < replicates[role]:
-                runs += [Run(role, i, Retraining(members, BASE_SEED + 1 + r)) for i, members in enumerate(ids[role])]
-    return runs
-
-
-_ROLES: tuple[Role, ...] = ("open", "report")
-
-
-@torch.no_grad()
-def measure(model: Denoiser, queries: Queries, plan: TruthPlan) -> np.ndarray:
-    """Return the target of every query per noise-level bin [Q, bins]: mean eps-MSE over the bin's draws.
-
-    Draws are keyed by query id and the same for every model, so that their noise cancels in comparisons.
-    """
-    n = plan.bins * plan.draws_per_bin
-    draws = Draws("truth", n, Law("even"), "item", 0, tuple(queries.x.shape[1:]), model.process)
-    losses = model.losses(queries.batch, draws)
-    return losses.view(len(queries), plan.bins, plan.draws_per_bin).mean(-1).cpu().numpy()
-
-
-def regenerate(model: Denoiser, queries: Queries, recipe: Recipe) -> np.ndarray:
-    """Return the generated queries and controls as this model makes them from their initial noise [G, C, H, W]."""
-    generated = queries.where(kind="generated")
-    cond = None if generated.cond is None else generated.cond.to(model.device)
-    return sample(model, generated.noise, recipe.model.sampler, cond).cpu().numpy()
-
-
-def attributed(queries: Queries) -> Queries:
-    """Return the queries that losses are measured on: all but the controls."""
-    return queries.pick([i for i, role in enumerate(queries.roles) if role != "control"])
 
 
 def run_job(job: Job) -> str:

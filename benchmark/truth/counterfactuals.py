@@ -21,7 +21,7 @@ from ...seeds import digest
 from ...store import FolderStore, sha256
 from ..processes import run_jobs
 from ..tasks.spec import TruthPlan
-from .build import measure, regenerate
+from .outcomes import measure, regenerate
 from .retraining import Retraining, retrained, torch_version
 
 VERSION = 1  # of training, sampling and measuring: outcomes of another one are not mixed with these

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,17 +23,31 @@ from ...models.problem import Problem, load_dataset, problem_arrays, query_list,
 from ...models.training import State, build, snapshot, train
 from ...seeds import derive, digest, torch_generator
 from ...store import LONG_CLAIM_S, FolderStore
-from ..commands.terminal import Bar
 from ..processes import one_thread
-from ..tasks.spec import TaskSpec, home
+from ..tasks.find import home
+from ..tasks.spec import TaskSpec
+
+
+class OnUpdate(Protocol):
+    """Sees how many updates of how many are done."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take note."""
+        ...
+
 
 DERIVATION = 1  # part of every derived problem's name: bumped when they are derived in another way
 
 
-def derived(spec: TaskSpec, assets: Assets, variant: str, n: int) -> Assets:
+def unwatched(done: int, total: int) -> None:
+    """Report to nobody."""
+
+
+def derived(spec: TaskSpec, assets: Assets, variant: str, n: int, on_update: OnUpdate = unwatched) -> Assets:
     """Return the assets of a variant with at most ``n`` queries, derived now or found where they were put before.
 
-    Raises UserError where another process is deriving them.
+    ``on_update`` sees (updates done, of how many) where a model is trained. Raises UserError where another process is
+    deriving them.
     """
     store = FolderStore(home() / "derived")
     key = f"{spec.label}-{variant}-{digest([DERIVATION, _hash(assets), n])}"
@@ -40,7 +55,7 @@ def derived(spec: TaskSpec, assets: Assets, variant: str, n: int) -> Assets:
         if not held:
             raise UserError(f"another process is deriving {store.path(key)}: wait for it, or stop it first")
         if not store.exists(f"{key}/manifest.json"):
-            return _write(store, key, assets, variant, *DERIVE[variant](assets, n))
+            return _write(store, key, assets, variant, *DERIVE[variant](assets, n, on_update))
     return Assets(store.path(key))
 
 
@@ -61,27 +76,27 @@ def _read(assets: Assets) -> tuple[Tensor, Problem]:
     return torch.from_numpy(assets.arrays("problem.safetensors")["train_ids"]), read_problem(assets.folder)
 
 
-def _planted(assets: Assets, n: int) -> tuple[Tensor, Problem]:
+def _planted(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]:
     train_ids, problem = _read(assets)
     queries = problem.queries.where("test", "heldout")
     queries = queries.pick(list(range(min(n, len(queries)))))
     train_ids = torch.cat([train_ids, torch.tensor(queries.source)])
     items = load_dataset(assets.manifest["dataset"]["name"]).select(train_ids)
     larger = replace(problem, train=items, queries=queries)
-    return train_ids, replace(larger, weights=_trained(larger))
+    return train_ids, replace(larger, weights=_trained(larger, on_update))
 
 
-def _trained(problem: Problem) -> dict[int, State]:
+def _trained(problem: Problem, on_update: OnUpdate) -> dict[int, State]:
     recipe = problem.recipe
     assert recipe is not None
     everything = torch.arange(len(problem.train))
-    with Bar(f"{problem.name} with planted copies, updates") as bar, one_thread():
-        on_step = partial(bar.update, total=recipe.steps)
-        model, kept = train(recipe, problem.train, everything, problem.seed, on_step=on_step)
+    with one_thread():
+        seen = partial(on_update, total=recipe.steps)
+        model, kept = train(recipe, problem.train, everything, problem.seed, on_step=seen)
     return {**kept, recipe.steps: snapshot(model)}
 
 
-def _self(assets: Assets, n: int) -> tuple[Tensor, Problem]:
+def _self(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]:
     train_ids, problem = _read(assets)
     chosen = torch.randperm(len(train_ids), generator=torch_generator("self-attribution", problem.name))[:n]
     batch, count = problem.train.batch(chosen), len(chosen)
@@ -98,7 +113,7 @@ def _self(assets: Assets, n: int) -> tuple[Tensor, Problem]:
     return train_ids, replace(problem, queries=queries)
 
 
-def _randomised(assets: Assets, n: int) -> tuple[Tensor, Problem]:
+def _randomised(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]:
     train_ids, problem = _read(assets)
     weights = {step: _untrained(problem, step) if step else state for step, state in problem.weights.items()}
     return train_ids, replace(problem, queries=_sample(problem.queries, n), weights=weights)
@@ -108,12 +123,12 @@ def _untrained(problem: Problem, step: int) -> State:
     return snapshot(build(problem.spec, derive("randomised", problem.name, step)))
 
 
-def _stability(assets: Assets, n: int) -> tuple[Tensor, Problem]:
+def _stability(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]:
     train_ids, problem = _read(assets)
     return train_ids, replace(problem, queries=_sample(problem.queries, n))
 
 
-DERIVE: dict[str, Callable[[Assets, int], tuple[Tensor, Problem]]] = {
+DERIVE: dict[str, Callable[[Assets, int, OnUpdate], tuple[Tensor, Problem]]] = {
     "planted": _planted,
     "self": _self,
     "randomised": _randomised,

@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from .strict import Hash, Name, Strict
 
+LOSS = "loss"  # the name of the similarity that is minus the queries' own diffusion loss
 Grid = list[list[float]]
 
 
@@ -110,30 +111,3 @@ class Removal(Strict):
     per_query: PerQuery | None = None
     skipped: dict[Name, str] = {}
     provenance: dict[str, Any] = {}
-
-
-class TopK(Strict):
-    """The ids of each query's ``k`` best items [query][k], best first; None for a query without scores."""
-
-    k: int
-    n_train: int
-    query_ids: list[str]
-    kinds: list[str]
-    ids: list[list[int] | None]
-
-
-class SanityCheck(Strict):
-    """Values per query of one sanity check, and their mean; ``chance``: what random scores would get, if known."""
-
-    query_ids: list[str]
-    values: list[float]
-    mean: float
-    chance: float | None = None
-
-
-class Sanity(Strict):
-    """Cheap checks by name (``inputs``: the hash of what they were computed from); skipped ones with the reason."""
-
-    inputs: Hash
-    checks: dict[Name, SanityCheck]
-    skipped: dict[Name, str] = {}

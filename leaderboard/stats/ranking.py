@@ -84,16 +84,21 @@ def entry_of(row: Row) -> Entry:
     return Entry(*version, key.preset, key.params_hash, key.query_set)
 
 
-def standings(rows: Iterable[Row]) -> list[Standing]:
-    """Return the entries of one group's measured rows, best overall mean first; raises UserError for mixed groups."""
+def by_entry(rows: Iterable[Row]) -> dict[Entry, list[Row]]:
+    """Return each entry's rows, in the order in which entries and rows come."""
     entries: dict[Entry, list[Row]] = {}
-    groups: set[Group] = set()
     for row in rows:
         entries.setdefault(entry_of(row), []).append(row)
-        groups.add(group_of(row))
+    return entries
+
+
+def standings(rows: Iterable[Row]) -> list[Standing]:
+    """Return the entries of one group's measured rows, best overall mean first; raises UserError for mixed groups."""
+    entries = by_entry(rows)
+    groups = {group_of(row) for seeds in entries.values() for row in seeds}
     if len(groups) > 1:
         raise UserError(f"these rows cannot be ranked together: {'; '.join(sorted(map(str, groups)))}")
-    return sorted((_standing(entry, rows) for entry, rows in entries.items()), key=_by_mean)
+    return sorted((_standing(entry, seeds) for entry, seeds in entries.items()), key=_by_mean)
 
 
 def _by_mean(standing: Standing) -> tuple[float, Entry]:
@@ -121,10 +126,11 @@ def _average(scores: Sequence[Score]) -> Score:
     if len({len(score.replicates) for score in scores}) != 1:
         return Score(mean, None, None, np.empty(0))
     replicates = np.mean([score.replicates for score in scores], axis=0)
-    return Score(mean, *_interval(replicates), replicates)
+    return Score(mean, *bounds(replicates), replicates)
 
 
-def _interval(replicates: Floats) -> tuple[float | None, float | None]:
+def bounds(replicates: Floats) -> tuple[float | None, float | None]:
+    """Return the 95 % percentile interval of replicates [B], of which some or all may be unknown."""
     known = replicates[~np.isnan(replicates)]
     if not len(known):
         return None, None
@@ -146,7 +152,7 @@ def paired_difference(one: Standing, other: Standing) -> Floats:
 
 def better(one: Standing, other: Standing) -> bool:
     """Say whether the 95 % interval of the paired difference lies above 0."""
-    low, _ = _interval(paired_difference(one, other))
+    low, _ = bounds(paired_difference(one, other))
     return low is not None and low > 0
 
 

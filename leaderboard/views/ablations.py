@@ -11,9 +11,10 @@ import numpy as np
 
 from ...errors import UserError
 from ..rows.row import Row
-from ..stats.ranking import LEVEL, Entry, Score, Standing, entry_of, paired_difference, standings
-from .selection import Place, place_of
+from ..stats.ranking import Entry, Standing, by_entry, entry_of, standings
+from .selection import Place, failure_of, place_of, status_of
 from .sheet import MISSING, Failure, Interval, Sheet
+from .standing import interval, paired_gain
 
 QUERY_SET = "dev"
 NOTES = (
@@ -24,8 +25,8 @@ NOTES = (
 )
 
 
-class Group(NamedTuple):
-    """What a preset's row and those of its ablations share."""
+class Setting(NamedTuple):
+    """What the rows of a preset and those of its ablations share."""
 
     place: Place
     method: str
@@ -54,7 +55,7 @@ class Variant:
 class Ablations:
     """One preset of a method and its ablations, the preset first, and the cells that lack scores."""
 
-    group: Group
+    setting: Setting
     kinds: tuple[str, ...]
     variants: tuple[Variant, ...]
     failures: tuple[Failure, ...]
@@ -70,52 +71,45 @@ def ablation_sheets(rows: Iterable[Row]) -> list[Sheet]:
 
 def build_ablations(rows: Iterable[Row]) -> list[Ablations]:
     """Return one table for each preset among the dev rows that has both a row of its own and ablations."""
-    groups: dict[Group, list[Row]] = {}
+    settings: dict[Setting, list[Row]] = {}
     for row in rows:
         if row.key.query_set == QUERY_SET:
-            method = f"{row.key.method}@{row.key.method_version}"
-            groups.setdefault(Group(place_of(row), method, row.key.preset.partition("+")[0]), []).append(row)
-    tables = [_table(group, groups[group]) for group in sorted(groups, key=str)]
-    return [table for table in tables if table is not None]
+            settings.setdefault(_setting(row), []).append(row)
+    compared = {setting: _compared(setting.preset, settings[setting]) for setting in sorted(settings, key=str)}
+    return [_table(setting, entries) for setting, entries in compared.items() if entries]
 
 
-def paired_gain(one: Standing, other: Standing) -> Interval:
-    """Return by how much ``one`` has the better mean over kinds, with the paired 95 % interval.
-
-    Unknown where either misses queries: means over different queries do not compare.
-    """
-    if not one.rankable or not other.rankable or one.overall.mean is None or other.overall.mean is None:
-        return Interval()
-    low, high = np.nanquantile(paired_difference(one, other), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(one.overall.mean - other.overall.mean, float(low), float(high))
+def _setting(row: Row) -> Setting:
+    preset, _, _ = row.key.preset.partition("+")
+    return Setting(place_of(row), f"{row.key.method}@{row.key.method_version}", preset)
 
 
-def _table(group: Group, rows: Sequence[Row]) -> Ablations | None:
-    ablated = [row for row in rows if row.key.preset != group.preset]
-    base = _base([row for row in rows if row.key.preset == group.preset], ablated)
-    if base is None or not ablated:
-        return None
-    entries: dict[Entry, list[Row]] = {entry_of(base): []}
-    for row in rows:
-        if row.key.preset != group.preset or entry_of(row) == entry_of(base):
-            entries.setdefault(entry_of(row), []).append(row)
-    kept = [row for seeds in entries.values() for row in seeds]
-    ranked = {standing.entry: standing for standing in standings(row for row in kept if row.metrics)}
-    start = ranked.get(entry_of(base))
-    found = (_variant(seeds, base, ranked.get(entry), start) for entry, seeds in entries.items())
-    variants = tuple(sorted(found, key=_order))
-    kinds = sorted({kind for variant in variants for kind in variant.lds})
-    return Ablations(group, tuple(kinds), variants, tuple(failure_of(row) for row in kept if row.status != "ok"))
+def _compared(preset: str, rows: Sequence[Row]) -> dict[Entry, list[Row]]:
+    """Return by entry the rows of the preset, which come first, and of its ablations; nothing without either."""
+    ablated = [row for row in rows if row.key.preset != preset]
+    own = _own([row for row in rows if row.key.preset == preset], ablated)
+    return by_entry([*own, *ablated]) if own and ablated else {}
 
 
-def _base(named: Sequence[Row], ablated: Sequence[Row]) -> Row | None:
+def _own(named: Sequence[Row], ablated: Sequence[Row]) -> list[Row]:
     # Rows of tuning carry the preset's name too; ablations differ from the preset itself in the fewest parameters.
-    def distance(row: Row) -> int:
-        return sum(len(changes(row.key.params, other.key.params)) for other in ablated)
+    def nearness(row: Row) -> tuple[int, str]:
+        changed = sum(len(changes(row.key.params, other.key.params)) for other in ablated)
+        return -changed, row.source.started_utc
 
     hashes = {row.key.params_hash for row in ablated}
-    newest = sorted(named, key=lambda row: row.source.started_utc, reverse=True)
-    return min((row for row in newest if row.key.params_hash not in hashes), key=distance, default=None)
+    base = max((row for row in named if row.key.params_hash not in hashes), key=nearness, default=None)
+    return [row for row in named if base and entry_of(row) == entry_of(base)]
+
+
+def _table(setting: Setting, entries: Mapping[Entry, Sequence[Row]]) -> Ablations:
+    rows = [row for seeds in entries.values() for row in seeds]
+    scored = {standing.entry: standing for standing in standings(row for row in rows if row.metrics)}
+    params, base = rows[0].key.params, scored.get(entry_of(rows[0]))  # the preset's
+    variants = [_variant(seeds, params, scored.get(entry), base) for entry, seeds in entries.items()]
+    kinds = sorted({kind for variant in variants for kind in variant.lds})
+    failures = [failure_of(row) for row in rows if row.status != "ok"]
+    return Ablations(setting, tuple(kinds), tuple(sorted(variants, key=_order)), tuple(failures))
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -124,17 +118,17 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tu
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
-def _variant(rows: Sequence[Row], base: Row, own: Standing | None, start: Standing | None) -> Variant:
+def _variant(rows: Sequence[Row], params: Mapping[str, Any], own: Standing | None, base: Standing | None) -> Variant:
     key = rows[0].key
     return Variant(
         preset=key.preset,
         params_hash=key.params_hash,
-        changed=changes(base.key.params, key.params),
+        changed=changes(params, key.params),
         lds={kind: interval(score) for kind, score in own.kinds.items()} if own else {},
         overall=interval(own.overall) if own else Interval(),
-        difference=paired_gain(own, start) if own and start and own is not start else Interval(),
+        difference=paired_gain(own, base) if own and base and own is not base else Interval(),
         passes=_passes(rows),
-        status=next((row.status for row in rows if row.status != "ok"), "ok"),
+        status=status_of(rows),
     )
 
 
@@ -144,25 +138,14 @@ def _order(variant: Variant) -> list[tuple[str, float, str]]:
     return [(name, value if isinstance(value, int | float) else np.inf, str(value)) for name, value in values]
 
 
-def interval(score: Score) -> Interval:
-    """Return a score without its replicates."""
-    return Interval(score.mean, score.low, score.high)
-
-
 def _passes(rows: Sequence[Row]) -> float | None:
     costs = [row.cost for row in rows if row.cost]
     counts = [sum(cost.forward_passes.values()) + sum(cost.backward_passes.values()) for cost in costs]
     return sum(counts) / len(counts) if counts else None
 
 
-def failure_of(row: Row) -> Failure:
-    """Return a row without all its scores as a line below a table."""
-    key, reason = row.key, " ".join((row.reason or "no reason given").split())
-    return Failure(f"{key.method}@{key.method_version}", key.preset, key.params_hash, key.seed, row.status, reason)
-
-
 def _sheet(table: Ablations) -> Sheet:
-    place, method, preset = table.group
+    place, method, preset = table.setting
     return Sheet.of(
         title=f"{method} {preset} and its ablations, {place.title} x open subsets",
         headings=["Preset", "Changed", *(f"LDS×100\n{kind}" for kind in table.kinds), "Mean", "Difference", "Passes"],

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 
 from ...errors import unknown
 from ..rows.row import Row
+from .ablations import QUERY_SET, ablation_sheets
 from .lds import lds_sheets
+from .sanity import sanity_sheets
 from .sheet import Sheet
 
 VIEWS = ("lds", "removal", "published", "per-query", "overlap", "sanity", "ablations")
 SIMILARITY = "ssim"
-QUERY_SETS = {"ablations": "dev"}  # of the views that do not show test queries
+QUERY_SETS = {"ablations": QUERY_SET}  # of the views that do not show test queries
 
 
 def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY) -> list[Sheet]:
@@ -26,11 +28,9 @@ def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY) -> 
 
 def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]:
     # Imported here since their intervals need scipy, without which the LDS is shown at once.
-    from .ablations import ablation_sheets
     from .overlap import overlap_sheets
     from .per_query import per_query_sheets
     from .removal import published_sheets, removal_sheets
-    from .sanity import sanity_sheets
 
     return {
         "removal": lambda rows: removal_sheets(rows, similarity),

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..rows.row import Cost, Row
-from ..stats.ranking import Group, Score, Standing, beats_random, group_of, rank_ranges, standings
-from . import sheet
-from .selection import preset_labels
-from .sheet import MISSING, Failure, Interval, Sheet
+from ..stats.ranking import Group, Standing, beats_random, group_of, rank_ranges, standings
+from .selection import failure_of, preset_labels, status_of
+from .sheet import MISSING, Failure, Interval, Sheet, flat, rank_text, yes_no
+from .standing import interval
 
 RANK_NOTE = (
     "Rank a-b: a is 1 + the number of entries that are significantly better, b the number of entries less those that "
@@ -71,17 +71,17 @@ class Table:
 
 def build_tables(rows: Iterable[Row]) -> list[Table]:
     """Return one table per group of comparable rows, with each failed cell in the largest table of its query set."""
-    groups: dict[Group, list[Row]] = {}
-    failed: list[Row] = []
+    rows = list(rows)
+    measured: dict[Group, list[Row]] = {}
     for row in rows:
-        failed.append(row) if row.metrics is None else groups.setdefault(group_of(row), []).append(row)
-    homes = {id(row): _home(row, groups) for row in failed}
-    for group in set(homes.values()):
-        groups.setdefault(group, [])
-    return [
-        _table(group, groups[group], [row for row in failed if homes[id(row)] == group])
-        for group in sorted(groups, key=lambda group: (*group[:4], group.truth_sha256 or ""))
-    ]
+        if row.metrics is not None:
+            measured.setdefault(group_of(row), []).append(row)
+    failed: dict[Group, list[Row]] = {}
+    for row in rows:
+        if row.metrics is None:
+            failed.setdefault(_home(row, measured), []).append(row)
+    groups = sorted(measured.keys() | failed.keys(), key=lambda group: (*group[:4], group.truth_sha256 or ""))
+    return [_table(group, measured.get(group, []), failed.get(group, [])) for group in groups]
 
 
 def _home(row: Row, groups: Mapping[Group, Sequence[Row]]) -> Group:
@@ -95,14 +95,10 @@ def _table(group: Group, measured: Sequence[Row], failed: Sequence[Row]) -> Tabl
     ranges = rank_ranges(ranked)
     lines = tuple(_line(standing, ranges.get(standing.entry), beats_random(standing, ranked)) for standing in ranked)
     unfinished = [row for row in measured if row.status not in ("ok", "partial")]
-    failures = tuple(
-        sorted(
-            map(_failure, [*failed, *unfinished]), key=lambda failure: (failure.method, failure.preset, failure.seed)
-        )
-    )
+    failures = sorted(map(failure_of, [*failed, *unfinished]), key=lambda one: (one.method, one.preset, one.seed))
     task = f"{group.task}@{group.task_version}"
     notes = _notes(measured) if measured else ()
-    return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, failures, notes)
+    return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, tuple(failures), notes)
 
 
 def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None) -> Line:
@@ -114,24 +110,20 @@ def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None) 
         preset=entry.preset,
         params_hash=entry.params_hash,
         seeds=tuple(sorted(row.key.seed for row in standing.rows)),
-        overall=_as_interval(standing.overall),
-        lds={kind: _as_interval(score) for kind, score in sorted(standing.kinds.items())},
+        overall=interval(standing.overall),
+        lds={kind: interval(score) for kind, score in sorted(standing.kinds.items())},
         fit_s=_mean(costs, lambda cost: cost.fit_s),
         seconds_per_query=_mean(costs, lambda cost: cost.seconds_per_query),
         peak_rss_bytes=_mean(costs, lambda cost: _peak(cost.peak_rss_bytes)),
         peak_gpu_bytes=_mean(costs, lambda cost: _peak(cost.peak_gpu_bytes)),
         forward_passes=_mean(costs, lambda cost: sum(cost.forward_passes.values())),
         backward_passes=_mean(costs, lambda cost: sum(cost.backward_passes.values())),
-        status=next((row.status for row in standing.rows if row.status != "ok"), "ok"),
+        status=status_of(standing.rows),
         marks=_marks(standing.rows),
         done=standing.done,
         asked=standing.asked,
         beats_random=beats,
     )
-
-
-def _as_interval(score: Score) -> Interval:
-    return Interval(score.mean, score.low, score.high)
 
 
 def _mean(costs: Sequence[Cost], measure: Callable[[Cost], float | None]) -> float | None:
@@ -149,11 +141,6 @@ def _marks(rows: Sequence[Row]) -> tuple[str, ...]:
     found = {"resumed" for row in rows if row.cost and row.cost.resumed}
     found |= {"reported" for row in rows if row.source.kind == "reported"}
     return tuple(sorted(found))
-
-
-def _failure(row: Row) -> Failure:
-    key, reason = row.key, " ".join((row.reason or "no reason given").split())
-    return Failure(f"{key.method}@{key.method_version}", key.preset, key.params_hash, key.seed, row.status, reason)
 
 
 def _notes(measured: Sequence[Row]) -> tuple[str, ...]:
@@ -195,7 +182,7 @@ def cells(table: Table) -> list[list[str]]:
 def _cells(line: Line, preset: str, table: Table) -> list[str]:
     peak = line.peak_gpu_bytes if _uses_gpu(table) else line.peak_rss_bytes
     return [
-        sheet.rank_text(line.rank_best, line.rank_worst),
+        rank_text(line.rank_best, line.rank_worst),
         line.method,
         preset,
         *(line.lds[kind].text() for kind in table.kinds),
@@ -205,7 +192,7 @@ def _cells(line: Line, preset: str, table: Table) -> list[str]:
         _abbreviated(line.forward_passes),
         _abbreviated(line.backward_passes),
         _status(line),
-        sheet.yes_no(line.beats_random),
+        yes_no(line.beats_random),
     ]
 
 
@@ -238,11 +225,6 @@ def _abbreviated(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def render(tables: Sequence[Table], format: str = "table", width: int = 100) -> str:
-    """Return the tables as text in one of FORMATS (see :func:`sheet.render`)."""
-    return sheet.render([_sheet(table) for table in tables], format, width)
-
-
 def lds_sheets(rows: Iterable[Row]) -> list[Sheet]:
     """Return the tables of ``rows``, ready to be rendered."""
     return [_sheet(table) for table in build_tables(rows)]
@@ -256,7 +238,7 @@ def _sheet(table: Table) -> Sheet:
 def _records(table: Table) -> Iterator[dict[str, Any]]:
     shared = {"task": table.task, "query_set": table.query_set, "truth_sha256": table.truth_sha256}
     for line in table.lines:
-        yield sheet.flat(shared | asdict(line))
+        yield flat(shared | asdict(line))
     for failure in table.failures:
         record = shared | asdict(failure)
         yield record | {"seeds": record.pop("seed")}

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rows.removal import Change, Published, Removal, Similarity, Union
+from ..rows.removal import LOSS, Change, Published, Removal, Similarity, Union
 from ..rows.row import Row
 from ..stats.over_seeds_and_queries import above_zero, estimate
 from ..stats.ranking import RANDOM
 from .selection import Place, identity, lacking_notes, names_of, place_of
 from .sheet import MISSING, Failure, Interval, Sheet, rank_text, yes_no
-from .similarity import LOSS, Unit, held_by, unit_of
+from .similarity import Unit, held_by, unit_of
 
 Floats = NDArray[np.float64]
 RESULTS = "removal results"

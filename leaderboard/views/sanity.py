@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..rows.removal import Sanity, SanityCheck
 from ..rows.row import Row
+from ..rows.sanity import Sanity, SanityCheck
 from .selection import Place, holding, identity, lacking_notes, names_of, place_of
 from .sheet import MISSING, Sheet
 

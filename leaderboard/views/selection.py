@@ -1,4 +1,4 @@
-"""Which rows a view shows, and by which names."""
+"""Which rows a view shows, by which names, and how they ended."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from ...errors import UserError
 from ..rows.row import Row
 from ..stats.ranking import entry_of
+from .sheet import Failure
 
 T = TypeVar("T")
 SEEDS_NOTE = "Of an entry that ran with several seeds, the row of the lowest is shown."
@@ -88,3 +89,13 @@ def identity(row: Row) -> dict[str, Any]:
     key = row.key
     name = {"method": f"{key.method}@{key.method_version}", "preset": key.preset}
     return name | {"params_hash": key.params_hash, "seed": key.seed}
+
+
+def status_of(rows: Iterable[Row]) -> str:
+    """Return how an entry's seeds ended: the first status that is not ``ok``, if any."""
+    return next((row.status for row in rows if row.status != "ok"), "ok")
+
+
+def failure_of(row: Row) -> Failure:
+    """Return a row without all its scores as a line below a table."""
+    return Failure(**identity(row), status=row.status, reason=" ".join((row.reason or "no reason given").split()))

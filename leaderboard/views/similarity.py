@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ...errors import UserError, unknown
-from ..rows.removal import PerQuery, Removal, Union
+from ..rows.removal import LOSS, PerQuery, Removal, Union
 from ..rows.row import Row
 from .selection import Place, holding, identity, place_of
 from .sheet import Failure, Interval
 
 COMMAND = "tdabench run TASK --metrics removal"
-LOSS = "loss"
 
 Part = Literal["union", "per_query"]
 

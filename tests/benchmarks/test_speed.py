@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from tdabench.benchmark.metrics import lds as metrics
-from tdabench.benchmark.metrics.removal.protocol import Evidence, Protocol, union_result
+from tdabench.benchmark.metrics.removal.protocol import Protocol
+from tdabench.benchmark.metrics.removal.results import Evidence, union_result
 from tdabench.benchmark.metrics.removal.similarities import BUILT_IN
 from tdabench.benchmark.tasks.digits import TASK
 from tdabench.benchmark.truth.counterfactuals import Outcome
 from tdabench.datasets.queries import Queries
 from tdabench.leaderboard.stats.over_seeds_and_queries import above_zero, estimate
-from tdabench.methods.engines.gradients import Projector, per_sample_gradients
+from tdabench.methods.engines.features import per_sample_gradients
 from tdabench.methods.engines.kernel import GradientKernel
+from tdabench.methods.engines.projection import Projector
 from tdabench.methods.engines.unlearning import unlearn
 from tdabench.methods.mucs import Params
 from tdabench.methods.view import View

@@ -13,7 +13,7 @@ from trak import TRAKer
 from trak.modelout_functions import AbstractModelOutput
 
 from tdabench.methods import trak
-from tdabench.methods.engines.gradients import per_sample_gradients
+from tdabench.methods.engines.features import per_sample_gradients
 from tdabench.methods.view import View
 from tdabench.models.draws import Law
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.func import functional_call, grad, vmap
 
 from tdabench.benchmark.tasks.digits import TASK
-from tdabench.methods.engines.gradients import per_sample_gradients
+from tdabench.methods.engines.features import per_sample_gradients
 from tdabench.models.draws import Draws, Law
 from tdabench.models.process import DDPMProcess
 from tdabench.models.recipe import ModelSpec, Recipe, Sampler

@@ -1,4 +1,4 @@
-"""Image encoders as measures of how alike two images are; needs the extra ``encoders`` and the encoders' weights.
+"""Image encoders as measures of how alike two images are; they need their weights, some also the extra ``encoders``.
 
 They are those of MUCS' counterfactual evaluation: CLIP ViT-L/14 (LAION-2B), DINOv2 ViT-B/14, SSCD (disc_mixup), and
 LPIPS (VGG-16).
@@ -12,14 +12,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
+from importlib.metadata import distribution
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, interpolate
+from torch.nn.functional import conv2d, cosine_similarity, interpolate, normalize
 
 from ....errors import UserError, unknown
 
@@ -41,7 +41,11 @@ HUB = {
 SSCD_URL = "https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchscript.pt"
 SSCD_SHA256 = "9f26bd4c848cc19b73d2ae92eea6e04886f61a7b764ceb7a13aeee62e6a6db56"
 SSCD_SIDE = 320
+VGG_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
+VGG_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+VGG_BLOCKS = (64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 LPIPS_SIDE = 224
+LPIPS_COLOURS = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # mean and standard deviation in [-1, 1]
 
 
 class Unavailable(Exception):
@@ -115,7 +119,7 @@ def _available(name: str, advice: str) -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return shorten(lines[0], 200, placeholder=" …").rstrip(".:; ")
+    return shorten(lines[0], 240, placeholder=" …").rstrip(".:; ")
 
 
 def _hub_encoder(name: str, weights: str | None, device: str) -> Compare:
@@ -195,17 +199,17 @@ def _vectors(name: str, output: Any) -> Tensor:
 
 
 def _sscd(name: str, weights: str | None, device: str) -> Compare:
-    path = Path(weights).expanduser() if weights else _sscd_file()
+    path = Path(weights).expanduser() if weights else _file(SSCD_URL, SSCD_SHA256)
     return Embedding(_torchscript(path, device), SSCD_SIDE, *IMAGENET).cosine
 
 
-def _sscd_file() -> Path:
+def _file(url: str, sha256: str) -> Path:
     """Return the file in torch.hub's folder, downloaded if need be; torch.hub puts it there whole or not at all."""
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(SSCD_URL).name)
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with _impatient():
-            torch.hub.download_url_to_file(SSCD_URL, str(path), hash_prefix=SSCD_SHA256)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
     return path
 
 
@@ -216,15 +220,53 @@ def _torchscript(path: Path, device: str) -> nn.Module:
 
 
 def _lpips(name: str, weights: str | None, device: str) -> Compare:
-    """Open torchmetrics' LPIPS: the package ``lpips`` is not maintained, and torchmetrics ships its layers."""
     if weights:
-        raise UserError(f"{name} takes no weights: put vgg16-397923af.pth into {torch.hub.get_dir()}/checkpoints")
-    import_module("torchvision")  # torchmetrics looks whether it is installed, not whether it was made for this torch
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+        raise UserError(f"{name} takes no weights: put {Path(VGG_URL).name} into {torch.hub.get_dir()}/checkpoints")
+    vgg, layers = _vgg16().to(device), [layer.to(device) for layer in _lpips_layers()]
+    return lambda one, other: 1 - _distance(vgg, layers, resized(one, LPIPS_SIDE), resized(other, LPIPS_SIDE))
 
-    with _impatient():
-        net = LearnedPerceptualImagePatchSimilarity(net_type="vgg").net.to(device)
-    return lambda one, other: 1 - net(resized(one, LPIPS_SIDE), resized(other, LPIPS_SIDE)).flatten()
+
+def _vgg16() -> nn.Sequential:
+    """Return VGG-16 up to its classifier; not torchvision's, whose wheel on PyPI breaks beside a CPU build of torch."""
+    tensors, prefix = _tensors(_file(VGG_URL, VGG_SHA256)), "features."
+    layers, width = [], 3
+    for block in VGG_BLOCKS:
+        for size in block:
+            layers += [nn.Conv2d(width, size, 3, padding=1), nn.ReLU(inplace=True)]
+            width = size
+        layers.append(nn.MaxPool2d(2))
+    vgg = nn.Sequential(*layers)
+    vgg.load_state_dict({name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)})
+    return vgg
+
+
+def _lpips_layers() -> list[Tensor]:
+    """Return the learned weights of channels [1, C, 1, 1], which torchmetrics ships; ``lpips`` is not maintained."""
+    path = distribution("torchmetrics").locate_file("torchmetrics/functional/image/lpips_models/vgg.pth")
+    tensors = _tensors(Path(str(path)))
+    return [tensors[f"lin{index}.model.1.weight"] for index in range(len(VGG_BLOCKS))]
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """Return what a .pth file holds, without running anything that it may hold besides."""
+    url = path.absolute().as_uri()
+    return torch.hub.load_state_dict_from_url(url, str(path.parent), map_location="cpu", weights_only=True)
+
+
+def _distance(vgg: nn.Sequential, layers: list[Tensor], one: Tensor, other: Tensor) -> Tensor:
+    """Return LPIPS [n] of images [n, 3, H, W] in [-1, 1] (Zhang et al., 2018, equation 1)."""
+    parts = zip(layers, _unit_features(vgg, one), _unit_features(vgg, other), strict=True)
+    return torch.stack([conv2d((a - b).square(), layer).mean((1, 2, 3)) for layer, a, b in parts]).sum(0)
+
+
+def _unit_features(vgg: nn.Sequential, images: Tensor) -> Iterator[Tensor]:
+    """Yield the features [n, C, H, W] that enter each pooling, as unit vectors of channels."""
+    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in LPIPS_COLOURS)
+    found = (images - mean) / std
+    for layer in vgg:
+        if isinstance(layer, nn.MaxPool2d):
+            yield normalize(found, dim=1)
+        found = layer(found)
 
 
 @contextmanager
@@ -243,6 +285,6 @@ OPENERS: dict[str, tuple[Callable[[str, str | None, str], Compare], str]] = {
     "clip": (_hub_encoder, _HUB_ADVICE),
     "dino": (_hub_encoder, _HUB_ADVICE),
     "sscd": (_sscd, f"connect to the network once, or give a copy of {SSCD_URL}"),
-    "lpips": (_lpips, "it needs the torchvision made for this torch, and the network once for VGG-16's weights"),
+    "lpips": (_lpips, f"connect to the network once, or put a copy of {VGG_URL} into torch.hub's folder"),
 }
 NAMES = tuple(OPENERS)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from ....errors import UserError, unknown
-from ....leaderboard.views.similarity import LOSS
+from ....leaderboard.rows.removal import LOSS
 from .encoders import MIN_SIDE, NAMES, Unavailable, open_encoder
 
 Compare = Callable[[Tensor, Tensor], Tensor]

@@ -9,9 +9,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from tdabench.benchmark.commands import ablate as ablating
-from tdabench.benchmark.commands import run as commands
 from tdabench.benchmark.metrics.scores import query_ids
-from tdabench.benchmark.run.forecast import Rates
 from tdabench.benchmark.run.results import Results
 from tdabench.errors import UserError
 from tdabench.leaderboard.rows.row import row_key
@@ -35,7 +33,7 @@ ROWS = ("quick", "quick+flipped", "quick+cubed")
 
 @pytest.fixture(autouse=True)
 def _prepared(home, monkeypatch):
-    monkeypatch.setattr(commands, "calibrate", lambda problem, device: Rates(1e-4, 1e-4, 1e-4))
+    run_helpers.uncalibrated(monkeypatch)
 
 
 def adapter(folder, attribute=SCORED):

@@ -15,8 +15,7 @@ import tarfile
 import pytest
 import torch
 
-from tdabench.benchmark.commands import run as commands
-from tdabench.benchmark.run.forecast import Rates
+from tdabench.benchmark.commands import session
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner
 from tdabench.datasets.truth import Assets
@@ -30,14 +29,14 @@ from ...run_helpers import plugin, run_cells
 tiny_home, home, tdabench = run_helpers.tiny_home, run_helpers.home, run_helpers.tdabench
 
 LABEL = "digits-tiny@1"
-CALIBRATE = commands.calibrate
+CALIBRATE = session.calibrate
 RUN = ("run", "digits-tiny", "--methods", "random,pixel")
 
 
 @pytest.fixture(autouse=True)
 def _prepared(home, monkeypatch):
     """Every test here runs on the tiny truth, and none calibrates unless it asks to."""
-    monkeypatch.setattr(commands, "calibrate", lambda problem, device: Rates(1e-4, 1e-4, 1e-4))
+    run_helpers.uncalibrated(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +327,7 @@ def test_list_shows_brackets_of_a_summary(tdabench, tmp_path):
 
 
 def test_plan_prints_a_line_for_every_method(tdabench, monkeypatch, tmp_path):
-    monkeypatch.setattr(commands, "calibrate", CALIBRATE)
+    monkeypatch.setattr(session, "calibrate", CALIBRATE)
     path = plugin(tmp_path, "of-my-own")
     answer = tdabench("plan", "digits-tiny", "--plugin", path)
     assert answer.code == 0, answer

@@ -10,21 +10,20 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr, zscore
 
-from tdabench.benchmark.commands import ensembles as ensembling
-from tdabench.benchmark.commands import run as commands
+from tdabench.benchmark.commands.ensembles import command, judging, search, tables
 from tdabench.benchmark.commands.removal import Settings
 from tdabench.benchmark.metrics.scores import query_ids
-from tdabench.benchmark.run.forecast import Rates
 from tdabench.benchmark.run.results import Results
 from tdabench.datasets.truth import Assets
 from tdabench.leaderboard.rows.row import row_key
-from tdabench.methods.registry import Entry
+from tdabench.methods.registry import Entry, listings
 
 from ... import run_helpers
 
 tiny_home, home, tdabench = run_helpers.tiny_home, run_helpers.home, run_helpers.tdabench
 
 MEMBERS = ["pixel:distance", "pixel:quick", "random:quick"]
+NAMES = ["random", "pixel", "pixel:distance"]
 NO_REMOVAL = Settings(("union",), {}, budget=0)
 WORDS = ("ensembles", "digits-tiny", "--methods", "random,pixel,pixel:distance", "--budget", "0")
 SETS = [group for size in (2, 3) for group in combinations(MEMBERS, size)]
@@ -35,9 +34,13 @@ LABELS = {
 }
 
 
+def unseen(done, total):
+    """Report to nobody."""
+
+
 @pytest.fixture(autouse=True)
 def _prepared(home, monkeypatch):
-    monkeypatch.setattr(commands, "calibrate", lambda problem, device: Rates(1e-4, 1e-4, 1e-4))
+    run_helpers.uncalibrated(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +49,8 @@ def finished(tiny_home, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ensembles") / "results"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TDABENCH_HOME", str(tiny_home))
-        patch.setattr(commands, "calibrate", lambda problem, device: Rates(1e-4, 1e-4, 1e-4))
-        names = ["random", "pixel", "pixel:distance"]
-        cells = ensembling.ensembles("digits-tiny", names, "quick", 3, folder, (), "cpu", 2, NO_REMOVAL)
+        run_helpers.uncalibrated(patch)
+        cells = command.ensembles(run_helpers.session(folder), NAMES, "quick", 3, NO_REMOVAL)
     return folder, cells
 
 
@@ -154,10 +156,9 @@ def test_the_search_opens_no_report_truth(home, tmp_path, monkeypatch):
     (run_helpers.assets().folder / "truth-report.safetensors").unlink()
     roles, truth = [], Assets.truth
     monkeypatch.setattr(Assets, "truth", lambda assets, role: roles.append(role) or truth(assets, role))
-    spec, chosen = run_helpers.find_task(run_helpers.TASK), run_helpers.Options(timeout_s=300.0)
-    session = ensembling.Session(spec, run_helpers.assets(), (), Results(tmp_path / "results"), chosen)
-    candidates, left_out = ensembling.measured(session, [Entry("pixel", "quick"), Entry("random", "quick")])
-    found = ensembling.search(session, candidates, "quick")
+    session = run_helpers.session(tmp_path / "results")
+    candidates, left_out = command.measured(session, [Entry("pixel", "quick"), Entry("random", "quick")])
+    found = search.search(session.assets, candidates, "quick", unseen)
     assert len(found) == 2 and not left_out and set(roles) == {"open"}
 
 
@@ -204,15 +205,14 @@ def test_verdicts_follow_from_the_test_rows(folder, record):
         bounds = np.quantile(paired[~np.isnan(paired)], [0.025, 0.975])
         assert [one["difference"]["low"], one["difference"]["high"]] == pytest.approx(bounds, abs=1e-12)
         p_values.append(one["p"])
-    assert [one["holm_p"] for one in record["report"]] == pytest.approx(ensembling.holm(p_values))
+    assert [one["holm_p"] for one in record["report"]] == pytest.approx(judging.holm(p_values))
     assert [one["better"] for one in record["report"]] == [one["holm_p"] <= 0.05 for one in record["report"]]
 
 
 def test_a_second_search_runs_nothing_and_says_the_same(finished, record):
     folder, cells = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "rows").rglob("*.json")}
-    names = ["pixel:distance", "pixel", "random"]  # in another order
-    again = ensembling.ensembles("digits-tiny", names, "quick", 3, folder, (), "cpu", 2, NO_REMOVAL)
+    again = command.ensembles(run_helpers.session(folder), NAMES[::-1], "quick", 3, NO_REMOVAL)
     assert [cell.identity for cell in again] == [cell.identity for cell in cells]
     assert {path: path.stat().st_mtime_ns for path in (folder / "rows").rglob("*.json")} == before
     assert json.loads((folder / "ensembles" / "digits-tiny@1.json").read_text()) == record
@@ -229,14 +229,14 @@ def test_a_second_search_runs_nothing_and_says_the_same(finished, record):
     ],
 )
 def test_holms_correction(raw, adjusted):
-    assert ensembling.holm(raw) == pytest.approx(adjusted, abs=1e-12)
+    assert judging.holm(raw) == pytest.approx(adjusted, abs=1e-12)
 
 
 def test_the_p_value_counts_what_is_not_above_zero():
     replicates = np.array([0.2, 0.1, 0.0, -0.1, np.nan, 0.3, 0.4, 0.5, 0.6])
-    assert ensembling.one_sided_p(replicates) == pytest.approx(4 / 10)
-    assert ensembling.one_sided_p(np.full(999, 0.1)) == pytest.approx(1 / 1000)
-    assert ensembling.one_sided_p(np.full(999, -0.1)) == 1.0
+    assert judging.one_sided_p(replicates) == pytest.approx(4 / 10)
+    assert judging.one_sided_p(np.full(999, 0.1)) == pytest.approx(1 / 1000)
+    assert judging.one_sided_p(np.full(999, -0.1)) == 1.0
 
 
 def shifted(row, by):
@@ -254,39 +254,36 @@ def shifted(row, by):
 def test_an_ensemble_beats_its_best_member_only_where_it_does(folder):
     rows = rows_of(folder, "test")
     members = [shifted(rows["pixel:quick"], 0.0), shifted(rows["pixel:quick"], -0.3)]
-    ahead = ensembling.judge(shifted(rows["pixel:quick"], 0.05), members)
+    ahead = judging.judge(shifted(rows["pixel:quick"], 0.05), members)
     assert ahead.p == pytest.approx(1 / 1001) and ahead.better and ahead.gain.mean == pytest.approx(0.05)
-    behind = ensembling.judge(shifted(rows["pixel:quick"], -0.05), members)
+    behind = judging.judge(shifted(rows["pixel:quick"], -0.05), members)
     assert behind.p == 1.0 and not behind.better and behind.gain.high < 0
     failed = rows["pixel:quick"].model_copy(update={"status": "skipped", "reason": "member failed"})
-    assert ensembling.judge(failed, members).p == 1.0
+    assert judging.judge(failed, members).p == 1.0
 
 
 # what is printed
 
 
 def test_the_gains_of_pairs_are_those_of_z_scores_with_stars_where_significant(folder, finished, tmp_path, capsys):
-    spec, chosen = run_helpers.find_task(run_helpers.TASK), run_helpers.Options(timeout_s=300.0)
-    session = ensembling.Session(spec, run_helpers.assets(), (), Results(folder), chosen)
+    session = run_helpers.session(folder)
     entries = [Entry(*name.split(":")) for name in MEMBERS]
-    found = ensembling.search(session, ensembling.measured(session, entries)[0], "quick")
+    found = search.search(session.assets, command.measured(session, entries)[0], "quick", unseen)
     for one, other in combinations(MEMBERS, 2):
         pair = next(f for f in found if f.params.combine == "z" and f.params.members == (one, other))
-        text = ensembling.gain_text(found, one, other)
-        assert text == ensembling.gain_text(found, other, one)
+        text = tables.gain_text(found, one, other)
+        assert text == tables.gain_text(found, other, one)
         assert float(text.rstrip("*")) == pytest.approx(100 * pair.gain.mean, abs=0.051)
         assert text.endswith("*") == (pair.gain.low > 0)
-    assert ensembling.gain_text(found, MEMBERS[0], MEMBERS[0]) == "-"
+    assert tables.gain_text(found, MEMBERS[0], MEMBERS[0]) == "-"
 
 
 def test_the_tables_show_search_gains_and_report(tdabench, folder, record, tmp_path):
     answer = tdabench(*WORDS, "--results", shutil.copytree(folder, tmp_path / "results"))
     assert answer.code == 0, answer
-    search, gains, report = (
-        answer.out.index(word) for word in ("best of 8 ensembles", "gain of a pair", "chosen ensem")
-    )
-    assert search < gains < report
-    assert all(one["label"] in answer.out[search:gains] for one in record["ensembles"])
+    best, gains, report = (answer.out.index(word) for word in ("best of 8 ensembles", "gain of a pair", "chosen ensem"))
+    assert best < gains < report
+    assert all(one["label"] in answer.out[best:gains] for one in record["ensembles"])
     assert all(label in answer.out[report:] for label in record["chosen"])
     assert "Holm" in answer.out[report:] and "counts against the ensemble" in " ".join(answer.out[report:].split())
 
@@ -323,9 +320,9 @@ def test_a_mistake_is_one_line_and_runs_nothing(words, said, tdabench, tmp_path,
 
 def test_every_method_but_ensembles_references_and_random_is_a_member_by_default(tmp_path):
     learned = run_helpers.plugin(tmp_path, "learned", needs=("open-truth",))
-    known = run_helpers.listings((learned,))
+    known = listings((learned,))
     wanted = sorted(set(known) - {"ensemble", "learned", "random"})
-    assert [str(entry) for entry in ensembling.parse_members([], "paper", known)] == [f"{n}:paper" for n in wanted]
+    assert [str(entry) for entry in search.parse_members([], "paper", known)] == [f"{n}:paper" for n in wanted]
 
 
 def test_a_member_that_fails_on_dev_is_left_out_and_named(tdabench, tmp_path):
@@ -354,5 +351,5 @@ def test_a_member_that_fails_on_test_makes_its_ensembles_a_line_with_the_reason(
 
 def test_a_label_says_which_presets_are_not_the_runs():
     members = (Entry("pixel", "quick"), Entry("trak", "paper"), Entry("mucs", "quick+skew"))
-    assert ensembling.label(members, "rank", "quick") == "pixel+trak-paper+mucs-quick+skew"
-    assert ensembling.label(members[:2], "z", "paper") == "z-pixel-quick+trak"
+    assert search.label(members, "rank", "quick") == "pixel+trak-paper+mucs-quick+skew"
+    assert search.label(members[:2], "z", "paper") == "z-pixel-quick+trak"

@@ -18,7 +18,7 @@ import torch
 
 from tdabench.benchmark.commands.removal import protocol
 from tdabench.benchmark.run.results import Results
-from tdabench.benchmark.tasks.spec import find_task
+from tdabench.benchmark.tasks.find import find_task
 from tdabench.benchmark.truth.counterfactuals import Counterfactual, Laboratory
 from tdabench.errors import CorruptFile
 from tdabench.leaderboard.rows.row import Row

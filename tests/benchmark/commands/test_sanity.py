@@ -11,10 +11,10 @@ import pytest
 import torch
 from scipy.stats import rankdata, spearmanr
 
-from tdabench.benchmark.commands.sanity import agreement, copy_checks, plan_sanity, sanity
-from tdabench.benchmark.run.plan import Options
+from tdabench.benchmark.commands.sanity import plan_sanity, sanity
+from tdabench.benchmark.metrics.sanity import agreement, copy_checks
 from tdabench.benchmark.run.results import Results
-from tdabench.benchmark.tasks.spec import find_task
+from tdabench.benchmark.tasks.find import find_task
 from tdabench.benchmark.truth.derived import copies, derived, sampled
 from tdabench.datasets.truth import Assets
 from tdabench.leaderboard.rows.row import row_key
@@ -67,9 +67,9 @@ def check(folder, names, plugins=(), n=10, **options):
     """Run cells with their sanity checks, and return the main rows by method."""
     options = {"timeout_s": 300.0, **options}
     run_cells(folder, names, plugins, **options)
-    results, cells = Results(folder), plan(names, plugins)
-    sanity(cells, results, Options(**options), find_task(TASK), n)
-    return {cell.key.method: results.row(cell.key) for cell in cells}
+    here, cells = run_helpers.session(folder, plugins, **options), plan(names, plugins)
+    sanity(here, cells, n)
+    return {cell.key.method: here.results.row(cell.key) for cell in cells}
 
 
 def scores_of(folder, method, query_set, seed=0):
@@ -80,7 +80,7 @@ def scores_of(folder, method, query_set, seed=0):
         for row in results.all_rows(TASK)
         if (row.key.method, row.key.query_set, row.key.seed) == (method, query_set, seed)
     ]
-    record = results.cell(row.key, row.diagnostics["identity"])
+    record = results.record(row.key, row.diagnostics["identity"])
     ids = record.store.get_json("spec.json")["query_ids"]
     return dict(zip(ids, np.concatenate([record.scores(part) for part in record.parts()]), strict=True))
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from tdabench.benchmark.contract import effects as guards
-from tdabench.benchmark.contract import rules as contract
-from tdabench.benchmark.contract.rules import check_method
+from tdabench.benchmark.contract import effects, suite
+from tdabench.benchmark.contract.rules import RULES
 from tdabench.benchmark.contract.runs import BackwardsView
+from tdabench.benchmark.contract.suite import check_method
 from tdabench.benchmark.contract.tiny import N_PLANTED, TWIN, offering, planted_ids, tiny_problem
 from tdabench.datasets.truth import Assets, Truth
 from tdabench.errors import UserError
@@ -107,7 +107,7 @@ BAD = {
     "not-json": ({"attribute": "presets = {'paper': Params(), 'quick': Params(torch.float32)}"}, "params"),
     "nested": ({"attribute": "presets = {'paper': Params(), 'quick': Params(Params())}"}, "params"),
     "computed": ({"attribute": "version = VERSION"}, "listing"),
-    "annotated": ({"attribute": "version: int = 2"}, "listing"),
+    "annotated": ({"attribute": "version: int = VERSION"}, "listing"),
     "unknown-kind": ({"attribute": "query_kinds = ('imagined',)"}, "listing"),
     "indifferent": ({"end": "out = torch.arange(48.0).expand(len(queries), -1)"}, "planted copy"),
     "wrong-sign": ({"end": "out = -out"}, "planted copy"),
@@ -137,7 +137,7 @@ def truth_file(tmp_path, monkeypatch):
 def test_every_method_keeps_the_contract(name):
     checks = check_method(name)
     assert not [f"{check.name}: {check.detail}" for check in checks if check.status == "fail"]
-    assert len(checks) == 1 + len(contract.RULES)
+    assert len(checks) == len(RULES)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -150,7 +150,23 @@ def test_a_bad_adapter_fails_the_right_check(name, tmp_path, truth_file):
 def test_a_good_adapter_passes_everything(tmp_path):
     checks = check_method(plugin(tmp_path, "good", fit="(view.scratch / 'x').write_text('x')"))
     assert {check.status for check in checks} == {"pass"}, checks
-    assert contract.summary(checks) == f"{len(checks)} passed, 0 failed, 0 skipped"
+    assert suite.summary(checks) == f"{len(checks)} passed, 0 failed, 0 skipped"
+
+
+@pytest.mark.parametrize("line", ["version: int = 2", "needs: ClassVar[tuple[str, ...]] = ()", "version: int"])
+def test_class_attributes_may_be_annotated(line, tmp_path):
+    name = f"typed-{len(line)}"
+    path = plugin(tmp_path, name, attribute=line)
+    path.write_text(path.read_text().replace("import os, random\n", "import os, random\nfrom typing import ClassVar\n"))
+    assert not failing(check_method(path))
+    assert registry.listings((path,))[name].version == (2 if line.endswith("2") else 1)
+
+
+def test_an_error_is_shown_at_the_adapters_line(tmp_path):
+    path = plugin(tmp_path, "stumbling", fit="torch.nn.Linear(2, 2)(torch.ones(3))")
+    line = path.read_text().splitlines().index("        torch.nn.Linear(2, 2)(torch.ones(3))") + 1
+    found = next(check for check in check_method(path) if check.name == "runs")
+    assert found.status == "fail" and f"(stumbling.py:{line})" in found.detail
 
 
 def test_an_unsigned_method_may_rank_copies_last(tmp_path):
@@ -171,26 +187,26 @@ def test_a_method_that_the_twin_cannot_serve_is_skipped_with_a_reason(tmp_path):
 
 
 def test_what_an_adapter_spoilt_is_mended(tmp_path):
-    before = guards._read({**guards._RANDOM, **guards._PROCESS})
+    before = effects._read({**effects._RANDOM, **effects._PROCESS})
     spoil = "os.chdir('/'); os.environ.pop('PATH'); torch.manual_seed(1); torch.set_default_dtype(torch.float64)"
     checks = check_method(plugin(tmp_path, "vandal", fit=spoil))
     assert failing(checks) == ["random state", "process state"]
     found = next(check.detail for check in checks if check.name == "process state")
     assert found == "changes environment (PATH), torch's default dtype, working directory"
-    assert guards._read({**guards._RANDOM, **guards._PROCESS}) == before
+    assert effects._read({**effects._RANDOM, **effects._PROCESS}) == before
 
 
 def test_files_are_watched_during_checks_only(tmp_path):
-    with guards.watched(tmp_path / "a", 0) as effects:
+    with effects.watched(tmp_path / "a", 0) as seen:
         pass
     (tmp_path / "x").write_text("x")
-    assert effects.written == [] and guards._note is None
+    assert seen.written == [] and effects._note is None
 
 
 @pytest.mark.parametrize("entry", ["trak", "methods/trak.py"])
 def test_a_method_is_found_by_name_and_by_file(entry):
     path = registry.__file__.replace("registry.py", "trak.py")
-    listing, plugins = contract._find(path if entry.endswith(".py") else entry, ())
+    listing, plugins = suite._find(path if entry.endswith(".py") else entry, ())
     assert listing.name == "trak" and plugins == ()
 
 
@@ -217,10 +233,10 @@ def test_input_that_cannot_be_checked_is_one_line(tmp_path):
 def test_the_table_shows_every_check(tmp_path):
     checks = check_method(plugin(tmp_path, "shown", end="out = out[:, 1:]"))
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(contract.render(checks))
+    console.print(suite.render(checks))
     text = console.export_text()
     assert "[queries, items] is (5, 48)" in text and all(check.name in text for check in checks)
-    assert contract.summary(checks) == "10 passed, 1 failed (scores), 6 skipped"
+    assert suite.summary(checks) == "10 passed, 1 failed (scores), 6 skipped"
 
 
 def leads_to(value, kinds, seen):

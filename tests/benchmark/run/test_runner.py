@@ -13,8 +13,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from tdabench.benchmark.commands import run as commands
-from tdabench.benchmark.run.forecast import Rates
+from tdabench.benchmark.commands.session import checked_options
 from tdabench.benchmark.run.plan import Options
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner
@@ -179,13 +178,32 @@ def test_an_interrupted_run_kills_its_cells(tmp_path):
     assert ended(int(pid.read_text()))
 
 
+# diagnostics
+
+
+def test_what_fit_notes_is_kept_and_nothing_overwrites_the_runners_own_facts(tmp_path):
+    note = "self.diagnostics.update(rank=3, identity='mine', losses={'start': 1.0})"
+    path = plugin(tmp_path, "noting", "self.diagnostics['losses'] = {'end': 2.0}", fit=note, slice_size=2)
+    row = run_cells(tmp_path / "results", ["noting"], [path])["noting"]
+    assert row.diagnostics["rank"] == 3 and row.diagnostics["losses"] == {"start": 1.0, "end": 2.0}
+    assert row.diagnostics["method-identity"] == "mine"
+    assert row.diagnostics["identity"] == plan(["noting"], [path])[0].identity
+
+
+def test_what_fit_noted_is_kept_where_attribute_fails(tmp_path):
+    path = plugin(tmp_path, "half", "raise ValueError('no')", fit="self.diagnostics['rank'] = 3")
+    row = run_cells(tmp_path / "results", ["half"], [path])["half"]
+    line = path.read_text().splitlines().index("        raise ValueError('no')") + 1
+    assert row.reason == f"ValueError: no (half.py:{line})" and row.diagnostics["rank"] == 3
+
+
 # exit codes
 
 
 @pytest.fixture
 def quick_start(monkeypatch):
     """Leave out the calibration."""
-    monkeypatch.setattr(commands, "calibrate", lambda problem, device: Rates(1e-4, 1e-4, 1e-4))
+    run_helpers.uncalibrated(monkeypatch)
 
 
 def test_exit_code_is_0_when_all_is_well_or_skipped(tmp_path, tdabench, quick_start):
@@ -445,7 +463,7 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_rows(home, tmp_path):
     assert 2 <= len(before) < Q
     assert start(home, folder, *words).wait() == 0, (folder / "output").read_text()
     assert len(calls(log)) <= Q + 1 and calls(log).count("heldout-test-000") == 1
-    threads = commands.options("cpu", 2, 3600.0, 0.0, 512, False, False).threads
+    threads = checked_options("cpu", 2).threads
     undisturbed = run_cells(tmp_path / "whole", names, [path], threads=threads)
     rows = {row.key.method: row for row in Results(folder).all_rows()}
     assert {name: computed(rows[name]) for name in names} == {name: computed(undisturbed[name]) for name in names}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tdabench.benchmark.metrics import scores as scoring
-from tdabench.benchmark.tasks.spec import assets_folder, find_task
+from tdabench.benchmark.tasks.find import assets_folder, find_task
 from tdabench.benchmark.truth import build as truth
 from tdabench.benchmark.truth import retraining
 from tdabench.benchmark.truth.retraining import Retraining, retrained

@@ -5,18 +5,18 @@ import json
 import socket
 import sys
 import time
-import types
 import warnings
 from pathlib import Path
 
+import huggingface_hub.utils
 import numpy as np
 import pytest
 import torch
-import torchmetrics.functional.image.lpips
-import torchmetrics.image.lpip
+import torchmetrics
 import transformers
 from PIL import Image
 from scipy.spatial.distance import cosine
+from torch.nn.functional import adaptive_avg_pool2d, conv2d, max_pool2d
 
 from tdabench.benchmark.metrics.removal import encoders
 from tdabench.benchmark.metrics.removal.encoders import Unavailable, open_encoder
@@ -25,6 +25,7 @@ from tdabench.errors import UserError
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5,) * 3, (0.5,) * 3
+VGG = ((0, 2), 64), ((5, 7), 128), ((10, 12, 14), 256), ((17, 19, 21), 512), ((24, 26, 28), 512)  # numbers and width
 
 
 class Pool(torch.nn.Module):
@@ -35,7 +36,7 @@ class Pool(torch.nn.Module):
         self.conv = torch.nn.Conv2d(3, 2, 5, stride=5)
 
     def forward(self, x):
-        return torch.nn.functional.adaptive_avg_pool2d(self.conv(x).relu(), 2).flatten(1)
+        return adaptive_avg_pool2d(self.conv(x).relu(), 2).flatten(1)
 
 
 def images(seed, channels=3, side=20, n=5):
@@ -97,30 +98,33 @@ def sscd(tmp_path):
     return save_script(Pool(), tmp_path / "sscd")
 
 
-@pytest.fixture
-def vgg(monkeypatch):
-    """VGG-16's layers with random weights, in the place of torchvision, whose wheels do not fit every torch."""
+@pytest.fixture(scope="module")
+def vgg_home(tmp_path_factory):
+    """A home of torch.hub with random weights of VGG-16 under torchvision's names, and in the format of 2017."""
     torch.manual_seed(4)
-    layers, width = [], 3
-    for size in (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"):
-        if size == "M":
-            layers.append(torch.nn.MaxPool2d(2, 2))
-        else:
-            layers += [torch.nn.Conv2d(width, size, 3, padding=1), torch.nn.ReLU(inplace=True)]
-            width = size
-    features = torch.nn.Sequential(*layers)
+    tensors, width = {"classifier.0.weight": torch.ones(2, 2)}, 3
+    for numbers, size in VGG:
+        for number in numbers:
+            layer, width = torch.nn.Conv2d(width, size, 3), size
+            torch.nn.init.kaiming_normal_(layer.weight)  # with less, all images are alike to the upper layers
+            tensors |= {f"features.{number}.{name}": value.detach() for name, value in layer.named_parameters()}
+    home = tmp_path_factory.mktemp("torch")
+    (home / "checkpoints").mkdir()
+    torch.save(tensors, home / "checkpoints" / "vgg16-397923af.pth", _use_new_zipfile_serialization=False)
+    return home, tensors
 
-    def vgg16(weights=None, pretrained=False):  # torchmetrics 1.5 asks in the old way
-        assert weights or pretrained
-        return types.SimpleNamespace(features=features)
 
-    vision = types.ModuleType("torchvision")
-    vision.models = types.SimpleNamespace(vgg16=vgg16, VGG16_Weights=types.SimpleNamespace(DEFAULT="ImageNet"))
-    monkeypatch.setitem(sys.modules, "torchvision", vision)
-    monkeypatch.setattr(encoders, "LPIPS_SIDE", 64)  # for speed
-    for module in (torchmetrics.image.lpip, torchmetrics.functional.image.lpips):
-        monkeypatch.setattr(module, "_TORCHVISION_AVAILABLE", True)
-    return features
+@pytest.fixture
+def vgg(vgg_home, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(vgg_home[0]))
+    monkeypatch.setattr(encoders, "LPIPS_SIDE", 32)  # for speed
+    return vgg_home[1]
+
+
+def set_offline_mode(monkeypatch, value):
+    """As HF_HUB_OFFLINE does when huggingface_hub is imported; before 1.0 its open sessions keep the mode."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", value)
+    getattr(huggingface_hub.utils, "reset_sessions", bool)()
 
 
 @pytest.fixture
@@ -134,6 +138,7 @@ def offline(monkeypatch, tmp_path):
 
     monkeypatch.setattr(socket, "getaddrinfo", lost)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    set_offline_mode(monkeypatch, False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
     return asked
 
@@ -163,23 +168,37 @@ def test_sscd_is_the_cosine_of_the_scripted_models_output_at_320_pixels(sscd, tm
     assert np.ptp(expected) > 1e-3
 
 
+def unit_features(vgg, batch):
+    """Yield relu1_2, 2_2, 3_3, 4_3, 5_3 of images in [0, 1] as unit vectors of channels."""
+    shift, scale = (torch.tensor(x).view(1, 3, 1, 1) for x in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
+    x = ((2 * batch - 1) - shift) / scale
+    for numbers, _ in VGG:
+        for number in numbers:
+            x = conv2d(x, vgg[f"features.{number}.weight"], vgg[f"features.{number}.bias"], padding=1).relu()
+        yield (x / x.square().sum(1, keepdim=True).sqrt()).numpy().astype(float)
+        x = max_pool2d(x, 2)
+
+
 def test_lpips_is_one_minus_the_papers_distance(vgg):
     """Equation 1 of Zhang et al. (2018): squared differences of unit feature vectors, weighted, averaged, summed."""
-    one, other = images(0, n=1), images(1, n=1)
+    one, other = images(0, n=2), images(1, n=2)
     found = open_encoder("lpips")(one, other)
-    shift, scale = (torch.tensor(x).view(1, 3, 1, 1) for x in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
-    a, b = (((2 * prepared(batch, 64, (0,) * 3, (1,) * 3) - 1) - shift) / scale for batch in (one, other))
-    models = Path(torchmetrics.functional.image.lpips.__file__).parent / "lpips_models"
-    layers = iter(torch.load(models / "vgg.pth", map_location="cpu", weights_only=True).values())
-    distance = 0.0
-    with torch.no_grad():
-        for index, layer in enumerate(vgg):
-            a, b = layer(a), layer(b)
-            if index in (3, 8, 15, 22, 29):  # relu1_2, 2_2, 3_3, 4_3, 5_3
-                units = [x / x.square().sum(1, keepdim=True).sqrt() for x in (a, b)]
-                distance += float((next(layers) * (units[0] - units[1]).square()).sum(1).mean())
-    assert distance > 1e-3
-    np.testing.assert_allclose(found, [1 - distance], atol=1e-5)
+    path = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
+    layers = torch.load(path, map_location="cpu", weights_only=True).values()
+    features = (unit_features(vgg, prepared(batch, 32, (0,) * 3, (1,) * 3)) for batch in (one, other))
+    parts = [(w.numpy() * (a - b) ** 2).sum(1).mean((1, 2)) for w, a, b in zip(layers, *features, strict=True)]
+    assert np.min(parts) > 1e-3  # each layer counts
+    np.testing.assert_allclose(found, 1 - np.sum(parts, 0), atol=1e-5)
+
+
+def test_lpips_does_without_torchvision(vgg, monkeypatch, tmp_path):
+    """PyPI's, beside a CPU build of torch."""
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    blank = torch.zeros(1, 1, 20, 20)
+    assert float(open_encoder("lpips")(blank, blank)) == 1
+    assert "torchvision" not in sys.modules
 
 
 @pytest.mark.parametrize("name", ["clip", "dino", "sscd"])
@@ -257,21 +276,11 @@ def unavailable(name, weights=None):
     return message
 
 
-@pytest.mark.parametrize(
-    ("name", "package"), [("clip", "transformers"), ("dino", "transformers"), ("lpips", "torchvision")]
-)
-def test_a_missing_package_is_named_with_the_extra(name, package, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, package, None)
-    message = unavailable(name, None if name == "lpips" else str(tmp_path))
-    assert package in message and "pip install 'tdabench[encoders]'" in message
-
-
-def test_a_torchvision_made_for_another_torch_is_told(monkeypatch, tmp_path):
-    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
-    message = unavailable("lpips")
-    assert "torchvision::nms does not exist" in message and "made for this torch" in message
+@pytest.mark.parametrize("name", ["clip", "dino"])
+def test_a_missing_package_is_named_with_the_extra(name, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    message = unavailable(name, str(tmp_path))
+    assert "transformers" in message and "pip install 'tdabench[encoders]'" in message
 
 
 @pytest.mark.parametrize("name", ["clip", "dino"])
@@ -302,7 +311,7 @@ def test_a_file_that_is_not_there():
     assert "/no/such/file.pt" in message and encoders.SSCD_URL in message
 
 
-@pytest.mark.parametrize("name", ["clip", "dino", "sscd"])
+@pytest.mark.parametrize("name", ["clip", "dino", "sscd", "lpips"])
 def test_without_network_it_is_told_soon(name, offline):
     start = time.monotonic()
     assert "connect to the network once" in unavailable(name)
@@ -310,7 +319,16 @@ def test_without_network_it_is_told_soon(name, offline):
     assert time.monotonic() - start < 10
 
 
-def test_without_network_what_was_downloaded_before_serves(offline, clip, tmp_path):
+@pytest.mark.parametrize("name", ["clip", "dino"])
+def test_in_offline_mode_the_variable_is_named(name, offline, monkeypatch):
+    set_offline_mode(monkeypatch, True)
+    assert "unset the `HF_HUB_OFFLINE` environment variable; connect to the network once" in unavailable(name)
+    assert not offline
+
+
+@pytest.mark.parametrize("mode", [False, True])
+def test_without_network_what_was_downloaded_before_serves(mode, offline, clip, tmp_path, monkeypatch):
+    set_offline_mode(monkeypatch, mode)
     repository = tmp_path / "hub" / "models--some--clip"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)
@@ -321,23 +339,25 @@ def test_without_network_what_was_downloaded_before_serves(offline, clip, tmp_pa
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_silent_server_is_not_waited_for(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("name", "variable"), [("sscd", "SSCD_URL"), ("lpips", "VGG_URL")])
+def test_a_silent_server_is_not_waited_for(name, variable, monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/sscd_silent.pt"
-        monkeypatch.setattr(encoders, "SSCD_URL", url)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/silent.pt"
+        monkeypatch.setattr(encoders, variable, url)
         monkeypatch.setattr(encoders, "PATIENCE", 0.2)
         start = time.monotonic()
-        assert "timed out" in unavailable("sscd")
+        assert "timed out" in unavailable(name)
         assert time.monotonic() - start < 4
     assert socket.getdefaulttimeout() is None
 
 
 @pytest.fixture
 def published(sscd, tmp_path, monkeypatch):
-    """An SSCD to be downloaded, and the folder that downloads go to."""
-    monkeypatch.setattr(encoders, "SSCD_URL", (tmp_path / "sscd").as_uri())
+    """An SSCD to be downloaded, also in VGG-16's place, and the folder that downloads go to."""
+    for variable in ("SSCD_URL", "VGG_URL"):
+        monkeypatch.setattr(encoders, variable, (tmp_path / "sscd").as_uri())
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
     return tmp_path / "torch" / "checkpoints"
 
@@ -351,6 +371,7 @@ def test_sscd_is_downloaded_once_and_whole(published, sscd, tmp_path, monkeypatc
     np.testing.assert_allclose(found, cosines(sscd, images(0), images(1), 320, IMAGENET), atol=1e-5)
 
 
-def test_a_download_of_something_else_leaves_nothing_behind(published):
-    assert "invalid hash value" in unavailable("sscd")
+@pytest.mark.parametrize("name", ["sscd", "lpips"])
+def test_a_download_of_something_else_leaves_nothing_behind(name, published):
+    assert "invalid hash value" in unavailable(name)
     assert not list(published.iterdir())

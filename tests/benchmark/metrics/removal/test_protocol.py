@@ -12,10 +12,10 @@ import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from tdabench.benchmark.metrics.removal.protocol import (
+from tdabench.benchmark.metrics.removal.protocol import Protocol
+from tdabench.benchmark.metrics.removal.results import (
     Baseline,
     Evidence,
-    Protocol,
     per_query_result,
     published_statistics,
     union_result,

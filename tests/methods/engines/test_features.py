@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdabench.methods import d_trak, grad_sim
-from tdabench.methods.engines.gradients import Projector, per_sample_gradients
+from tdabench.methods.engines.features import per_sample_gradients
 from tdabench.methods.engines.kernel import GradientKernel
+from tdabench.methods.engines.projection import Projector
 from tdabench.methods.view import View
 from tdabench.models.draws import Draws, Law
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,10 +12,12 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...datasets.base import Batch
+from ...datasets.queries import Queries
 from ...models.denoiser import Denoiser
-from ...models.draws import Draws
-from ...seeds import torch_generator
+from ...models.draws import Draws, Law, Scope
+from ..base import Estimate
 from ..view import View
+from .projection import Projector
 
 Output = Literal["loss", "mean-square", "mean"]
 
@@ -42,9 +45,11 @@ def per_sample_gradients(model: Denoiser, batch: Batch, draws: Draws, output: Ou
 def _items(model: Denoiser, parameters: dict[str, Tensor], batch: Batch, draws: Draws, output: Output) -> Tensor:
     batch = batch.to(model.device)
     logsnr, noise = (part.to(model.device) for part in draws.for_ids(batch.ids))
-    pieces = torch.arange(draws.n).split(model.micro_batch)
-    sums = (len(p) * _gradients(model, parameters, batch, logsnr[:, p], noise[:, p], output) for p in pieces)
-    return torch.stack(list(sums)).sum(0) / draws.n if len(pieces) > 1 else next(sums) / draws.n
+    total = batch.x.new_zeros(())
+    for piece in torch.arange(draws.n).split(model.micro_batch):
+        mean = _gradients(model, parameters, batch, logsnr[:, piece], noise[:, piece], output)
+        total = total + len(piece) * mean
+    return total / draws.n
 
 
 def _gradients(
@@ -66,39 +71,46 @@ def _gradients(
     return torch.cat([row.flatten(1) for row in rows.values()], 1)
 
 
-class Projector:
-    """A sparse Johnson-Lindenstrauss map R^P -> R^k: every coordinate goes, signed, to ``copies`` of the k buckets.
+@dataclass(frozen=True)
+class FeatureParams:
+    """draws: levels per item, equally spaced over the training law; proj_dim: k, or None for whole gradients.
 
-    Kane and Nelson (arXiv 1012.1577); inner products are kept in expectation. ``k = None`` keeps the gradients as
-    they are. The map depends on (seed, P, k) alone.
+    scope: whether noise is ``shared`` by all items or drawn per ``item``.
     """
 
-    def __init__(self, k: int | None, seed: int, copies: int = 2) -> None:
-        self.k, self.seed, self.copies = k, seed, copies
-        self._maps: list[tuple[Tensor, Tensor]] = []
+    draws: int = 100
+    proj_dim: int | None = 32768
+    scope: Scope = "shared"
 
-    def __call__(self, gradients: Tensor) -> Tensor:
-        """Return [B, k] for gradients [B, P]."""
-        if self.k is None:
-            return gradients
-        out = gradients.new_zeros(len(gradients), self.k)
-        for buckets, signs in self._prepared(gradients.shape[1], gradients.device):
-            out.index_add_(1, buckets, gradients * signs)
-        return out / self.copies**0.5
-
-    def _prepared(self, size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        if not self._maps:
-            for copy in range(self.copies):
-                generator = torch_generator("projector", self.seed, size, self.k or 0, copy)
-                buckets = torch.randint(0, self.k or 1, (size,), generator=generator)
-                signs = torch.randint(0, 2, (size,), generator=generator).float() * 2 - 1
-                self._maps.append((buckets.to(device), signs.to(device)))
-        return self._maps
+    def estimate(self, n_items: int, n_queries: int, n_parameters: int, item_bytes: int = 4) -> Estimate:
+        """Return the cost of a gradient per draw of every item and query, and of ``item_bytes`` a feature held."""
+        width = self.proj_dim or n_parameters
+        return Estimate(per_sample=(n_items + n_queries) * self.draws, bytes=item_bytes * n_items * width)
 
 
-def train_features(view: View, model: Denoiser, draws: Draws, output: Output, projector: Projector) -> Tensor:
-    """Return projected gradients of the training set [N, k], float32 on the CPU."""
-    size = 128
-    total = -(-len(view.train) // size)
-    batches = view.progress(view.batches(size), "gradients", total)
-    return view.by_id((part, projector(per_sample_gradients(model, batch, draws, output))) for part, batch in batches)
+@dataclass(frozen=True)
+class Features:
+    """Projected gradients of an output function at draws that training images and queries have in common."""
+
+    draws: Draws
+    output: Output
+    projector: Projector
+
+    @classmethod
+    def of(cls, view: View, params: FeatureParams, output: Output) -> Features:
+        """Return the features that parameters describe."""
+        draws = view.draws(params.draws, Law("even"), params.scope)
+        return cls(draws, output, Projector(params.proj_dim, view.seed))
+
+    def train(self, view: View) -> Tensor:
+        """Return the training set's features [N, k], float32 on the CPU."""
+        size, model = 128, view.model()
+        batches = view.progress(view.batches(size), "gradients", -(-len(view.train) // size))
+        return view.by_id((part, self._projected(model, batch)) for part, batch in batches)
+
+    def queries(self, view: View, queries: Queries) -> Tensor:
+        """Return the queries' features [Q, k], float32 on the CPU."""
+        return self._projected(view.model(), queries.batch).cpu()
+
+    def _projected(self, model: Denoiser, batch: Batch) -> Tensor:
+        return self.projector(per_sample_gradients(model, batch, self.draws, self.output))

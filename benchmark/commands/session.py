@@ -1,0 +1,135 @@
+"""What commands that run cells share: a task, a results folder, options, and an estimate before anything runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import psutil
+
+from ...datasets.truth import Assets
+from ...errors import UserError
+from ...leaderboard.rows.row import Row
+from ...models.problem import read_problem
+from ..processes import cores, one_thread
+from ..run.forecast import Forecast, calibrate, forecast, start_up
+from ..run.plan import Options, PlannedCell, Planner
+from ..run.results import Results
+from ..run.runner import Runner
+from ..tasks.find import find_task, open_assets
+from ..tasks.spec import TaskSpec
+from .terminal import RunDisplay, console, duration
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where cells of one task are planned and run."""
+
+    planner: Planner
+    folder: Path
+    options: Options
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task."""
+        return self.planner.spec
+
+    @property
+    def assets(self) -> Assets:
+        """The task's truth."""
+        return self.planner.assets
+
+    @cached_property
+    def results(self) -> Results:
+        """The results folder, made when it is first needed, so that a mistake leaves none behind."""
+        return Results(self.folder)
+
+    @cached_property
+    def runner(self) -> Runner:
+        """What runs cells into the folder."""
+        return Runner(self.results, self.options)
+
+    def run(self, cells: list[PlannedCell], dry_run: bool = False) -> list[Row]:
+        """Run the cells that need it, with an estimate before and progress meanwhile, and return all rows.
+
+        A dry run ends after the estimate, and returns none.
+        """
+        self.announce(cells, self.to_compute(cells))
+        if dry_run:
+            return []
+        with RunDisplay(len(cells)) as display:
+            self.runner.on_event, self.runner.on_row = display.event, display.row
+            return self.runner.run(cells)
+
+    def to_compute(self, cells: list[PlannedCell]) -> list[PlannedCell]:
+        """Return the cells whose scores are due."""
+        return [cells[i] for i, due in self.runner.due(cells).items() if due == "scores"]
+
+    def announce(self, cells: list[PlannedCell], due: list[PlannedCell]) -> None:
+        """Say what will be run and about how long it takes."""
+        label = f"{cells[0].key.task}@{cells[0].key.task_version}"
+        if not due:
+            console.print(f"{label}: all {len(cells)} cells have their rows, nothing to run")
+            return
+        jobs = self.options.jobs
+        seconds = start_up() + sum(item.seconds or 0.0 for item in forecasts(due, self.options.device)) / jobs
+        console.print(f"{label}: {len(due)} of {len(cells)} cells to run, {jobs} at a time, about {duration(seconds)}")
+
+
+def open_planner(task: str, plugins: tuple[Path, ...]) -> Planner:
+    """Return the planner of a task; raises UserError where it is unknown or has no truth here."""
+    spec = find_task(task)
+    return Planner(spec, open_assets(spec), plugins)
+
+
+def open_session(task: str, folder: Path, plugins: tuple[Path, ...], options: Options) -> Session:
+    """Return a session on a task; raises UserError where it is unknown or has no truth here."""
+    return Session(open_planner(task, plugins), folder, options)
+
+
+def checked_options(
+    device: str = "cpu",
+    jobs: int = 0,
+    timeout: float = 3600.0,
+    memory: float = 0.0,
+    micro_batch: int = 512,
+    force: bool = False,
+    retry: bool = False,
+) -> Options:
+    """Return options for what the command line says; raises UserError for a device that is not there."""
+    check_device(device)
+    if not (jobs >= 0 and 0 < timeout < math.inf and 0 <= memory < math.inf and micro_batch >= 1):
+        raise UserError("--jobs and --memory must not be negative, --timeout and --micro-batch must be positive")
+    jobs = jobs or (cores() if device == "cpu" else 1)
+    limit = int(memory * 2**30) or int(0.8 * psutil.virtual_memory().available / jobs)
+    return Options(device, micro_batch, max(1, cores() // jobs), jobs, timeout, limit, memory > 0, force, retry)
+
+
+def check_device(device: str) -> None:
+    """Raise UserError unless ``device`` can be computed on."""
+    import torch
+
+    try:
+        kind, index = torch.device(device).type, torch.device(device).index
+    except RuntimeError:
+        raise UserError(f"--device {device!r} is no device: use cpu, cuda or cuda:N") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {device}: no CUDA device is available here; use --device cpu")
+    if kind == "cuda" and (index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    if kind != "cuda" and device != "cpu":
+        raise UserError(f"--device {device!r} is not supported: use cpu, cuda or cuda:N")
+
+
+def forecasts(cells: list[PlannedCell], device: str) -> list[Forecast]:
+    """Return what cells will cost, after a short calibration."""
+    folder = cells[0].assets.folder
+    with one_thread():
+        return forecast(cells, read_problem(folder), calibrate(folder, device))
+
+
+def failed(rows: list[Row]) -> int:
+    """Return the exit code of a command that ran these rows' cells: 1 where one failed."""
+    return int(any(row.status in ("timeout", "oom", "error") for row in rows))

@@ -1,0 +1,87 @@
+"""A cell's record: its spec, one file of scores and one of costs per slice of queries, its fit and its outcome.
+
+<record>/spec.json                        what was asked for
+         inputs.json                      what scores depend on besides the identity
+         fit.json                         costs and diagnostics of fit
+         slice-00000-00004.safetensors    scores [q, N]
+         slice-00000-00004.json           costs and diagnostics of the slice
+         outcome.json                     how it ended
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ...errors import CorruptFile
+from ...store import FolderStore, sha256
+
+
+class Record:
+    """What a cell left behind in its folder."""
+
+    def __init__(self, store: FolderStore | str | Path) -> None:
+        self.store = store if isinstance(store, FolderStore) else FolderStore(store)
+
+    def has(self, part: slice) -> bool:
+        """Say whether a slice is complete; its costs are written after its scores."""
+        return self.store.exists(f"{_name(part)}.json")
+
+    def put(self, part: slice, scores: np.ndarray, costs: dict[str, Any]) -> None:
+        """Store a slice's scores [q, N] and then its costs and diagnostics."""
+        data = save({"scores": np.ascontiguousarray(scores, dtype=np.float32)})
+        self.store.put(f"{_name(part)}.safetensors", data)
+        self.store.put_json(f"{_name(part)}.json", {**costs, "sha256": sha256(data)})
+
+    def parts(self) -> list[slice]:
+        """Return the complete slices in order."""
+        names = [key for key in self.store.keys() if key.startswith("slice-") and key.endswith(".json")]  # noqa: SIM118
+        bounds = [name.removesuffix(".json").split("-")[1:] for name in names]
+        return [slice(int(start), int(stop)) for start, stop in bounds]
+
+    def costs(self, part: slice) -> dict[str, Any]:
+        """Return a slice's costs and diagnostics, and the hash of its scores."""
+        return self.store.get_json(f"{_name(part)}.json")
+
+    def read(self, name: str) -> Any:
+        """Return ``name``.json, or None where there is none."""
+        return self.store.get_json(f"{name}.json") if self.store.exists(f"{name}.json") else None
+
+    def scores(self, part: slice) -> np.ndarray:
+        """Return a slice's scores [q, N]; raises CorruptFile where they are not what was stored."""
+        key = f"{_name(part)}.safetensors"
+        try:
+            data = self.store.get(key)
+            if sha256(data) != self.costs(part)["sha256"]:
+                raise CorruptFile(f"{self.store.path(key)} was truncated or edited: run the cell again with --force")
+            return load(data)["scores"]
+        except (FileNotFoundError, SafetensorError) as error:
+            raise CorruptFile(f"{self.store.path(key)} cannot be read ({error}): run again with --force") from error
+
+    def blocks(self, ids: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+        """Yield (query ids, scores [q, N]) of the complete slices, where ``ids`` are all that the cell attributes."""
+        for part in self.parts():
+            yield ids[part], self.scores(part)
+
+    def matrix(self) -> np.ndarray:
+        """Return the scores of all complete slices, [q, N]."""
+        return np.concatenate([self.scores(part) for part in self.parts()])
+
+    def scores_hash(self) -> str:
+        """Return a hash over all slices' hashes."""
+        return sha256(json.dumps([self.costs(part)["sha256"] for part in self.parts()]).encode())
+
+    def clear(self) -> None:
+        """Delete everything."""
+        for key in list(self.store.keys()):
+            self.store.delete(key)
+
+
+def _name(part: slice) -> str:
+    return f"slice-{part.start:05d}-{part.stop:05d}"

@@ -1,0 +1,153 @@
+"""From a cell's record to its row: metrics, costs, provenance and diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ...datasets.truth import Role, Truth
+from ...leaderboard.rows.row import Cost, Metrics, Row, Source, Status
+from ..metrics.scores import lds_metrics, top_items
+from ..tasks.find import find_task
+from .costs import add_up, own_cost
+from .due import Inspector
+from .environment import git_state
+from .plan import PlannedCell, command_line
+from .record import Record
+
+TRUTH_OF: dict[str, Role] = {"dev": "open", "test": "report"}
+LOG_TAIL = 2000
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a cell ended: status with the reason, when it started, and whether slices of an earlier start were kept."""
+
+    status: Status
+    reason: str | None
+    started_utc: str
+    outcome: dict[str, Any] | None = None
+    resumed: bool = False
+
+
+@dataclass
+class Reporter:
+    """Writes the rows of cells; ``on_row`` sees (cell, row, whether it is new)."""
+
+    inspector: Inspector
+    on_row: Callable[[PlannedCell, Row, bool], None] = lambda cell, row, fresh: None
+    _truths: dict[tuple[str, Role], Truth] = field(default_factory=dict)
+
+    def known(self, planned: PlannedCell) -> Row:
+        """Return the row that a cell has already."""
+        row = self.inspector.results.row(planned.key)
+        assert row is not None
+        self.on_row(planned, row, False)
+        return row
+
+    def write(self, planned: PlannedCell, end: Ending) -> Row:
+        """Write and return the row of a cell that ended, or that could not start."""
+        record = self.inspector.record(planned)
+        metrics = self._metrics(planned, record) if end.status != "skipped" and record.parts() else None
+        status, reason = _partial(end.status, end.reason, metrics)
+        return self._written(
+            planned,
+            Row(
+                status=status,
+                reason=reason,
+                log_tail=None if status == "ok" else self._log_tail(planned),
+                key=planned.key,
+                metrics=metrics,
+                cost=self._cost(planned, record, end) if status in ("ok", "partial") else None,
+                environment=self.inspector.environment(),
+                source=self._source(planned, record, end.started_utc, metrics is not None),
+                diagnostics=self._diagnostics(planned, record),
+            ),
+        )
+
+    def rescore(self, planned: PlannedCell) -> Row:
+        """Write and return a cell's row with its metrics computed again from complete scores."""
+        row, record = self.inspector.results.row(planned.key), self.inspector.record(planned)
+        assert row is not None
+        old, metrics = row.metrics or Metrics(), self._metrics(planned, record)
+        metrics = metrics.model_copy(update={"removal": old.removal, "sanity": old.sanity})
+        source = row.source.model_copy(update={"truth_sha256": planned.assets.sha256})
+        return self._written(planned, row.model_copy(update={"metrics": metrics, "source": source}))
+
+    def truth(self, planned: PlannedCell) -> Truth | None:
+        """Return the truth that a cell is measured against, read once; None for query sets without any."""
+        role = TRUTH_OF.get(planned.key.query_set)
+        if role is None:
+            return None
+        where = planned.assets.sha256, role
+        if where not in self._truths:
+            self._truths[where] = planned.assets.truth(role)
+        return self._truths[where]
+
+    def _written(self, planned: PlannedCell, row: Row) -> Row:
+        self.inspector.results.write(row)
+        self.on_row(planned, row, True)
+        return row
+
+    def _metrics(self, planned: PlannedCell, record: Record) -> Metrics:
+        truth = self.truth(planned)
+        if truth is None:
+            return Metrics()
+        ids, attributed = planned.query_ids, planned.attributed_ids
+        found = lds_metrics(planned.assets, truth, record.blocks(attributed), ids)
+        if planned.key.query_set != "test":
+            return found
+        k = find_task(planned.key.task).removal.top_k(planned.assets.manifest["n_train"])
+        return found.model_copy(update={"top": top_items(planned.assets, record.blocks(attributed), ids, k)})
+
+    def _cost(self, planned: PlannedCell, record: Record, end: Ending) -> Cost | None:
+        if end.outcome is None:
+            return None
+        rows = [self.inspector.results.row(member.key) for member in planned.members.values()]
+        slices = [record.costs(part)["attribute"] for part in record.parts()]
+        sizes = len(planned.attributed_ids), self.inspector.options.micro_batch
+        own = own_cost(end.outcome, record.read("fit")["fit"], slices, *sizes, end.resumed)
+        return add_up(own, [row.cost for row in rows if row and row.cost])
+
+    def _source(self, planned: PlannedCell, record: Record, started: str, scored: bool) -> Source:
+        revision, dirty = git_state()
+        return Source(
+            kind="measured",
+            command=command_line(),
+            started_utc=started,
+            git_revision=revision,
+            git_dirty=dirty,
+            truth_sha256=planned.assets.sha256,
+            problem_sha256=planned.assets.manifest["files"]["problem.safetensors"]["sha256"],
+            scores_sha256=record.scores_hash() if scored else None,
+            code_sha256=planned.code,
+            notes=[note for preset, note in planned.cls.notes.items() if preset == planned.key.preset],
+        )
+
+    def _diagnostics(self, planned: PlannedCell, record: Record) -> dict[str, Any]:
+        """Return what the method noted in fit and in each slice, and the runner's own facts, which have precedence."""
+        merged: dict[str, Any] = {}
+        for noted in [record.read("fit"), *map(record.costs, record.parts())]:
+            for name, value in (noted or {"diagnostics": {}})["diagnostics"].items():
+                old = merged.get(name)
+                merged[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+        own = {"identity": planned.identity, "limits": self.inspector.limits()}
+        return own | {f"method-{name}" if name in own else name: value for name, value in merged.items()}
+
+    def _log_tail(self, planned: PlannedCell) -> str | None:
+        path = self.inspector.results.log(planned.key)
+        return path.read_text(errors="replace")[-LOG_TAIL:] if path.is_file() else None
+
+
+def _partial(status: Status, reason: str | None, metrics: Metrics | None) -> tuple[Status, str | None]:
+    missing = sum(result.n_nan for result in metrics.lds.values()) if metrics else 0
+    if status == "ok" and missing:
+        return "partial", f"{missing} queries have no LDS: not attributed, or scores that are NaN or all equal"
+    return status, reason
+
+
+def now() -> str:
+    """Return the time as rows record it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

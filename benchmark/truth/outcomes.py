@@ -1,0 +1,32 @@
+"""What a retrained model makes of the queries: their losses, and generated images made again."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ...datasets.queries import Queries
+from ...models.denoiser import Denoiser
+from ...models.draws import Draws, Law
+from ...models.recipe import Recipe
+from ...models.sampling import sample
+from ..tasks.spec import TruthPlan
+
+
+@torch.no_grad()
+def measure(model: Denoiser, queries: Queries, plan: TruthPlan) -> np.ndarray:
+    """Return the target of every query per noise-level bin [Q, bins]: mean eps-MSE over the bin's draws.
+
+    Draws are keyed by query id and the same for every model, so that their noise cancels in comparisons.
+    """
+    n = plan.bins * plan.draws_per_bin
+    draws = Draws("truth", n, Law("even"), "item", 0, tuple(queries.x.shape[1:]), model.process)
+    losses = model.losses(queries.batch, draws)
+    return losses.view(len(queries), plan.bins, plan.draws_per_bin).mean(-1).cpu().numpy()
+
+
+def regenerate(model: Denoiser, queries: Queries, recipe: Recipe) -> np.ndarray:
+    """Return the generated queries and controls as this model makes them from their initial noise [G, C, H, W]."""
+    generated = queries.where(kind="generated")
+    cond = None if generated.cond is None else generated.cond.to(model.device)
+    return sample(model, generated.noise, recipe.model.sampler, cond).cpu().numpy()

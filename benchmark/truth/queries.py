@@ -1,0 +1,63 @@
+"""Queries of a task: held-out images, and images that the base model generates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...datasets.base import ImageDataset, stratified_halves
+from ...datasets.queries import Queries, concatenate
+from ...models.denoiser import Denoiser
+from ...models.sampling import initial_noise, sample
+from ...seeds import derive, torch_generator
+from ..tasks.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which dataset indices train the model and which are held-out queries (dev, then test)."""
+
+    train: Tensor
+    dev: Tensor
+    test: Tensor
+
+
+def split(spec: TaskSpec, data: ImageDataset) -> Split:
+    """Return a stratified split, fixed by the task's name and version."""
+    chosen = stratified_halves(data.classes, spec.n_train / len(data), torch_generator("split", spec.label))
+    order = torch.randperm(len(data), generator=torch_generator("split-order", spec.label))
+    inside = torch.cat([order[chosen[order]], order[~chosen[order]]])
+    train_ids, rest = inside[: spec.n_train].sort().values, inside[spec.n_train :]
+    return Split(train_ids, rest[: spec.queries.dev], rest[spec.queries.dev :][: spec.queries.test])
+
+
+def make_queries(spec: TaskSpec, data: ImageDataset, parts: Split, base: Denoiser) -> Queries:
+    """Return held-out queries from the dataset and generated ones and controls sampled from the base model."""
+    heldout = [_heldout(data, ids, role) for role, ids in (("dev", parts.dev), ("test", parts.test))]
+    counts = {"dev": spec.queries.dev, "test": spec.queries.test, "control": spec.queries.controls}
+    return concatenate(heldout + [_generated(spec, base, role, count) for role, count in counts.items()])
+
+
+def _heldout(data: ImageDataset, ids: Tensor, role: str) -> Queries:
+    batch, n = data.batch(ids), len(ids)
+    names = tuple(f"heldout-{role}-{i:03d}" for i in range(n))
+    empty = torch.zeros_like(batch.x)
+    return Queries(
+        names, ("heldout",) * n, (role,) * n, batch.x, empty, tuple(ids.tolist()), torch.zeros(n), batch.cond
+    )
+
+
+def _generated(spec: TaskSpec, base: Denoiser, role: str, count: int) -> Queries:
+    seeds = [derive("query", spec.label, role, i) for i in range(count)]
+    channels, size = spec.recipe.model.config["in_channels"], spec.recipe.model.config["sample_size"]
+    noise = torch.stack([initial_noise(seed, (channels, size, size)) for seed in seeds])
+    names = tuple(f"generated-{role}-{i:03d}" for i in range(count))
+    x = sample(base, noise, spec.recipe.model.sampler)
+    return Queries(names, ("generated",) * count, (role,) * count, x, noise, tuple(seeds), torch.zeros(count))
+
+
+def attributed(queries: Queries) -> Queries:
+    """Return the queries that losses are measured on: all but the controls."""
+    return queries.pick([i for i, role in enumerate(queries.roles) if role != "control"])

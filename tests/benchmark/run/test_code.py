@@ -1,0 +1,118 @@
+"""The hash of a method's code: what changes it, and what does not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+from tdabench.benchmark.run import code
+from tdabench.benchmark.run.code import code_hash
+from tdabench.methods.registry import method_class
+
+from ... import run_helpers
+
+SUBCLASS = """
+from tdabench.methods.base import register
+from {module} import {base}
+
+
+@register("{name}")
+class Sub({base}):
+    \"\"\"A method that adds nothing.\"\"\"
+
+    {line}
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package with a method, an engine beside it, and a helper that only the engine imports."""
+    folder = tmp_path / "coded"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "helper.py").write_text("X = 1\n")
+    (folder / "engine.py").write_text("from . import helper\n\nY = helper.X\n")
+    adapter = run_helpers.plugin(folder, "coded-base", body="from .engine import Y")
+    adapter.rename(folder / "adapter.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield folder
+    for name in [name for name in sys.modules if name.split(".")[0] == "coded"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def change(monkeypatch):
+    """Let a source read as if a comment had been added to it."""
+    real = code._source
+
+    def changed(module: str):
+        monkeypatch.setattr(
+            code, "_source", lambda name: (real(name) or b"") + b"# new" if name == module else real(name)
+        )
+
+    yield changed
+    monkeypatch.setattr(code, "_source", real)
+
+
+def loaded(folder: Path, name: str, module: str, base: str, line: str = "version = 1"):
+    path = folder / f"{name}.py"
+    path.write_text(SUBCLASS.format(name=name, module=module, base=base, line=line))
+    run_helpers.forget_plugins()
+    return method_class(name, (path,))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "tdabench.methods.mucs",  # the base class
+        "tdabench.methods.engines.unlearning",  # which only the base imports
+        "tdabench.models.denoiser",
+        "tdabench.methods.view",
+        "tdabench.seeds",
+        "tdabench.benchmark.run.worker",
+    ],
+)
+def test_a_subclass_depends_on_what_its_base_imports(module, tmp_path, change):
+    cls = loaded(tmp_path, "sub-mucs", "tdabench.methods.mucs", "Mucs")
+    before = code_hash(cls)
+    assert code_hash(cls) == before
+    change(module)
+    assert code_hash(cls) != before
+
+
+@pytest.mark.parametrize("module", ["tdabench.methods.trak", "tdabench.leaderboard.views.sheet", "tdabench.store"])
+def test_what_a_method_does_not_compute_with_does_not_count(module, change):
+    before = code_hash(method_class("mucs"))
+    change(module)
+    assert code_hash(method_class("mucs")) == before
+
+
+def test_engines_are_found_by_imports_and_not_by_words(tmp_path, change):
+    cls = loaded(tmp_path, "wordy", "tdabench.methods.pixel", "Pixel", '"""About the kernel and unlearning."""')
+    before = code_hash(cls)
+    change("tdabench.methods.engines.kernel")
+    assert code_hash(cls) == before
+    assert "methods.engines.kernel" in " ".join(code._closure({method_class("d-trak").__module__})[0])
+
+
+@pytest.mark.parametrize("module", ["coded.adapter", "coded.engine", "coded.helper"])
+def test_a_method_of_a_package_depends_on_that_package(module, package, tmp_path, change):
+    cls = loaded(tmp_path, "far", "coded.adapter", "Adapter")
+    before = code_hash(cls)
+    change(module)
+    assert code_hash(cls) != before
+
+
+def test_versions_of_imported_packages_count(tmp_path, monkeypatch):
+    path = run_helpers.plugin(tmp_path, "scientific", fit="import scipy.linalg")
+    cls = method_class("scientific", (path,))
+    real, before = importlib.metadata.version, code_hash(cls)
+    monkeypatch.setattr(code, "version", lambda name: "999" if name == "scipy" else real(name))
+    assert code_hash(cls) != before
+    monkeypatch.setattr(code, "version", lambda name: "999" if name == "rich" else real(name))
+    assert code_hash(cls) == before
+    monkeypatch.setattr(code, "version", lambda name: real(name) + "+another-build")
+    assert code_hash(cls) == before

@@ -1,0 +1,39 @@
+"""What a row holds must be consistent, and keys differ wherever cells do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tdabench.leaderboard.rows.row import LdsResult, row_key
+
+from ..helpers import make_key, make_lds
+
+
+def test_replicates_are_stored_short_and_scores_exact() -> None:
+    result = make_lds(1 / 3)
+    assert result.mean == 1 / 3
+    assert all(value == round(value, 6) for value in result.replicates if value is not None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n_nan": 1}, {"values": [0.1]}, {"query_ids": ["q"] * 20}, {"mean": float("nan")}, {"low": float("inf")}],
+)
+def test_lds_result_must_be_consistent(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        LdsResult.model_validate(make_lds(0.4).model_dump() | change)
+
+
+def test_keys_differ_wherever_cells_do() -> None:
+    changes = [
+        {},
+        {"seed": 1},
+        {"query_set": "dev"},
+        {"preset": "quick"},
+        {"method_version": 2},
+        {"params_hash": "f" * 16},
+    ]
+    assert len({row_key(make_key(**change)) for change in changes}) == len(changes)
