@@ -1,10 +1,12 @@
 """The layout's promises: what the root shadows, what may import what, and what starting up costs."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,12 @@ MAY_IMPORT = {
     "benchmark": {"datasets", "models", "methods", "leaderboard"},
     "leaderboard": set(),
 }
+# The rooms of two folders, lowest first: a file may import from its own room and from lower ones.
+ROOMS = {
+    "benchmark": ("processes", "tasks", "truth", "metrics", "run", "contract", "commands"),
+    "leaderboard": ("rows", "stats", "views", "readme"),
+}
+CROWDED = 15
 
 every_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
@@ -54,6 +62,29 @@ def folders_imported(path):
             base = [*here[: len(here) - node.level + 1], *(node.module or "").split(".")]
             found |= {next(filter(None, [*base, alias.name])) for alias in node.names}
     return (found & set(FOLDERS)) - {folder_of(path)}
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def modules_imported(path):
+    """Return the package's modules that a file imports, wherever in it; of a folder's name, the modules named."""
+    found, package = set(), path.parent.relative_to(ROOT).parts
+    for node in nodes(path, ast.ImportFrom):
+        if node.level:
+            base = (*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else ()))
+            found |= {(*base, alias.name) if (*base, alias.name) in MODULES else base for alias in node.names}
+    return found & set(MODULES)
+
+
+def room_of(module):
+    rooms = ROOMS.get(module[0] if module else "", ())
+    return rooms.index(module[1]) if len(module) > 1 and module[1] in rooms else None
 
 
 def python(code, cwd=ROOT):
@@ -98,6 +129,28 @@ def test_imports_inside_the_package_are_relative(path):
 @every_source
 def test_imports_follow_the_arrows(path):
     assert folders_imported(path) <= MAY_IMPORT[folder_of(path)]
+
+
+@every_source
+def test_rooms_import_from_lower_rooms_only(path):
+    here = module_of(path)
+    higher = {m for m in modules_imported(path) if m[:1] == here[:1] and (room_of(m) or 0) > (room_of(here) or 0)}
+    assert len(here) < 2 or not higher
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_every_room_is_known(folder):
+    assert {module[1] for module in MODULES if module[:1] == (folder,) and len(module) > 1} == set(ROOMS[folder])
+
+
+def test_no_import_goes_in_a_circle():
+    graph = {module: modules_imported(path) - {module} for module, path in MODULES.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_no_folder_is_crowded():
+    counts = Counter(path.parent.relative_to(ROOT).as_posix() for path in SOURCES)
+    assert not {folder: n for folder, n in counts.items() if n > CROWDED and folder != "methods"}
 
 
 @every_source

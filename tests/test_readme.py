@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tdabench.benchmark.commands.cli import app
-from tdabench.benchmark.contract import rules as contract
+from tdabench.benchmark.contract import suite
 from tdabench.benchmark.tasks.find import find_task
 from tdabench.datasets.truth import SHIPPED, Assets
 from tdabench.leaderboard.readme import update_readme
@@ -33,7 +33,7 @@ def test_the_example_method_passes_the_contract(tmp_path: Path) -> None:
     assert source is not None
     file = tmp_path / "brightness.py"
     file.write_text(source.group(1))
-    assert not [check for check in contract.check_method(file) if check.status == "fail"]
+    assert not [check for check in suite.check_method(file) if check.status == "fail"]
 
 
 CODE = "\n".join(re.findall(r"`[^`\n]+`|^ {4}.+$", README, re.MULTILINE))

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from ..tasks.spec import TaskSpec, TruthPlan
 from .outcomes import measure, regenerate
 from .queries import Split, attributed, make_queries, split
 from .retraining import retrained
-from .subsets import _ROLES, BASE_SEED, Run, masks, plan_runs
+from .subsets import BASE_SEED, ROLES, Run, masks, plan_runs
 
 OnDone = Callable[[int, int], None]
 
@@ -70,15 +71,28 @@ class Built:
     weights: dict[int, State]
     queries: Queries
 
+    @cached_property
+    def identity(self) -> str:
+        """What every measurement depends on: recipe, plan, training images and queries."""
+        plan, queries = self.spec.to_json(), sha256(self.queries.x.numpy().tobytes())
+        return digest([plan["recipe"], plan["truth"], self.train.fingerprint(), queries])
+
     def jobs(self, store: FolderStore) -> list[Job]:
-        """Return one job a run, keyed by everything that its result depends on."""
-        plan = self.spec.to_json()
-        decisive = plan["recipe"], plan["truth"], self.train.fingerprint(), sha256(self.queries.x.numpy().tobytes())
-        identity = digest(decisive)
-        fields = self.spec.recipe, self.spec.truth, self.spec.dataset, tuple(self.parts.train.tolist()), self.queries
-        runs = plan_runs(self.spec, self.train.classes)
-        keys = [f"measured/{self.spec.label}-{identity}/{r.role}-{r.index:03d}-seed{r.retraining.seed}" for r in runs]
-        return [Job(store.root, f"{key}.safetensors", *fields, run) for key, run in zip(keys, runs, strict=True)]
+        """Return one job a run, in the order in which they are best done."""
+        return [self._job(store, run) for run in plan_runs(self.spec, self.train.classes)]
+
+    def _job(self, store: FolderStore, run: Run) -> Job:
+        name = f"{run.role}-{run.index:03d}-seed{run.retraining.seed}"
+        return Job(
+            root=store.root,
+            key=f"measured/{self.spec.label}-{self.identity}/{name}.safetensors",
+            recipe=self.spec.recipe,
+            plan=self.spec.truth,
+            dataset=self.spec.dataset,
+            train_ids=tuple(self.parts.train.tolist()),
+            queries=self.queries,
+            run=run,
+        )
 
 
 def prepare_base(spec: TaskSpec, store: FolderStore, on_step: Callable[[int], None] = lambda step: None) -> Built:
@@ -120,7 +134,7 @@ def assemble(built: Built, jobs: list[Job], store: FolderStore, folder: Path) ->
     """Write the assets folder from finished jobs; the manifest, written last, makes it complete."""
     results = {(job.run.role, job.run.retraining.seed, job.run.index): load_arrays(store.get(job.key)) for job in jobs}
     files: dict[str, Arrays] = {"problem.safetensors": problem_arrays(built.parts.train, built.weights, built.queries)}
-    for role in _ROLES:
+    for role in ROLES:
         files[f"truth-{role}.safetensors"] = truth_arrays(_truth(built, role, results))
     return write_assets(folder, files, _manifest(built))
 

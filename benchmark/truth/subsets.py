@@ -37,13 +37,13 @@ def plan_runs(spec: TaskSpec, classes: Tensor) -> list[Run]:
     """Return all retrainings; replicate r of every subset has seed 1 + r; open subsets and first replicates lead."""
     everything = tuple(range(len(classes)))
     runs = [Run("full", r, Retraining(everything, BASE_SEED + 1 + r)) for r in range(spec.truth.full)]
-    ids = {role: [tuple(mask.nonzero().flatten().tolist()) for mask in masks(spec, classes, role)] for role in _ROLES}
+    ids = {role: [tuple(mask.nonzero().flatten().tolist()) for mask in masks(spec, classes, role)] for role in ROLES}
     replicates = {"report": spec.truth.report_replicates, "open": spec.truth.open_replicates}
     for r in range(max(replicates.values())):
-        for role in _ROLES:
+        for role in ROLES:
             if r < replicates[role]:
                 runs += [Run(role, i, Retraining(members, BASE_SEED + 1 + r)) for i, members in enumerate(ids[role])]
     return runs
 
 
-_ROLES: tuple[Role, ...] = ("open", "report")
+ROLES: tuple[Role, ...] = ("open", "report")

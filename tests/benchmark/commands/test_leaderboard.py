@@ -17,7 +17,7 @@ from tdabench.leaderboard.views.catalogue import build_view
 from tdabench.leaderboard.views.sheet import render
 from tdabench.store import FolderStore
 
-from .helpers import OTHER_VIEWS, readme, removal_rows
+from ...leaderboard.helpers import OTHER_VIEWS, readme, removal_rows
 
 
 @pytest.fixture
