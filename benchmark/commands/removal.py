@@ -17,7 +17,7 @@ from ...models.recipe import Recipe
 from ...seeds import digest
 from ...store import LONG_CLAIM_S, FolderStore
 from ..metrics.removal.protocol import Protocol, Ranking
-from ..metrics.removal.results import Evidence, per_query_result, union_result
+from ..metrics.removal.evidence import Evidence, per_query_result, union_result
 from ..metrics.removal.similarities import Similarities, open_similarities, parse_encoders
 from ..metrics.scores import ranked
 from ..processes import one_thread

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tdabench.benchmark.metrics import lds as metrics
+from tdabench.benchmark.metrics.removal.evidence import Evidence, union_result
 from tdabench.benchmark.metrics.removal.protocol import Protocol
-from tdabench.benchmark.metrics.removal.results import Evidence, union_result
 from tdabench.benchmark.metrics.removal.similarities import BUILT_IN
 from tdabench.benchmark.tasks.digits import TASK
 from tdabench.benchmark.truth.counterfactuals import Outcome

@@ -166,7 +166,7 @@ def test_an_interrupted_run_kills_its_cells(tmp_path):
     path = plugin(tmp_path, "waits", f"Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(600)")
     runner = Runner(Results(tmp_path / "results"), Options())
 
-    def poll(live):
+    def poll():
         if pid.exists() and pid.read_text():
             raise KeyboardInterrupt
         time.sleep(0.05)
@@ -241,7 +241,7 @@ def test_every_method_in_the_tree_runs_and_the_ensemble_costs_what_its_members_c
     assert gradients.forward_passes == gradients.backward_passes == {"fit": 4 * N, "attribute": 4 * Q}
     members = [rows[name].cost for name in ("grad-sim", "d-trak", "trak", "mucs")]
     record, cost = record_of(tmp_path, rows["ensemble"]), rows["ensemble"].cost
-    own = record.store.get_json("outcome.json")["fit"]["seconds"]
+    own = record.read("fit")["fit"]["seconds"]
     assert cost.fit_s == pytest.approx(own + sum(member.fit_s for member in members))
     own = sum(record.record(part)["attribute"]["seconds"] for part in record.parts()) / Q
     assert cost.seconds_per_query == pytest.approx(own + sum(member.seconds_per_query for member in members))

@@ -12,14 +12,14 @@ import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from tdabench.benchmark.metrics.removal.protocol import Protocol
-from tdabench.benchmark.metrics.removal.results import (
+from tdabench.benchmark.metrics.removal.evidence import (
     Baseline,
     Evidence,
     per_query_result,
     published_statistics,
     union_result,
 )
+from tdabench.benchmark.metrics.removal.protocol import Protocol
 from tdabench.benchmark.metrics.removal.similarities import BUILT_IN, Similarity, cosine, l2, ssim
 from tdabench.benchmark.metrics.scores import ranked
 from tdabench.benchmark.tasks.spec import RemovalPlan
