@@ -243,7 +243,7 @@ def test_every_method_in_the_tree_runs_and_the_ensemble_costs_what_its_members_c
     record, cost = record_of(tmp_path, rows["ensemble"]), rows["ensemble"].cost
     own = record.read("fit")["fit"]["seconds"]
     assert cost.fit_s == pytest.approx(own + sum(member.fit_s for member in members))
-    own = sum(record.record(part)["attribute"]["seconds"] for part in record.parts()) / Q
+    own = sum(record.costs(part)["attribute"]["seconds"] for part in record.parts()) / Q
     assert cost.seconds_per_query == pytest.approx(own + sum(member.seconds_per_query for member in members))
     for phase in ("fit", "attribute"):
         assert cost.forward_passes[phase] == sum(member.forward_passes[phase] for member in members)
