@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Job = TypeVar("Job")
@@ -38,24 +37,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def forkserver() -> Any:
-    """Return the context of cells' processes: forked from a server that has the heavy imports."""
-    _set_malloc()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.run.heavy_imports"])
-    return context
-
-
-def kill_group(process: Any) -> None:
-    """End a process that leads a group of its own, with all that it started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(ProcessLookupError):
-        process.kill()
-    process.join()
-
-
-def _set_malloc() -> None:
+def keep_memory() -> None:
+    """Let the processes started from now on keep freed memory (``MALLOC``)."""
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
 
@@ -82,7 +65,7 @@ def prepare() -> None:
 
 def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
     """Yield (job, result) as jobs finish, ``workers`` at a time; an exception ends the others and is raised."""
-    _set_malloc()
+    keep_memory()
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=prepare)
     try:

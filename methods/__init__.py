@@ -44,7 +44,7 @@ _HOMES = {
     ".engines.unlearning": ("Unlearning", "null_loss", "train_losses", "unlearn"),
     ".view": ("View",),
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Batch",
@@ -72,6 +72,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name], __name__), name)
+    return getattr(import_module(HOME[name], __name__), name)

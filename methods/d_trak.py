@@ -52,11 +52,11 @@ class DTrak(Method):
     def fit(self, view: View) -> State:
         """Return the factorised kernel of the training gradients."""
         features = Features.of(view, self.params, self.params.output)
-        return State(features, GradientKernel(features.train(view), self.params.damping))
+        return State(features, GradientKernel(features.of_training_set(view), self.params.damping))
 
     def attribute(self, view: View, state: State, queries: Queries) -> Tensor:
         """Return scores [Q, N]."""
-        return state.kernel.scores(state.features.queries(view, queries)).float()
+        return state.kernel.scores(state.features.of_queries(view, queries)).float()
 
     def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
         """One gradient per draw of every item and query; features in single and double precision, and their kernel."""

@@ -51,11 +51,11 @@ class GradSim(Method):
     def fit(self, view: View) -> State:
         """Return the projected training gradients."""
         features = Features.of(view, self.params, "loss")
-        return State(features, features.train(view))
+        return State(features, features.of_training_set(view))
 
     def attribute(self, view: View, state: State, queries: Queries) -> Tensor:
         """Return similarities [Q, N]."""
-        query, items = state.features.queries(view, queries), state.items
+        query, items = state.features.of_queries(view, queries), state.items
         if self.params.similarity == "cosine":
             query, items = normalize(query, dim=1), normalize(items, dim=1)
         return torch.matmul(query, items.T)

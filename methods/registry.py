@@ -75,7 +75,7 @@ def listings(plugins: tuple[Path, ...] = ()) -> dict[str, Listing]:
     return found
 
 
-def registered(plugins: tuple[Path, ...] = ()) -> dict[str, Listing]:
+def checked_listings(plugins: tuple[Path, ...] = ()) -> dict[str, Listing]:
     """Return ``listings``; raises UserError too for a plugin that brings no method."""
     known = listings(plugins)
     for path in plugins:

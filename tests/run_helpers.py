@@ -30,6 +30,7 @@ from tdabench.benchmark.truth import build as truth
 from tdabench.datasets.truth import Assets
 from tdabench.leaderboard.rows.row import Row
 from tdabench.methods.base import CLASSES
+from tdabench.models.problem import read_problem
 from tdabench.store import FolderStore
 
 TASK = "digits-tiny"
@@ -164,7 +165,10 @@ def session(folder: Path, plugins: Iterable[Path] = (), **options: Any) -> Sessi
 
 def uncalibrated(patch: pytest.MonkeyPatch) -> None:
     """Let estimates be made up, which saves a second a command."""
-    patch.setattr("tdabench.benchmark.commands.session.calibrate", lambda folder, device: Rates(1e-4, 1e-4, 1e-4))
+    made_up = Rates(1e-4, 1e-4, 1e-4, setup=1e-4)
+    patch.setattr(
+        "tdabench.benchmark.commands.session.calibrate", lambda folder, device: (read_problem(folder), made_up)
+    )
     patch.setattr("tdabench.benchmark.commands.session.start_up", lambda: 0.0)
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tdabench.benchmark.commands.cli import app
 from tdabench.benchmark.contract import suite
-from tdabench.benchmark.tasks.find import find_task
+from tdabench.benchmark.tasks.find import find_task, task_names
 from tdabench.datasets.truth import SHIPPED, Assets
 from tdabench.leaderboard.readme import update_readme
 from tdabench.leaderboard.rows.files import RESULTS, load_rows
@@ -46,6 +46,11 @@ def test_every_command_named_exists(line: str) -> None:
     if words == ["truth"]:
         return
     assert CliRunner().invoke(app, [*group, "--help"]).exit_code == 0
+
+
+def test_every_task_is_named() -> None:
+    assert task_names() == ["digits", "digits-tiny"]
+    assert all(f"`{name}`" in README for name in task_names())
 
 
 def test_committed_rows_are_of_known_methods_current_versions_and_the_shipped_truth() -> None:

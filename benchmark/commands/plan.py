@@ -21,7 +21,7 @@ def plan(cells: list[PlannedCell], device: str) -> None:
         table.add_row(*_line(item))
     console.print(table)
     total = sum(item.seconds or 0.0 for item in found)
-    console.print(f"about {duration(total)} on one core or device; passes are images through the network")
+    console.print(f"about {duration(total)} on one core or device, once started; passes are images through the network")
 
 
 def _line(item: Forecast) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Literal, TypeVar
 
 from rich.table import Table
 
-from ...datasets.truth import Assets
 from ...errors import UserError
 from ...leaderboard.rows.removal import PerQuery, Removal, Union
 from ...leaderboard.rows.row import Row
@@ -16,14 +15,13 @@ from ...models.problem import Problem, read_problem
 from ...models.recipe import Recipe
 from ...seeds import digest
 from ...store import LONG_CLAIM_S, FolderStore
-from ..metrics.removal.protocol import Protocol, Ranking
 from ..metrics.removal.evidence import Evidence, per_query_result, union_result
+from ..metrics.removal.protocol import Ranking, protocol_of
 from ..metrics.removal.similarities import Similarities, open_similarities, parse_encoders
 from ..metrics.scores import ranked
 from ..processes import one_thread
 from ..run.plan import PlannedCell
 from ..tasks.find import home
-from ..tasks.spec import TaskSpec
 from ..truth.counterfactuals import Counterfactual, Laboratory
 from ..truth.retraining import seconds_per_update
 from .session import Session
@@ -69,30 +67,12 @@ class Ready:
     ranking: Ranking
 
 
-def protocol(spec: TaskSpec, assets: Assets) -> Protocol:
-    """Return the task's removals; raises UserError for a task without generated test queries."""
-    chosen = {
-        role: tuple(q["id"] for q in assets.manifest["queries"] if q["role"] == role and q["kind"] == "generated")
-        for role in ("test", "control")
-    }
-    if not all(chosen.values()):
-        raise UserError(
-            f"task {spec.name!r} lacks generated test queries or controls, so there is nothing to remove for"
-        )
-    if spec.removal.seeds < 1 or spec.removal.per_query < 1 or not spec.removal.per_query_shares:
-        raise UserError(f"task {spec.name!r} has an empty removal plan: it needs seeds, queries and shares")
-    first = assets.manifest["base_seed"] + 1
-    seeds = tuple(range(first, first + spec.removal.seeds))
-    axes = spec.name, spec.version
-    return Protocol(axes, assets.manifest["n_train"], chosen["test"], chosen["control"], seeds, spec.removal)
-
-
 class Removing:
     """Measures removal for the cells of one task."""
 
     def __init__(self, session: Session, settings: Settings) -> None:
         self.session, self.assets, self.settings = session, session.assets, settings
-        self.protocol = protocol(session.spec, session.assets)
+        self.protocol = protocol_of(session.spec, session.assets)
         self.laboratory = Laboratory(session.assets, FolderStore(home()), session.options.device)
         self.problem: Problem = read_problem(session.assets.folder)
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from ...errors import UserError, unknown
 from ...leaderboard.rows.row import Row
 from ...leaderboard.views.catalogue import build_view
-from ...leaderboard.views.sheet import render
 from ..run.plan import PlannedCell
 from .removal import PARTS, Part, Removing, Settings, parse_settings
 from .sanity import plan_sanity, sanity
 from .session import Session, failed
-from .terminal import console
+from .terminal import console, print_sheets
 
 METRICS = ("lds", "removal", "union", "per-query", "sanity")
 REMOVAL: dict[str, tuple[Part, ...]] = {"removal": PARTS, "union": ("union",), "per-query": ("per-query",)}
@@ -52,6 +51,6 @@ def show(rows: list[Row], views: Sequence[str]) -> None:
     """Print views of the rows as wide as the terminal, and in a line why one cannot be shown."""
     for view in views:
         try:
-            print(render(build_view(view, rows), "table", max(console.width, 100)))
+            print_sheets(build_view(view, rows))
         except UserError as error:
             console.print(f"no {view} view: {error}", soft_wrap=True, markup=False)

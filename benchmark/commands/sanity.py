@@ -60,7 +60,7 @@ def plan_sanity(cells: list[PlannedCell], n: int = N_QUERIES) -> list[PlannedCel
 
 
 def _problems(session: Session, n: int) -> dict[str, Assets]:
-    with Bar(f"{session.spec.label} with planted copies, updates") as bar:
+    with Bar(f"{session.spec.name} with planted copies, updates") as bar:
         return {variant: derived(session.spec, session.assets, variant, n, bar.update) for variant in DERIVE}
 
 

@@ -12,7 +12,6 @@ import psutil
 from ...datasets.truth import Assets
 from ...errors import UserError
 from ...leaderboard.rows.row import Row
-from ...models.problem import read_problem
 from ..processes import cores, one_thread
 from ..run.forecast import Forecast, calibrate, forecast, start_up
 from ..run.plan import Options, PlannedCell, Planner
@@ -56,7 +55,8 @@ class Session:
 
         A dry run ends after the estimate, and returns none.
         """
-        self.announce(cells, self.to_compute(cells))
+        due = self.to_compute(cells)
+        self.announce(cells, due, start_up() if due and not dry_run else None)
         if dry_run:
             return []
         with RunDisplay(len(cells)) as display:
@@ -67,15 +67,18 @@ class Session:
         """Return the cells whose scores are due."""
         return [cells[i] for i, due in self.runner.due(cells).items() if due == "scores"]
 
-    def announce(self, cells: list[PlannedCell], due: list[PlannedCell]) -> None:
-        """Say what will be run and about how long it takes."""
+    def announce(self, cells: list[PlannedCell], due: list[PlannedCell], started: float | None = None) -> None:
+        """Say what will be run and about how long it takes; ``started``: seconds that starting up took already."""
         label = f"{cells[0].key.task}@{cells[0].key.task_version}"
         if not due:
             console.print(f"{label}: all {len(cells)} cells have their rows, nothing to run")
             return
         jobs = self.options.jobs
-        seconds = start_up() + sum(item.seconds or 0.0 for item in forecasts(due, self.options.device)) / jobs
-        console.print(f"{label}: {len(due)} of {len(cells)} cells to run, {jobs} at a time, about {duration(seconds)}")
+        seconds = sum(item.seconds or 0.0 for item in forecasts(due, self.options.device)) / jobs
+        said = (
+            f"{duration(seconds)} once started" if started is None else f"{duration(seconds + started)} with starting"
+        )
+        console.print(f"{label}: {len(due)} of {len(cells)} cells to run, {jobs} at a time, about {said}")
 
 
 def open_planner(task: str, plugins: tuple[Path, ...]) -> Planner:
@@ -125,9 +128,8 @@ def check_device(device: str) -> None:
 
 def forecasts(cells: list[PlannedCell], device: str) -> list[Forecast]:
     """Return what cells will cost, after a short calibration."""
-    folder = cells[0].assets.folder
     with one_thread():
-        return forecast(cells, read_problem(folder), calibrate(folder, device))
+        return forecast(cells, *calibrate(cells[0].assets.folder, device))
 
 
 def failed(rows: list[Row]) -> int:

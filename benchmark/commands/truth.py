@@ -17,7 +17,7 @@ from ...models.problem import read_problem
 from ...models.training import train
 from ...seeds import numpy_generator
 from ...store import LONG_CLAIM_S, FolderStore, sha256
-from ..metrics import lds as metrics
+from ..metrics import lds
 from ..metrics.scores import query_ids
 from ..processes import cores
 from ..tasks.find import find_task, home, open_assets
@@ -120,10 +120,10 @@ def _ceilings(assets: Assets) -> Table:
     for kind in sorted({query["kind"] for query in manifest["queries"]}):
         chosen = tuple(q["id"] for q in manifest["queries"] if q["kind"] == kind and q["id"] in ids)
         outputs = truth.replicates(chosen)
-        plan = metrics.resampling(manifest["task"], manifest["version"], kind, len(chosen), outputs.shape[1])
-        low, high = metrics.interval(metrics.bootstrap_ceiling(outputs, plan))
-        pair = metrics.lds(outputs[0], outputs[1])
-        values = f"{np.nanmean(pair):.3f}", f"{metrics.ceiling(outputs):.3f}", f"{low:.3f} to {high:.3f}"
+        plan = lds.resampling(manifest["task"], manifest["version"], kind, len(chosen), outputs.shape[1])
+        low, high = lds.interval(lds.bootstrap_ceiling(outputs, plan))
+        pair = lds.lds(outputs[0], outputs[1])
+        values = f"{np.nanmean(pair):.3f}", f"{lds.ceiling(outputs):.3f}", f"{low:.3f} to {high:.3f}"
         table.add_row(kind, str(len(chosen)), *values)
     return table
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from ...errors import UserError, unknown
@@ -76,7 +76,7 @@ def _show(trials: list[Trial]) -> None:
     """Print the trials, best first, and the best one's parameters; raises UserError where none was scored."""
     varied = [name for name in asdict(trials[0].params) if len({_text(trial, name) for trial in trials}) > 1]
     kinds = sorted({kind for trial in trials for kind in trial.lds})
-    ranked = sorted(trials, key=lambda trial: -np.inf if trial.score is None else trial.score, reverse=True)
+    ranked = sorted(trials, key=lambda trial: -math.inf if trial.score is None else trial.score, reverse=True)
     table = Table(
         *varied, *(f"{kind} LDS x100" for kind in kinds), "mean", "wall s", title="dev queries x open subsets"
     )

@@ -1,4 +1,4 @@
-"""The contract suite: what every method promises, checked on a tiny twin of `digits` in seconds."""
+"""The rules of the contract: what every method promises, each as a function that looks at its runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ...datasets.queries import KINDS
 from ...methods import registry
+from ...methods.base import Method
 from ...methods.registry import Listing
 from ...methods.support import unsupported
 from ..run.worker import BadScores, place_of
@@ -121,7 +122,8 @@ def _runs(subject: Subject) -> str:
         raise NotApplicable(f"the twin of digits cannot tell: the method {lacking}")
     error = subject.plain.error
     if error is not None and not isinstance(error, BadScores):
-        place = place_of(error, [Path(inspect.getfile(subject.cls))]) or "called by the suite"
+        files = [Path(inspect.getfile(base)) for base in subject.cls.__mro__ if issubclass(base, Method)]
+        place = place_of(error, files) or "called by the suite"
         raise Broken(f"{type(error).__name__}: {error} ({place}), on a problem with no more than `needs` names")
     return f"{len(subject.queries)} queries, {len(subject.twin.train)} training images"
 

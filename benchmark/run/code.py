@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
+from ... import methods
 from ...methods.base import Method
 from ...store import sha256
 
@@ -22,9 +23,9 @@ WORKER = f"{__package__}.worker"  # hands the method its view and takes its scor
 def code_hash(cls: type[Method]) -> str:
     """Return the hash of a method's code: stored scores are stale when it changes.
 
-    It covers the files of the class and of its bases, those that they import from this package's computing parts or
-    from their own package, and the versions of all other packages that these files import. Comments count, because
-    telling them apart is not worth a wrong reuse.
+    It covers the files of the class and of its bases, those that they import from this package's computing parts, from
+    their own package or from no distribution at all, and the versions of all other packages that these files import.
+    Comments count, because telling them apart is not worth a wrong reuse.
     """
     roots = {base.__module__ for base in cls.__mro__ if issubclass(base, Method)}
     sources, packages = _closure(roots)
@@ -34,34 +35,43 @@ def code_hash(cls: type[Method]) -> str:
 def _closure(roots: set[str]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
     """Return the sources that modules lead to, by module name, and (package, version) of all others they import."""
     own = {root.partition(".")[0] for root in roots} - {PACKAGE}
-    sources, others, waiting = {WORKER: _source(WORKER) or b""}, set(), list(roots)
+    sources, others, waiting = {WORKER: (_source(WORKER) or (b"", ""))[0]}, set(), list(roots)
     while waiting:
         module = waiting.pop()
-        if module in sources or (source := _source(module)) is None:
+        if module in sources or (found := _source(module)) is None:
             continue
-        sources[module] = source
-        for name in _imported(_package(module), source):
+        sources[module], package = found
+        for name in map(_home, _imported(package, sources[module])):
             top = name.partition(".")[0]
-            if top in own or name.startswith(COMPUTING):
+            if name.startswith(COMPUTING) or top in own or (top != PACKAGE and _of_nobody(top)):
                 waiting.append(name)
-            elif top != PACKAGE and top not in sys.stdlib_module_names:
+            elif top != PACKAGE:
                 others.add(top)
     return sources, _versions(others)
 
 
-def _source(module: str) -> bytes | None:
-    """Return a module's source, or None for what is no module of source: a class, say, or a folder."""
-    loaded = sys.modules.get(module)
+def _home(name: str) -> str:
+    """Return where a name lies that authors import from ``tdabench.methods``: not everything there is what they use."""
+    folder, _, public = name.rpartition(".")
+    if folder == methods.__name__ and public in methods.HOME:
+        return resolve_name(methods.HOME[public], folder)
+    return f"{name}.base" if name == methods.__name__ else name
+
+
+def _of_nobody(top: str) -> bool:
+    return top not in sys.stdlib_module_names and top not in _distributions()
+
+
+def _source(module: str) -> tuple[bytes, str] | None:
+    """Return a module's source and the package it is in, or None for what is no module of source: a class, say."""
     try:
-        spec = loaded.__spec__ if loaded else find_spec(module)
-    except (ImportError, ValueError):
+        spec = sys.modules[module].__spec__ if module in sys.modules else find_spec(module)
+    except Exception:  # looking a module up imports its parents, which may do anything
         return None
     path = Path(spec.origin) if spec and spec.origin else None
-    return path.read_bytes() if path is not None and path.suffix == ".py" and path.is_file() else None
-
-
-def _package(module: str) -> str:
-    return module if hasattr(sys.modules.get(module), "__path__") else module.rpartition(".")[0]
+    if spec is None or path is None or path.suffix != ".py" or not path.is_file():
+        return None
+    return path.read_bytes(), module if spec.submodule_search_locations is not None else module.rpartition(".")[0]
 
 
 @lru_cache(maxsize=256)

@@ -2,55 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ...leaderboard.rows.row import Cost
 
+PEAKS = ("peak_rss_bytes", "peak_gpu_bytes")
+PASSES = ("forward_passes", "backward_passes")
 
-def own_cost(
-    outcome: dict[str, Any],
-    fit: dict[str, Any],
-    slices: list[dict[str, Any]],
-    n_queries: int,
-    micro_batch: int,
-    resumed: bool,
-) -> Cost:
-    """Return the cost of a cell from its fit and its slices, whichever start did them."""
+
+def own_cost(whole: dict[str, Any], fit: dict[str, Any], slices: Sequence[dict[str, Any]], n_queries: int) -> Cost:
+    """Return the cost of a cell from its fit and its slices, whichever start did them.
+
+    whole: what is known of the cell as one: seconds of set-up and in all, scratch bytes, micro-batch, resumed or not.
+    """
     seconds = [part["seconds"] for part in slices]
-    peak = {name: {"fit": fit[name], "attribute": _peak(part[name] for part in slices)} for name in _PEAKS}
-    passes = {way: {"fit": fit[way], "attribute": sum(part[way] for part in slices)} for way in ("forward", "backward")}
+    peaks = {name: {"fit": fit[name], "attribute": _peak(part[name] for part in slices)} for name in PEAKS}
+    counts = {way: {"fit": fit[way], "attribute": sum(part[way] for part in slices)} for way in ("forward", "backward")}
     return Cost(
-        setup_s=outcome["setup_s"],
+        setup_s=whole["setup_s"],
         fit_s=fit["seconds"],
         attribute_s=seconds,
         seconds_per_query=sum(seconds) / n_queries,
         n_queries=n_queries,
-        forward_passes=passes["forward"],
-        backward_passes=passes["backward"],
-        scratch_bytes=outcome["scratch_bytes"],
-        wall_s=outcome["wall_s"],
-        micro_batch=micro_batch,
-        resumed=resumed,
-        **peak,
+        peak_rss_bytes=peaks["peak_rss_bytes"],
+        peak_gpu_bytes=peaks["peak_gpu_bytes"],
+        forward_passes=counts["forward"],
+        backward_passes=counts["backward"],
+        scratch_bytes=whole["scratch_bytes"],
+        wall_s=whole["wall_s"],
+        micro_batch=whole["micro_batch"],
+        resumed=whole["resumed"],
     )
 
 
-def add_up(own: Cost, members: list[Cost]) -> Cost:
+def add_up(own: Cost, members: Sequence[Cost]) -> Cost:
     """Return an ensemble's cost: the sum of its own and its members' cold ones; memory is the largest of them."""
     every = [own, *members]
     summed = {"fit_s": sum(cost.fit_s for cost in every), "wall_s": sum(cost.wall_s for cost in every)}
     summed["seconds_per_query"] = sum(cost.seconds_per_query or 0 for cost in every)
-    by_phase = {name: _by_phase([getattr(cost, name) for cost in every], _peak) for name in _PEAKS}
-    by_phase |= {name: _by_phase([getattr(cost, name) for cost in every], sum) for name in _PASSES}
+    by_phase = {name: _by_phase([getattr(cost, name) for cost in every], _peak) for name in PEAKS}
+    by_phase |= {name: _by_phase([getattr(cost, name) for cost in every], sum) for name in PASSES}
     return own.model_copy(update=summed | by_phase | {"resumed": any(cost.resumed for cost in every)})
 
 
-_PEAKS = ("peak_rss_bytes", "peak_gpu_bytes")
-_PASSES = ("forward_passes", "backward_passes")
-
-
-def _by_phase(costs: list[dict[str, Any]], combine: Callable[[Iterable[Any]], Any]) -> dict[str, Any]:
+def _by_phase(costs: Sequence[dict[str, Any]], combine: Callable[[Iterable[Any]], Any]) -> dict[str, Any]:
     return {phase: combine(cost[phase] for cost in costs) for phase in costs[0]}
 
 

@@ -16,7 +16,7 @@ from ...methods.engines.features import per_sample_gradients
 from ...models.denoiser import Denoiser
 from ...models.draws import Draws, Law
 from ...models.problem import Problem, read_problem
-from ..processes import forkserver
+from .fork_server import forkserver
 from .plan import PlannedCell
 
 
@@ -27,7 +27,7 @@ class Rates:
     forward: float
     trained: float
     per_sample: float
-    setup: float = 0.0
+    setup: float
 
     def seconds(self, estimate: Estimate) -> float:
         """Return the seconds that a cell of this estimate takes, its set-up included."""
@@ -48,8 +48,8 @@ class Forecast:
     seconds: float | None
 
 
-def calibrate(folder: Path, device: str, images: int = 128) -> Rates:
-    """Measure the rates on the final model of an assets folder in a second or two."""
+def calibrate(folder: Path, device: str, images: int = 128) -> tuple[Problem, Rates]:
+    """Read the problem of an assets folder, and measure the rates on its final model in a second or two."""
     start = time.perf_counter()
     problem = read_problem(folder)
     setup = time.perf_counter() - start
@@ -57,12 +57,13 @@ def calibrate(folder: Path, device: str, images: int = 128) -> Rates:
     batch = problem.train.batch(torch.arange(images) % len(problem.train))
     shape = tuple(batch.x.shape[1:])
     draws = Draws("calibrate", 1, Law("even"), "shared", 0, shape, model.process)
-    return Rates(
+    rates = Rates(
         forward=_time(lambda: _forward(model, batch, draws), device) / images,
         trained=_time(lambda: model.losses(batch, draws).mean().backward(), device) / images,
         per_sample=_time(lambda: per_sample_gradients(model, batch, draws, "loss"), device) / images,
         setup=setup,
     )
+    return problem, rates
 
 
 def forecast(cells: list[PlannedCell], problem: Problem, rates: Rates) -> list[Forecast]:
@@ -92,7 +93,7 @@ def _time(work: Callable[[], object], device: str) -> float:
 
 
 def start_up() -> float:
-    """Return how long the process that cells are forked from takes to start, with its imports; 0 once it is up.
+    """Return how long the process that cells are forked from takes to start, with its imports; little once it is up.
 
     It is left running, so that the time is measured and not spent twice.
     """

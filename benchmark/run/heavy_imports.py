@@ -7,6 +7,6 @@ import sklearn.datasets
 import torch
 import trak
 
-from . import worker as cell
+from . import worker
 
-__all__ = ["cell", "diffusers", "sklearn", "torch", "trak"]
+__all__ = ["diffusers", "sklearn", "torch", "trak", "worker"]

@@ -15,7 +15,7 @@ from ...datasets.truth import Assets
 from ...errors import UserError, unknown
 from ...leaderboard.rows.row import Key
 from ...methods.base import Method
-from ...methods.registry import Entry, Listing, method_class, params_hash, preset_params, registered
+from ...methods.registry import Entry, Listing, checked_listings, method_class, params_hash, preset_params
 from ...seeds import digest
 from ..metrics.scores import query_ids
 from ..tasks.spec import TaskSpec
@@ -73,9 +73,9 @@ class Selection(NamedTuple):
     """What a user asks for: methods by name (none: all) less the excluded ones, a default preset, seeds."""
 
     names: Sequence[str]
-    excluded: Sequence[str] = ()
-    preset: str = "quick"
-    seeds: Sequence[int] = (0,)
+    excluded: Sequence[str]
+    preset: str
+    seeds: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ class Planner:
     @cached_property
     def known(self) -> dict[str, Listing]:
         """All methods by name, read once; raises UserError for a plugin that cannot be read or brings none."""
-        return registered(self.plugins)
+        return checked_listings(self.plugins)
 
-    def selected(self, selection: Selection, query_set: str = "test") -> list[PlannedCell]:
-        """Return the cells of a selection; raises UserError for unknown names, and where nothing is left."""
+    def selected(self, selection: Selection) -> list[PlannedCell]:
+        """Return the cells of a selection on test queries; raises UserError for unknown names, or for none."""
         entries = parse_entries(selection.names, selection.excluded, selection.preset, self.known)
         if not entries:
             raise UserError("no methods left to run: check --methods and --exclude")
-        return self.cells(entries, query_set, selection.seeds)
+        return self.cells(entries, seeds=selection.seeds)
 
     def cells(
         self,

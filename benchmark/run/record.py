@@ -26,8 +26,8 @@ from ...store import FolderStore, sha256
 class Record:
     """What a cell left behind in its folder."""
 
-    def __init__(self, store: FolderStore | str | Path) -> None:
-        self.store = store if isinstance(store, FolderStore) else FolderStore(store)
+    def __init__(self, folder: str | Path) -> None:
+        self.store = FolderStore(folder)
 
     def has(self, part: slice) -> bool:
         """Say whether a slice is complete; its costs are written after its scores."""
@@ -52,6 +52,12 @@ class Record:
     def read(self, name: str) -> Any:
         """Return ``name``.json, or None where there is none."""
         return self.store.get_json(f"{name}.json") if self.store.exists(f"{name}.json") else None
+
+    def notes(self) -> Iterator[dict[str, Any]]:
+        """Yield the diagnostics of fit, where it ended, and of every complete slice."""
+        for noted in [self.read("fit"), *map(self.costs, self.parts())]:
+            if noted is not None:
+                yield noted["diagnostics"]
 
     def scores(self, part: slice) -> np.ndarray:
         """Return a slice's scores [q, N]; raises CorruptFile where they are not what was stored."""

@@ -106,9 +106,12 @@ class Reporter:
         if end.outcome is None:
             return None
         rows = [self.inspector.results.row(member.key) for member in planned.members.values()]
-        slices = [record.costs(part)["attribute"] for part in record.parts()]
-        sizes = len(planned.attributed_ids), self.inspector.options.micro_batch
-        own = own_cost(end.outcome, record.read("fit")["fit"], slices, *sizes, end.resumed)
+        own = own_cost(
+            end.outcome | {"resumed": end.resumed, "micro_batch": self.inspector.options.micro_batch},
+            fit=record.read("fit")["fit"],
+            slices=[record.costs(part)["attribute"] for part in record.parts()],
+            n_queries=len(planned.attributed_ids),
+        )
         return add_up(own, [row.cost for row in rows if row and row.cost])
 
     def _source(self, planned: PlannedCell, record: Record, started: str, scored: bool) -> Source:
@@ -129,10 +132,9 @@ class Reporter:
     def _diagnostics(self, planned: PlannedCell, record: Record) -> dict[str, Any]:
         """Return what the method noted in fit and in each slice, and the runner's own facts, which have precedence."""
         merged: dict[str, Any] = {}
-        for noted in [record.read("fit"), *map(record.costs, record.parts())]:
-            for name, value in (noted or {"diagnostics": {}})["diagnostics"].items():
-                old = merged.get(name)
-                merged[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+        for name, value in (item for noted in record.notes() for item in noted.items()):
+            old = merged.get(name)
+            merged[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
         own = {"identity": planned.identity, "limits": self.inspector.limits()}
         return own | {f"method-{name}" if name in own else name: value for name, value in merged.items()}
 

@@ -15,9 +15,9 @@ from typing import Any
 from ...errors import UserError
 from ...leaderboard.rows.row import Row, Status
 from ...store import LONG_CLAIM_S
-from ..processes import forkserver, kill_group
 from . import worker
 from .due import Due, Inspector, reads_any
+from .fork_server import forkserver, kill_group
 from .plan import Options, PlannedCell
 from .record import Record
 from .reporting import Ending, Reporter, now

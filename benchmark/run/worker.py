@@ -74,7 +74,7 @@ class BadScores(Exception):
 
 
 def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
-    """Run a cell and return its outcome: setup and fit costs; slices are stored as they are done."""
+    """Run a cell and return its outcome: setup costs; fit's costs and slices are stored as they are done."""
     start = time.perf_counter()
     torch.set_num_threads(spec.threads)
     record, device = Record(spec.folder), open_device(spec.device)
@@ -159,7 +159,7 @@ def _queries(problem: Problem, ids: tuple[str, ...]) -> Queries:
 
 def _reader(folder: Path) -> Callable[[tuple[str, ...]], Tensor]:
     record = Record(folder)
-    ids = record.read("spec")["query_ids"]
+    ids = record.store.get_json("spec.json")["query_ids"]
     rows = {query: i for i, query in enumerate(ids)}
 
     def read(query_ids: tuple[str, ...]) -> Tensor:

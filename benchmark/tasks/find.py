@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 from pathlib import Path
 
 from ...datasets.truth import SHIPPED, Assets
@@ -13,10 +14,9 @@ from .spec import TaskSpec
 
 
 def task_names() -> list[str]:
-    """Return the names of the tasks in ``benchmark/tasks``."""
-    return sorted(
-        path.stem.replace("_", "-") for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem != "spec"
-    )
+    """Return the names of the tasks: the files beside this one that assign TASK; none is imported."""
+    files = [path for path in Path(__file__).parent.glob("[a-z]*.py") if re.search(r"^TASK\b", path.read_text(), re.M)]
+    return sorted(path.stem.replace("_", "-") for path in files)
 
 
 def find_task(name: str) -> TaskSpec:

@@ -77,6 +77,11 @@ class Built:
         plan, queries = self.spec.to_json(), sha256(self.queries.x.numpy().tobytes())
         return digest([plan["recipe"], plan["truth"], self.train.fingerprint(), queries])
 
+    @cached_property
+    def train_ids(self) -> tuple[int, ...]:
+        """The dataset's indices of the training set, one tuple for all jobs."""
+        return tuple(self.parts.train.tolist())
+
     def jobs(self, store: FolderStore) -> list[Job]:
         """Return one job a run, in the order in which they are best done."""
         return [self._job(store, run) for run in plan_runs(self.spec, self.train.classes)]
@@ -89,7 +94,7 @@ class Built:
             recipe=self.spec.recipe,
             plan=self.spec.truth,
             dataset=self.spec.dataset,
-            train_ids=tuple(self.parts.train.tolist()),
+            train_ids=self.train_ids,
             queries=self.queries,
             run=run,
         )

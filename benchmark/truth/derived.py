@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,23 +25,11 @@ from ..processes import one_thread
 from ..tasks.find import home
 from ..tasks.spec import TaskSpec
 
-
-class OnUpdate(Protocol):
-    """Sees how many updates of how many are done."""
-
-    def __call__(self, done: int, total: int) -> None:
-        """Take note."""
-        ...
-
-
+OnUpdate = Callable[[int, int], None]
 DERIVATION = 1  # part of every derived problem's name: bumped when they are derived in another way
 
 
-def unwatched(done: int, total: int) -> None:
-    """Report to nobody."""
-
-
-def derived(spec: TaskSpec, assets: Assets, variant: str, n: int, on_update: OnUpdate = unwatched) -> Assets:
+def derived(spec: TaskSpec, assets: Assets, variant: str, n: int, on_update: OnUpdate) -> Assets:
     """Return the assets of a variant with at most ``n`` queries, derived now or found where they were put before.
 
     ``on_update`` sees (updates done, of how many) where a model is trained. Raises UserError where another process is
@@ -91,8 +77,9 @@ def _trained(problem: Problem, on_update: OnUpdate) -> dict[int, State]:
     assert recipe is not None
     everything = torch.arange(len(problem.train))
     with one_thread():
-        seen = partial(on_update, total=recipe.steps)
-        model, kept = train(recipe, problem.train, everything, problem.seed, on_step=seen)
+        model, kept = train(
+            recipe, problem.train, everything, problem.seed, on_step=lambda done: on_update(done, recipe.steps)
+        )
     return {**kept, recipe.steps: snapshot(model)}
 
 

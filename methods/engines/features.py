@@ -102,13 +102,13 @@ class Features:
         draws = view.draws(params.draws, Law("even"), params.scope)
         return cls(draws, output, Projector(params.proj_dim, view.seed))
 
-    def train(self, view: View) -> Tensor:
+    def of_training_set(self, view: View) -> Tensor:
         """Return the training set's features [N, k], float32 on the CPU."""
         size, model = 128, view.model()
         batches = view.progress(view.batches(size), "gradients", -(-len(view.train) // size))
         return view.by_id((part, self._projected(model, batch)) for part, batch in batches)
 
-    def queries(self, view: View, queries: Queries) -> Tensor:
+    def of_queries(self, view: View, queries: Queries) -> Tensor:
         """Return the queries' features [Q, k], float32 on the CPU."""
         return self._projected(view.model(), queries.batch).cpu()
 

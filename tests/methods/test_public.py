@@ -11,7 +11,7 @@ from tdabench import methods
 
 
 def test_every_public_name_is_there_and_documented():
-    assert set(methods.__all__) == set(methods._HOME)
+    assert set(methods.__all__) == set(methods.HOME)
     for name in methods.__all__:
         assert getattr(methods, name) is not None and name in methods.__doc__
 

@@ -112,7 +112,7 @@ def _available(name: str, advice: str) -> Iterator[None]:
     except UserError:
         raise
     except ImportError as error:
-        raise Unavailable(f"{name}: {_line(error)}; pip install 'tdabench[encoders]'") from error
+        raise Unavailable(f"{name}: {_line(error)}; pip install -c constraints.txt -e '.[encoders]'") from error
     except Exception as error:
         raise Unavailable(f"{name}: {_line(error)}; {advice}") from error
 

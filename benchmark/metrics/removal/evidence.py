@@ -1,4 +1,7 @@
-"""What removal does: images under removal beside those under random removal, as rows report it."""
+"""What removal does: images under removal beside those under random removal, as rows report it.
+
+Nothing here trains: outcomes come from a function, so that a closed-form toy can stand in for retrained models.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Counterfactual removal: which retrainings a method's scores ask for, and what their outcomes say.
-
-Nothing here trains: outcomes come from a function, so that a closed-form toy can stand in for retrained models.
-"""
+"""Counterfactual removal: which retrainings a method's scores ask for."""
 
 from __future__ import annotations
 
@@ -11,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ....datasets.truth import Assets
+from ....errors import UserError
 from ....seeds import numpy_generator
-from ...tasks.spec import RemovalPlan
+from ...tasks.spec import RemovalPlan, TaskSpec
 from ...truth.counterfactuals import Counterfactual
 
 Floats = NDArray[np.float64]
@@ -97,3 +96,21 @@ class Protocol:
 
 def _without(removed: Sequence[int] | NDArray[np.int64], seed: int) -> Counterfactual:
     return Counterfactual(tuple(sorted(int(item) for item in removed)), seed)
+
+
+def protocol_of(spec: TaskSpec, assets: Assets) -> Protocol:
+    """Return the task's removals; raises UserError for a task without generated test queries."""
+    chosen = {
+        role: tuple(q["id"] for q in assets.manifest["queries"] if q["role"] == role and q["kind"] == "generated")
+        for role in ("test", "control")
+    }
+    if not all(chosen.values()):
+        raise UserError(
+            f"task {spec.name!r} lacks generated test queries or controls, so there is nothing to remove for"
+        )
+    if spec.removal.seeds < 1 or spec.removal.per_query < 1 or not spec.removal.per_query_shares:
+        raise UserError(f"task {spec.name!r} has an empty removal plan: it needs seeds, queries and shares")
+    first = assets.manifest["base_seed"] + 1
+    seeds = tuple(range(first, first + spec.removal.seeds))
+    axes = spec.name, spec.version
+    return Protocol(axes, assets.manifest["n_train"], chosen["test"], chosen["control"], seeds, spec.removal)

@@ -60,7 +60,7 @@ def _own_home(sanity_home, monkeypatch):
 @pytest.fixture
 def variant(_own_home):
     """Return the assets of a variant of the tiny task."""
-    return lambda name, n=10: derived(find_task(TASK), run_helpers.assets(), name, n)
+    return lambda name, n=10: derived(find_task(TASK), run_helpers.assets(), name, n, lambda done, total: None)
 
 
 def check(folder, names, plugins=(), n=10, **options):

@@ -169,6 +169,27 @@ def test_an_error_is_shown_at_the_adapters_line(tmp_path):
     assert found.status == "fail" and f"(stumbling.py:{line})" in found.detail
 
 
+def test_an_error_in_inherited_code_is_shown_there(tmp_path):
+    path = tmp_path / "heir.py"
+    path.write_text(
+        "from tdabench.methods import register\nfrom tdabench.methods.pixel import Pixel\n\n\n"
+        '@register("heir")\nclass Heir(Pixel):\n    """Inherits."""\n\n    def _similarity(self, query, items):\n'
+        "        return None\n"
+    )
+    found = next(check for check in check_method(path) if check.name == "runs")
+    assert found.status == "fail" and "(pixel.py:" in found.detail
+
+
+def test_checks_run_on_one_thread_as_cells_do(tmp_path):
+    path, before = plugin(tmp_path, "threaded", fit="assert torch.get_num_threads() == 1"), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert not failing(check_method(path))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_unsigned_method_may_rank_copies_last(tmp_path):
     checks = check_method(plugin(tmp_path, "unsigned", attribute="signed = False", end="out = -out"))
     assert not failing(checks)

@@ -49,9 +49,11 @@ def change(monkeypatch):
     real = code._source
 
     def changed(module: str):
-        monkeypatch.setattr(
-            code, "_source", lambda name: (real(name) or b"") + b"# new" if name == module else real(name)
-        )
+        def read(name):
+            found = real(name)
+            return found and (found[0] + b"# new" * (name == module), found[1])
+
+        monkeypatch.setattr(code, "_source", read)
 
     yield changed
     monkeypatch.setattr(code, "_source", real)
@@ -103,6 +105,41 @@ def test_a_method_of_a_package_depends_on_that_package(module, package, tmp_path
     cls = loaded(tmp_path, "far", "coded.adapter", "Adapter")
     before = code_hash(cls)
     change(module)
+    assert code_hash(cls) != before
+
+
+def test_a_subpackage_that_only_fit_imports_counts(package, tmp_path, change):
+    (package / "sub").mkdir()
+    (package / "sub" / "__init__.py").write_text("from .impl import f\n")
+    (package / "sub" / "impl.py").write_text("f = 1\n")
+    adapter = package / "adapter.py"
+    adapter.write_text(adapter.read_text().replace("        pass\n", "        from .sub import f\n", 1))
+    cls = loaded(tmp_path, "lazy", "coded.adapter", "Adapter")
+    before = code_hash(cls)
+    assert "coded.sub" not in sys.modules
+    change("coded.sub.impl")
+    assert code_hash(cls) != before
+
+
+def test_a_module_of_no_distribution_counts_by_its_source(tmp_path, monkeypatch, change):
+    (tmp_path / "myhelper.py").write_text("X = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cls = method_class("helped", (run_helpers.plugin(tmp_path, "helped", fit="import myhelper"),))
+    before = code_hash(cls)
+    change("myhelper")
+    assert code_hash(cls) != before
+
+
+def test_what_authors_import_counts_and_nothing_else(tmp_path, change):
+    path = run_helpers.plugin(tmp_path, "bare")
+    path.write_text(
+        path.read_text().replace("tdabench.methods.base import Method,", "tdabench.methods import Method, Projector,")
+    )
+    cls = method_class("bare", (path,))
+    before = code_hash(cls)
+    change("tdabench.methods.engines.kernel")
+    assert code_hash(cls) == before
+    change("tdabench.methods.engines.projection")
     assert code_hash(cls) != before
 
 

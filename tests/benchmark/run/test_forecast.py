@@ -27,7 +27,7 @@ def test_the_set_up_is_that_of_reading_the_problem(home, monkeypatch):
     ticks = iter([0.0, 7.0])
     monkeypatch.setattr(module, "_time", lambda work, device: 1.28)
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
-    assert calibrate(assets().folder, "cpu") == Rates(0.01, 0.01, 0.01, setup=7.0)
+    assert calibrate(assets().folder, "cpu")[1] == Rates(0.01, 0.01, 0.01, setup=7.0)
 
 
 def test_even_a_cell_without_passes_takes_time(home):
@@ -35,11 +35,14 @@ def test_even_a_cell_without_passes_takes_time(home):
     assert found.seconds == 0.5
 
 
-def test_what_is_announced_holds_imports_and_set_up(home, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "calibrate", lambda folder, device: Rates(0.0, 0.0, 0.0, setup=30.0))
-    monkeypatch.setattr(commands, "start_up", lambda: 20.0)
-    run_helpers.session(tmp_path / "results", jobs=2).run(plan(["random", "pixel"]), dry_run=True)
-    assert "2 of 2 cells to run, 2 at a time, about 50 s" in capsys.readouterr().out
+@pytest.mark.parametrize(("dry_run", "said"), [(False, "about 50 s with starting"), (True, "about 30 s once started")])
+def test_what_is_announced_holds_imports_and_set_up(dry_run, said, home, tmp_path, monkeypatch, capsys):
+    rates, started = Rates(0.0, 0.0, 0.0, setup=30.0), []
+    monkeypatch.setattr(commands, "calibrate", lambda folder, device: (read_problem(folder), rates))
+    monkeypatch.setattr(commands, "start_up", lambda: started.append(1) or 20.0)
+    run_helpers.session(tmp_path / "results", jobs=2).run(plan(["random", "pixel"]), dry_run)
+    assert f"2 of 2 cells to run, 2 at a time, {said}" in capsys.readouterr().out
+    assert len(started) == (not dry_run)
 
 
 def test_starting_up_leaves_the_server_for_the_cells():

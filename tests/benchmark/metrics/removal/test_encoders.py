@@ -280,7 +280,7 @@ def unavailable(name, weights=None):
 def test_a_missing_package_is_named_with_the_extra(name, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "transformers", None)
     message = unavailable(name, str(tmp_path))
-    assert "transformers" in message and "pip install 'tdabench[encoders]'" in message
+    assert "transformers" in message and "-e '.[encoders]'" in message
 
 
 @pytest.mark.parametrize("name", ["clip", "dino"])
