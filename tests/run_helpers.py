@@ -165,11 +165,9 @@ def session(folder: Path, plugins: Iterable[Path] = (), **options: Any) -> Sessi
 
 def uncalibrated(patch: pytest.MonkeyPatch) -> None:
     """Let estimates be made up, which saves a second a command."""
-    made_up = Rates(1e-4, 1e-4, 1e-4, setup=1e-4)
-    patch.setattr(
-        "tdabench.benchmark.commands.session.calibrate", lambda folder, device: (read_problem(folder), made_up)
-    )
-    patch.setattr("tdabench.benchmark.commands.session.start_up", lambda: 0.0)
+    made_up, module = Rates(1e-4, 1e-4, 1e-4, setup=1e-4), "tdabench.benchmark.commands.session"
+    patch.setattr(f"{module}.calibrate", lambda folder, device: (read_problem(folder), made_up))
+    patch.setattr(f"{module}.start_up", lambda: 0.0)
 
 
 def record_of(folder: Path, row: Row) -> Record:

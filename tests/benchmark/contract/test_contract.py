@@ -169,13 +169,27 @@ def test_an_error_is_shown_at_the_adapters_line(tmp_path):
     assert found.status == "fail" and f"(stumbling.py:{line})" in found.detail
 
 
+HEIR = """
+from tdabench.methods import register
+from tdabench.methods.pixel import Pixel
+
+
+@register("heir")
+class Heir(Pixel):
+    \"\"\"A pixel method whose similarity is none.\"\"\"
+
+    encoders = ("pixels",)
+    citation = "raw pixel baseline of arXiv 2311.00500"
+    presets = {"paper": Pixel.Params(), "quick": Pixel.Params(), "distance": Pixel.Params()}
+
+    def _similarity(self, query, items):
+        return None
+"""
+
+
 def test_an_error_in_inherited_code_is_shown_there(tmp_path):
     path = tmp_path / "heir.py"
-    path.write_text(
-        "from tdabench.methods import register\nfrom tdabench.methods.pixel import Pixel\n\n\n"
-        '@register("heir")\nclass Heir(Pixel):\n    """Inherits."""\n\n    def _similarity(self, query, items):\n'
-        "        return None\n"
-    )
+    path.write_text(HEIR)
     found = next(check for check in check_method(path) if check.name == "runs")
     assert found.status == "fail" and "(pixel.py:" in found.detail
 
