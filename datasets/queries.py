@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .base import Batch
+from .base import Batch, Conditions
 
 Kind = Literal["heldout", "generated", "external"]
 KINDS: tuple[Kind, ...] = ("heldout", "generated", "external")
@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = ("heldout", "generated", "external")
 class Queries:
     """Q queries: ids, kinds, roles (dev | test | control), x [Q, C, H, W] float32 in the model's space.
 
-    cond: as in ``Batch``. guidance: scale of classifier-free guidance [Q], 0 where there was none.
+    cond: as in ``Batch``. guidance: scale of classifier-free guidance [Q]; 0 and 1 are plain conditional sampling.
     noise: initial noise x_T [Q, C, H, W] of generated queries (zeros for others).
     source: the dataset index of a held-out query, the sampling seed of a generated one, -1 for an external one.
     """
@@ -30,7 +30,7 @@ class Queries:
     noise: Tensor
     source: tuple[int, ...]
     guidance: Tensor
-    cond: Tensor | None = None
+    cond: Conditions = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,7 +51,7 @@ class Queries:
             self.noise[rows],
             tuple(self.source[i] for i in index),
             self.guidance[rows],
-            None if self.cond is None else self.cond[rows],
+            {name: value[rows] for name, value in self.cond.items()},
         )
 
     def where(self, role: str | None = None, kind: str | None = None) -> Queries:
@@ -70,8 +70,9 @@ class Queries:
 
 
 def concatenate(parts: list[Queries]) -> Queries:
-    """Return the queries of all parts in order."""
-    conds = [part.cond for part in parts if part.cond is not None]
+    """Return the queries of all parts in order; raises KeyError where one lacks a condition that another has."""
+    parts = [part for part in parts if len(part)] or parts[:1]
+    names = sorted({name for part in parts for name in part.cond})
     return Queries(
         tuple(i for part in parts for i in part.ids),
         tuple(k for part in parts for k in part.kinds),
@@ -80,5 +81,5 @@ def concatenate(parts: list[Queries]) -> Queries:
         torch.cat([part.noise for part in parts]),
         tuple(s for part in parts for s in part.source),
         torch.cat([part.guidance for part in parts]),
-        torch.cat(conds) if conds else None,
+        {name: torch.cat([part.cond[name] for part in parts]) for name in names},
     )

@@ -11,13 +11,13 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..datasets.base import Batch, ImageDataset
+from ..datasets.base import Batch, Conditions, ImageDataset
 from ..models.counting import Passes
-from ..models.denoiser import Denoiser, Unit
+from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law, Scope
 from ..models.problem import Problem
-from ..models.process import DDPMProcess
-from ..models.recipe import Sampler
+from ..models.processes import open_process
+from ..models.processes.base import Process, Unit
 from ..models.sampling import sample
 from ..models.training import build, optimizer, training_loss
 from ..seeds import torch_generator
@@ -78,12 +78,12 @@ class View:
         )
 
     @cached_property
-    def process(self) -> DDPMProcess:
+    def process(self) -> Process:
         """The model's noise process."""
-        return DDPMProcess(**self.problem.spec.process)
+        return open_process(self.problem.spec.process)
 
-    def losses(self, model: Denoiser, batch: Batch, draws: Draws, unit: Unit = "eps") -> Tensor:
-        """Return losses [B, S] of a batch at each draw; differentiable where gradients are on."""
+    def losses(self, model: Denoiser, batch: Batch, draws: Draws, unit: Unit | None = None) -> Tensor:
+        """Return losses [B, S] of a batch at each draw, in the unit of training or another; differentiable."""
         return model.losses(batch, draws, unit)
 
     def outputs(self, model: Denoiser, batch: Batch, draws: Draws) -> Tensor:
@@ -91,8 +91,8 @@ class View:
         return model.outputs(batch, draws)
 
     def training_loss(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Return the scalar loss the model was trained with, levels and noise from ``generator``."""
-        return training_loss(model, batch, generator)
+        """Return the scalar loss the model was trained with, levels, noise and dropping from ``generator``."""
+        return training_loss(model, batch, generator, self.problem.recipe)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], scale: float = 1.0) -> torch.optim.Optimizer:
         """Return a fresh optimiser as the recipe has it, learning rate times ``scale``; needs ``recipe``."""
@@ -100,10 +100,16 @@ class View:
             raise ValueError("this problem has no recipe: declare needs = ('recipe',)")
         return optimizer(self.problem.recipe, list(parameters), scale)
 
-    def sample(self, model: Denoiser, noise: Tensor, cond: Tensor | None = None, **hooks: Any) -> Tensor:
-        """Return images from initial noise by the model's own sampler."""
-        sampler: Sampler = self.problem.spec.sampler
-        return sample(model, noise, sampler, cond, **hooks)
+    def sample(
+        self,
+        model: Denoiser,
+        noise: Tensor,
+        cond: Conditions | None = None,
+        guidance: Tensor | None = None,
+        **hooks: Any,
+    ) -> Tensor:
+        """Return images from initial noise by the model's own sampler, given conditions and guidance scales [B]."""
+        return sample(model, noise, self.problem.spec, cond, guidance, **hooks)
 
     def batches(self, size: int) -> Iterator[tuple[slice, Batch]]:
         """Yield the training set as (slice of ids, batch) of at most ``size`` items, each item once, in any order."""

@@ -78,8 +78,7 @@ def problem_arrays(train_ids: torch.Tensor, weights: dict[int, State], queries: 
     """Return what ``read_problem`` reads back."""
     named = {f"weights/{step}/{name}": value for step, state in weights.items() for name, value in state.items()}
     named |= {"queries/x": queries.x, "queries/noise": queries.noise, "queries/guidance": queries.guidance}
-    if queries.cond is not None:
-        named["queries/cond"] = queries.cond
+    named |= {f"queries/cond/{name}": value for name, value in queries.cond.items()}
     return {name: value.numpy() for name, value in {"train_ids": train_ids, **named}.items()}
 
 
@@ -93,13 +92,14 @@ def queries_from(meta: dict[str, Any], arrays: Arrays) -> Queries:
     """Return the queries that ``problem_arrays`` and ``query_list`` describe."""
     listed = meta["queries"]
     tensors = {name: torch.from_numpy(arrays[f"queries/{name}"]) for name in ("x", "noise", "guidance")}
-    cond = arrays.get("queries/cond")
+    prefix = "queries/cond/"
+    cond = {name.removeprefix(prefix): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(prefix)}
     return Queries(
         ids=tuple(query["id"] for query in listed),
         kinds=tuple(query["kind"] for query in listed),
         roles=tuple(query["role"] for query in listed),
         source=tuple(query["source"] for query in listed),
-        cond=None if cond is None else torch.from_numpy(cond),
+        cond=cond,
         **tensors,
     )
 

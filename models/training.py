@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..datasets.base import Batch
+from ..errors import UserError
 from ..seeds import seeded, torch_generator
+from .conditions import dropped
 from .denoiser import Denoiser
-from .process import DDPMProcess
+from .processes import open_process
 from .recipe import ModelSpec, Recipe
 
 State = dict[str, Tensor]
@@ -28,13 +31,25 @@ class TrainingSet(Protocol):
 
 
 def build(spec: ModelSpec, seed: int) -> Denoiser:
-    """Return the untrained model of a seed, in eval mode; the global random state is left alone."""
+    """Return the untrained model of a seed, in eval mode; the global random state is left alone.
+
+    Raises UserError for a network that diffusers does not have, or arguments that it does not take.
+    """
+    with seeded(torch.device("cpu"), "init", seed):
+        net = _network(spec)
+    return Denoiser(net.eval(), open_process(spec.process))
+
+
+def _network(spec: ModelSpec) -> nn.Module:
     import diffusers
 
-    network: type[nn.Module] = getattr(diffusers, spec.architecture)
-    with seeded(torch.device("cpu"), "init", seed):
-        net = network(**spec.config)
-    return Denoiser(net.eval(), DDPMProcess(**spec.process))
+    network: type[nn.Module] | None = getattr(diffusers, spec.architecture, None)
+    if not (isinstance(network, type) and issubclass(network, nn.Module)):
+        raise UserError(f"diffusers has no network {spec.architecture!r}: name a model class, such as UNet2DModel")
+    try:
+        return network(**spec.config)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{spec.architecture} cannot be made from its config: {error}") from error
 
 
 def load(spec: ModelSpec, state: State, device: torch.device | str = "cpu") -> Denoiser:
@@ -63,11 +78,15 @@ def batches(n_items: int, members: Tensor, batch_size: int, steps: int, seed: in
         queue = queue[batch_size:]
 
 
-def training_loss(model: Denoiser, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Return the scalar training loss of a batch with levels and noise from ``generator`` (eps-MSE)."""
-    logsnr = model.process.training_quantile(torch.rand(len(batch), generator=generator))
+def training_loss(model: Denoiser, batch: Batch, generator: torch.Generator, recipe: Recipe | None = None) -> Tensor:
+    """Return the scalar training loss of a batch with levels and noise from ``generator``, in the process's unit.
+
+    A recipe says whether conditions are dropped, by draws after those.
+    """
+    logsnr = model.process.quantile(torch.rand(len(batch), generator=generator))
     noise = torch.randn(batch.x.shape, generator=generator)
-    batch = batch.to(model.device)
+    cond = dropped(batch.cond, recipe.model.null, recipe.cond_drop, generator) if recipe else batch.cond
+    batch = replace(batch, cond=cond).to(model.device)
     return model.loss_pairs(batch.x, logsnr.to(model.device), noise.to(model.device), batch.cond).mean()
 
 
@@ -98,7 +117,7 @@ def train(
         for group in steps.param_groups:
             group["lr"] = recipe.learning_rate_at(step)
         with seeded(model.device, "dropout", seed, step):
-            loss = training_loss(model, data.batch(ids), torch_generator("train", seed, step))
+            loss = training_loss(model, data.batch(ids), torch_generator("train", seed, step), recipe)
         steps.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)

@@ -16,8 +16,8 @@ from ...models.problem import Problem, read_problem
 from ...models.recipe import Recipe
 from ...seeds import digest
 from ...store import LONG_CLAIM_S, FolderStore
-from ..metrics.removal.protocol import Protocol, Ranking
 from ..metrics.removal.evidence import Evidence, per_query_result, union_result
+from ..metrics.removal.protocol import Protocol, Ranking
 from ..metrics.removal.similarities import Similarities, open_similarities, parse_encoders
 from ..metrics.scores import ranked
 from ..processes import one_thread

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ...datasets.base import Batch
-from ...models.denoiser import Denoiser, Unit
+from ...models.denoiser import Denoiser
 from ...models.draws import Law
+from ...models.processes.base import Unit
 from ..view import View
 
 Frozen = Literal["none", "biases", "paper"]
@@ -113,9 +114,7 @@ def _retain_loss(view: View, model: Denoiser, settings: Unlearning, generator: t
 def _forget_loss(
     model: Denoiser, query: Batch, settings: Unlearning, null: float, generator: torch.Generator
 ) -> tuple[Tensor, float]:
-    cond = None if query.cond is None else query.cond.expand(settings.batch, *query.cond.shape[1:])
-    repeated = Batch(query.ids * settings.batch, query.x.expand(settings.batch, *query.x.shape[1:]), cond)
-    losses, logsnr = _losses(model, repeated, settings, generator)
+    losses, logsnr = _losses(model, query.repeated(settings.batch), settings, generator)
     bound = _bound(model, logsnr, settings, null)
     clamped = torch.minimum(losses, bound)
     ratio = float((clamped.detach() / bound).mean())
@@ -126,7 +125,8 @@ def _bound(model: Denoiser, logsnr: Tensor, settings: Unlearning, null: float) -
     if settings.clamp == "constant":
         return torch.full_like(logsnr, null)
     noise_power = (-model.process.snap(logsnr)).exp()
-    return model.sigma_data**2 / (noise_power + model.sigma_data**2) * model.weight(logsnr, settings.unit)
+    sigma_data = model.process.sigma_data
+    return sigma_data**2 / (noise_power + sigma_data**2) * model.process.weight(logsnr, settings.unit)
 
 
 def _losses(model: Denoiser, batch: Batch, settings: Unlearning, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Noise processes: how an image is noised and what the network is asked for, in terms of log-SNR."""
+"""The discrete variance-preserving process of DDPM (arXiv 2006.11239)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .base import Process, Unit
 
-class DDPMProcess:
-    """The discrete variance-preserving process of DDPM (arXiv 2006.11239) behind a diffusers scheduler's settings.
+UNITS: dict[str, Unit] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+
+
+class DDPMProcess(Process):
+    """DDPM behind a diffusers scheduler's settings; the network predicts noise, image or v (arXiv 2202.00512).
 
     Log-SNRs snap to the nearest of the ``num_train_timesteps`` grid points; the training law is uniform over them.
+    Raises ValueError for another ``prediction_type``.
     """
 
     def __init__(self, **config: Any) -> None:
@@ -19,13 +24,15 @@ class DDPMProcess:
 
         self.config = config
         scheduler = DDPMScheduler(**config)
-        if scheduler.config["prediction_type"] != "epsilon":
-            raise ValueError(f"prediction_type must be 'epsilon', not {scheduler.config['prediction_type']!r}")
+        kind = scheduler.config["prediction_type"]
+        if kind not in UNITS:
+            raise ValueError(f"prediction_type must be one of {', '.join(UNITS)}, not {kind!r}")
+        self.unit = UNITS[kind]
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.double()
         self.grid: Tensor = (self.alphas_cumprod.log() - (-self.alphas_cumprod).log1p()).float()
         self._ascending = self.grid.flip(0).contiguous()
 
-    def training_quantile(self, u: Tensor) -> Tensor:
+    def quantile(self, u: Tensor) -> Tensor:
         """Map u in [0, 1) to the log-SNR of timestep floor(u T); u = 0 is the cleanest."""
         steps = (u * len(self.grid)).long().clamp(0, len(self.grid) - 1)
         return self.grid[steps]
@@ -42,6 +49,18 @@ class DDPMProcess:
         return self.grid.to(logsnr.device)[self.timesteps(logsnr)]
 
     def scales(self, logsnr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (alpha, sigma) of x_noisy = alpha x + sigma eps at snapped log-SNRs."""
+        """Return (alpha, sigma) at snapped log-SNRs."""
         snapped = self.snap(logsnr)
         return snapped.sigmoid().sqrt(), (-snapped).sigmoid().sqrt()
+
+    def mix(self, logsnr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (a, b): (0, 1) for noise, (1, 0) for the image, (-sigma, alpha) for v."""
+        if self.unit == "v":
+            alpha, sigma = self.scales(logsnr)
+            return -sigma, alpha
+        ones = torch.ones_like(logsnr)
+        return (ones, ones - 1) if self.unit == "x0" else (ones - 1, ones)
+
+    def inputs(self, noisy: Tensor, logsnr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the noisy images as they are, and timesteps, int64."""
+        return noisy, self.timesteps(logsnr)
