@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -50,39 +50,87 @@ class Card:
     transform: str
 
 
+class TrainingSet(Protocol):
+    """What is trained on and attributed to: items by id, 0..N-1."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def classes(self) -> Tensor:
+        """What subsets are stratified by, int64 [N]."""
+        ...
+
+    @property
+    def null(self) -> Conditions:
+        """What stands for no condition, where the model does not say it: one item's, by name."""
+        ...
+
+    def batch(self, ids: Tensor) -> Batch:
+        """Return the items as the model sees them."""
+        ...
+
+    def pixels(self, ids: Tensor) -> Tensor:
+        """Return the items as people see them, [B, C, H, W] in [-1, 1]."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that the model sees of the items."""
+        ...
+
+
 @dataclass(frozen=True)
 class ImageDataset:
     """Images [N, C, H, W] float32 in [-1, 1] and conditions by the network's argument names, [N, ...] each.
 
-    classes: what subsets are stratified by, int64 [N]; the model need not see them.
+    classes: what subsets are stratified by, int64 [N]; the model need not see them. null: what stands for no condition,
+    one item's [...] by name, such as the embedding of the empty prompt. latents [N, c, h, w]: what the model sees
+    instead of the images, made of them by the autoencoder whose hash is ``encoder``.
     """
 
     card: Card
     images: Tensor
     classes: Tensor
     cond: Conditions = field(default_factory=dict)
+    null: Conditions = field(default_factory=dict)
+    latents: Tensor | None = None
+    encoder: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def x(self) -> Tensor:
+        """The items as the model sees them: latents, or else images."""
+        return self.images if self.latents is None else self.latents
+
     def batch(self, ids: Tensor) -> Batch:
         """Return the items with these ids, int64 [B]."""
         cond = {name: value[ids] for name, value in self.cond.items()}
-        return Batch(tuple(ids.tolist()), self.images[ids], cond)
+        return Batch(tuple(ids.tolist()), self.x[ids], cond)
+
+    def pixels(self, ids: Tensor) -> Tensor:
+        """Return the images with these ids as they are, never decoded latents, [B, C, H, W]."""
+        return self.images[ids]
 
     def select(self, ids: Tensor) -> ImageDataset:
         """Return the items as a dataset of their own, renumbered in the given order."""
         cond = {name: value[ids] for name, value in self.cond.items()}
-        return ImageDataset(self.card, self.images[ids], self.classes[ids], cond)
+        latents = None if self.latents is None else self.latents[ids]
+        return replace(self, images=self.images[ids], classes=self.classes[ids], cond=cond, latents=latents)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the decoded pixels, classes and conditions, names and shapes included."""
+        """Return the SHA-256 of the decoded pixels, classes, conditions (names, shapes) and the autoencoder's hash.
+
+        Not of the latents themselves, whose last bits differ from machine to machine.
+        """
         digest = hashlib.sha256()
         for part in (self.images, self.classes):
             _update(digest, part)
-        for name in sorted(self.cond):
-            digest.update(name.encode())
-            _update(digest, self.cond[name])
+        for kind, named in (("", self.cond), ("null ", self.null)):
+            for name in sorted(named):
+                digest.update(f"{kind}{name}".encode())
+                _update(digest, named[name])
+        digest.update(self.encoder.encode())
         return digest.hexdigest()
 
 

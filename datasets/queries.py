@@ -21,6 +21,7 @@ class Queries:
     cond: as in ``Batch``. guidance: scale of classifier-free guidance [Q]; 0 and 1 are plain conditional sampling.
     noise: initial noise x_T [Q, C, H, W] of generated queries (zeros for others).
     source: the dataset index of a held-out query, the sampling seed of a generated one, -1 for an external one.
+    images: the queries as people see them [Q, 3, H, W], where ``x`` are latents.
     """
 
     ids: tuple[str, ...]
@@ -31,6 +32,7 @@ class Queries:
     source: tuple[int, ...]
     guidance: Tensor
     cond: Conditions = field(default_factory=dict)
+    images: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,6 +41,11 @@ class Queries:
     def batch(self) -> Batch:
         """The queries as items for losses and outputs; item draws are keyed by query id."""
         return Batch(self.ids, self.x, self.cond)
+
+    @property
+    def pixels(self) -> Tensor:
+        """The queries as people see them, [Q, C, H, W] in [-1, 1]: ``images``, or else ``x``."""
+        return self.x if self.images is None else self.images
 
     def pick(self, index: list[int]) -> Queries:
         """Return the queries at these positions."""
@@ -52,6 +59,7 @@ class Queries:
             tuple(self.source[i] for i in index),
             self.guidance[rows],
             {name: value[rows] for name, value in self.cond.items()},
+            None if self.images is None else self.images[rows],
         )
 
     def where(self, role: str | None = None, kind: str | None = None) -> Queries:
@@ -70,9 +78,13 @@ class Queries:
 
 
 def concatenate(parts: list[Queries]) -> Queries:
-    """Return the queries of all parts in order; raises KeyError where one lacks a condition that another has."""
+    """Return the queries of all parts in order; raises KeyError where one lacks a condition that another has, and
+    ValueError where some are latents and others are not."""
     parts = [part for part in parts if len(part)] or parts[:1]
     names = sorted({name for part in parts for name in part.cond})
+    images = [part.images for part in parts if part.images is not None]
+    if len(images) not in (0, len(parts)):
+        raise ValueError("some of these queries are latents with images, and others are not")
     return Queries(
         tuple(i for part in parts for i in part.ids),
         tuple(k for part in parts for k in part.kinds),
@@ -82,4 +94,5 @@ def concatenate(parts: list[Queries]) -> Queries:
         tuple(s for part in parts for s in part.source),
         torch.cat([part.guidance for part in parts]),
         {name: torch.cat([part.cond[name] for part in parts]) for name in names},
+        torch.cat(images) if images else None,
     )

@@ -38,14 +38,17 @@ class Denoiser(nn.Module):
     """A network and its noise process; parameters are the network's.
 
     ``passes`` counts every image through ``net``, whoever calls it or a copy of it; ``micro_batch`` bounds the images
-    of one forward pass.
+    of one forward pass; ``null`` is what stands for no condition beyond what the specification says, one item's.
     """
 
-    def __init__(self, net: nn.Module, process: Process, micro_batch: int = 512) -> None:
+    def __init__(
+        self, net: nn.Module, process: Process, micro_batch: int = 512, null: Conditions | None = None
+    ) -> None:
         super().__init__()
         self.net = net
         self.process = process
         self.micro_batch = micro_batch
+        self.null = null or {}
         counter_of(net)
 
     @property
@@ -64,14 +67,18 @@ class Denoiser(nn.Module):
 
     def clone(self) -> Denoiser:
         """Return a private copy of the parameters that shares the pass counter."""
-        return Denoiser(copy.deepcopy(self.net), self.process, self.micro_batch)
+        return Denoiser(copy.deepcopy(self.net), self.process, self.micro_batch, self.null)
 
     def forward(self, inputs: Tensor, times: Tensor, cond: Conditions | None = None) -> Tensor:
         """Return the network's raw answer to ``ask``'s inputs and times [P] (or one for all), given conditions.
 
-        Conditions go to the network's arguments of the same names.
+        Conditions go to the network's arguments of the same names. Of a network that learned variances too, as DiT
+        does, they are left out.
         """
-        return self.net(inputs, timestep=times, return_dict=False, **(cond or {}))[0]
+        times = times.expand(len(inputs)) if times.ndim == 0 else times
+        answer = self.net(inputs, timestep=times, return_dict=False, **(cond or {}))[0]
+        channels = inputs.shape[1]
+        return answer if answer.shape[1] == channels else answer[:, :channels]
 
     def ask(self, x: Tensor, logsnr: Tensor, noise: Tensor) -> Question:
         """Return the questions for P pairs: images [P, C, H, W], log-SNRs [P] and noise [P, C, H, W]."""

@@ -43,11 +43,22 @@ class Sampler:
 
 
 @dataclass(frozen=True)
+class AutoencoderSpec:
+    """A frozen autoencoder: a model class of diffusers and its arguments; latents are (code - shift) * scale."""
+
+    architecture: str
+    config: dict[str, Any]
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A denoiser's architecture (a model class of diffusers and its arguments), noise process and sampler.
 
     process: its ``kind`` (ddpm, edm or flow; ddpm where none is said) and that kind's arguments, for ddpm those of
-    diffusers' DDPMScheduler; null: what stands for no condition by the network's argument names, a label or ``zeros``.
+    diffusers' DDPMScheduler; null: what stands for no condition by the network's argument names, a label or ``zeros``
+    (what is neither, such as the empty prompt's embedding, comes with the training set); autoencoder: of latent models.
     """
 
     architecture: str
@@ -55,6 +66,14 @@ class ModelSpec:
     process: dict[str, Any] = field(default_factory=dict)
     sampler: Sampler = Sampler()
     null: dict[str, int | Literal["zeros"]] = field(default_factory=dict, metadata=LATER)
+    autoencoder: AutoencoderSpec | None = field(default=None, metadata=LATER)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ModelSpec:
+        """Rebuild a specification from its plain values."""
+        coder = value.get("autoencoder")
+        parts = {"sampler": Sampler(**value["sampler"]), "autoencoder": AutoencoderSpec(**coder) if coder else None}
+        return cls(**{**value, **parts})
 
 
 @dataclass(frozen=True)
@@ -87,8 +106,7 @@ class Recipe:
     def from_json(cls, value: dict[str, Any]) -> Recipe:
         """Rebuild a recipe from ``to_json``'s values, with or without a trip through JSON."""
         lists = {name: tuple(value[name]) for name in ("checkpoints", "betas")}
-        model = ModelSpec(**{**value["model"], "sampler": Sampler(**value["model"]["sampler"])})
-        return cls(**{**value, **lists, "model": model})
+        return cls(**{**value, **lists, "model": ModelSpec.from_json(value["model"])})
 
     def hash(self) -> str:
         """Return a hash of all values."""

@@ -52,7 +52,7 @@ def sample(
 def _guided(model: Denoiser, cond: Conditions, guidance: Tensor | None, spec: ModelSpec) -> Answer:
     if guidance is None or not cond or bool(((guidance == 0) | (guidance == 1)).all()):
         return lambda inputs, times: model(inputs, times, cond)
-    blank = null_of(cond, spec.null)
+    blank = null_of(cond, {**spec.null, **model.null})
     scale = guidance.to(model.device).where(guidance.to(model.device) != 0, 1)
 
     def answer(inputs: Tensor, times: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def _ddim(process: DDPMProcess, x: Tensor, sampler: Sampler, answer: Answer, on_
     from diffusers import DDIMScheduler, DDPMScheduler
 
     config = DDPMScheduler(**process.config).config
-    scheduler: Any = DDIMScheduler.from_config(config, clip_sample=sampler.clip)
+    scheduler: Any = DDIMScheduler.from_config(config, clip_sample=sampler.clip, set_alpha_to_one=process.ends_clean)
     scheduler.set_timesteps(sampler.steps)
     for timestep in scheduler.timesteps:
         predicted = answer(x, timestep.to(x.device))

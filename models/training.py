@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..datasets.base import Batch
-from ..errors import UserError
+from ..datasets.base import Batch, TrainingSet
 from ..seeds import seeded, torch_generator
 from .conditions import dropped
 from .denoiser import Denoiser
+from .networks import make_network
 from .processes import open_process
 from .recipe import ModelSpec, Recipe
 
 State = dict[str, Tensor]
-
-
-class TrainingSet(Protocol):
-    """Items by id: 0..N-1."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, ids: Tensor) -> Batch:
-        """Return the items as the model sees them."""
-        ...
 
 
 def build(spec: ModelSpec, seed: int) -> Denoiser:
@@ -36,20 +25,8 @@ def build(spec: ModelSpec, seed: int) -> Denoiser:
     Raises UserError for a network that diffusers does not have, or arguments that it does not take.
     """
     with seeded(torch.device("cpu"), "init", seed):
-        net = _network(spec)
+        net = make_network(spec.architecture, spec.config)
     return Denoiser(net.eval(), open_process(spec.process))
-
-
-def _network(spec: ModelSpec) -> nn.Module:
-    import diffusers
-
-    network: type[nn.Module] | None = getattr(diffusers, spec.architecture, None)
-    if not (isinstance(network, type) and issubclass(network, nn.Module)):
-        raise UserError(f"diffusers has no network {spec.architecture!r}: name a model class, such as UNet2DModel")
-    try:
-        return network(**spec.config)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{spec.architecture} cannot be made from its config: {error}") from error
 
 
 def load(spec: ModelSpec, state: State, device: torch.device | str = "cpu") -> Denoiser:
@@ -85,7 +62,8 @@ def training_loss(model: Denoiser, batch: Batch, generator: torch.Generator, rec
     """
     logsnr = model.process.quantile(torch.rand(len(batch), generator=generator))
     noise = torch.randn(batch.x.shape, generator=generator)
-    cond = dropped(batch.cond, recipe.model.null, recipe.cond_drop, generator) if recipe else batch.cond
+    null = {**recipe.model.null, **model.null} if recipe else {}
+    cond = dropped(batch.cond, null, recipe.cond_drop, generator) if recipe else batch.cond
     batch = replace(batch, cond=cond).to(model.device)
     return model.loss_pairs(batch.x, logsnr.to(model.device), noise.to(model.device), batch.cond).mean()
 
@@ -109,6 +87,7 @@ def train(
     The untrained weights are checkpoint 0. Bits are reproducible for one machine, build and thread count.
     """
     model = build(recipe.model, seed).to(device)
+    model.null = data.null
     average = model.clone()
     steps = optimizer(recipe, list(model.parameters()))
     kept = {0: snapshot(average)}

@@ -16,17 +16,20 @@ class DDPMProcess(Process):
     """DDPM behind a diffusers scheduler's settings; the network predicts noise, image or v (arXiv 2202.00512).
 
     Log-SNRs snap to the nearest of the ``num_train_timesteps`` grid points; the training law is uniform over them.
-    Raises ValueError for another ``prediction_type``.
+    set_alpha_to_one: whether DDIM's last step ends at the image, or at the grid's cleanest point, as Stable Diffusion's
+    does. Raises ValueError for another ``prediction_type``, or a grid that ends at pure noise.
     """
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, set_alpha_to_one: bool = True, **config: Any) -> None:
         from diffusers import DDPMScheduler
 
-        self.config = config
+        self.config, self.ends_clean = config, set_alpha_to_one
         scheduler = DDPMScheduler(**config)
         kind = scheduler.config["prediction_type"]
         if kind not in UNITS:
             raise ValueError(f"prediction_type must be one of {', '.join(UNITS)}, not {kind!r}")
+        if scheduler.config["rescale_betas_zero_snr"]:
+            raise ValueError("rescale_betas_zero_snr ends the grid at a log-SNR of minus infinity, where losses have none")
         self.unit = UNITS[kind]
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.double()
         self.grid: Tensor = (self.alphas_cumprod.log() - (-self.alphas_cumprod).log1p()).float()
