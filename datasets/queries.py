@@ -78,8 +78,10 @@ class Queries:
 
 
 def concatenate(parts: list[Queries]) -> Queries:
-    """Return the queries of all parts in order; raises KeyError where one lacks a condition that another has, and
-    ValueError where some are latents and others are not."""
+    """Return the queries of all parts in order.
+
+    Raises KeyError where one lacks a condition that another has, ValueError where only some are latents with images.
+    """
     parts = [part for part in parts if len(part)] or parts[:1]
     names = sorted({name for part in parts for name in part.cond})
     images = [part.images for part in parts if part.images is not None]

@@ -95,7 +95,7 @@ def problem_arrays(
     latents: Tensor | None = None,
     autoencoder: State | None = None,
 ) -> Arrays:
-    """Return what ``read_problem`` reads back; of a latent model with the training set's latents, so that all have one."""
+    """Return what ``read_problem`` reads back; of a latent model with the training set's latents, the same for all."""
     named = {f"weights/{step}/{name}": value for step, state in weights.items() for name, value in state.items()}
     named |= {"queries/x": queries.x, "queries/noise": queries.noise, "queries/guidance": queries.guidance}
     named |= {f"queries/cond/{name}": value for name, value in queries.cond.items()}

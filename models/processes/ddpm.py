@@ -29,7 +29,7 @@ class DDPMProcess(Process):
         if kind not in UNITS:
             raise ValueError(f"prediction_type must be one of {', '.join(UNITS)}, not {kind!r}")
         if scheduler.config["rescale_betas_zero_snr"]:
-            raise ValueError("rescale_betas_zero_snr ends the grid at a log-SNR of minus infinity, where losses have none")
+            raise ValueError("with rescale_betas_zero_snr the grid would end at pure noise: not supported")
         self.unit = UNITS[kind]
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.double()
         self.grid: Tensor = (self.alphas_cumprod.log() - (-self.alphas_cumprod).log1p()).float()
