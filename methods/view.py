@@ -19,7 +19,7 @@ from ..models.problem import Problem
 from ..models.processes import open_process
 from ..models.processes.base import Process, Unit
 from ..models.sampling import sample
-from ..models.training import build, optimizer, training_loss
+from ..models.training import TrainingStep, build, optimizer, training_loss, training_step
 from ..seeds import torch_generator
 
 T = TypeVar("T")
@@ -93,6 +93,14 @@ class View:
     def training_loss(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Tensor:
         """Return the scalar loss the model was trained with, levels, noise and dropping from ``generator``."""
         return training_loss(model, batch, generator, self.problem.recipe)
+
+    def training_step(self, step: int) -> TrainingStep:
+        """Return the ids, log-SNRs and noise that an update (0-based) of the model's training saw; needs ``recipe``."""
+        recipe = self.problem.recipe
+        if recipe is None:
+            raise ValueError("this problem has no recipe: declare needs = ('recipe',)")
+        shape = self.train.batch(torch.tensor([0])).x.shape[1:]
+        return training_step(recipe, len(self.train), shape, self.problem.seed, step)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], scale: float = 1.0) -> torch.optim.Optimizer:
         """Return a fresh optimiser as the recipe has it, learning rate times ``scale``; needs ``recipe``."""
