@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..datasets.base import Batch, Conditions, ImageDataset
+from ..datasets.queries import Queries
 from ..models.counting import Passes
 from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law, Scope
@@ -26,6 +27,18 @@ T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 
 
+class OpenTruth(NamedTuple):
+    """What a method may learn from: losses of dev queries under models retrained on open subsets.
+
+    masks [M, N] bool (True = in the training set); losses [M, Q] float32, averaged over replicates and noise levels;
+    queries: the Q dev queries, of all kinds.
+    """
+
+    masks: Tensor
+    losses: Tensor
+    queries: Queries
+
+
 def silent(label: str, done: int, total: int) -> None:
     """Report progress to nobody."""
 
@@ -36,7 +49,7 @@ class View:
 
     micro_batch: images per forward pass; it changes speed and memory, never scores beyond rounding.
     scratch: the only folder that a method may write to. stored_scores: for ensembles, [Q, N] by member entry.
-    open_truth: (masks [M, N], losses [M, Q_dev], dev queries) for methods that declare ``open-truth``.
+    open_truth: for methods that declare ``open-truth``, else None.
     """
 
     problem: Problem
@@ -46,7 +59,7 @@ class View:
     micro_batch: int = 512
     report: Progress = silent
     stored_scores: Mapping[str, Callable[[tuple[str, ...]], Tensor]] = field(default_factory=dict)
-    open_truth: Any = None
+    open_truth: OpenTruth | None = None
     passes: Passes = field(default_factory=Passes)
 
     @property

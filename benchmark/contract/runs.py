@@ -18,7 +18,7 @@ from ...datasets.queries import Queries
 from ...methods import registry
 from ...methods.base import Method
 from ...methods.registry import Listing
-from ...methods.view import View
+from ...methods.view import OpenTruth, View
 from ...models.problem import Problem
 from ...seeds import torch_generator
 from ..run.worker import assemble
@@ -108,7 +108,7 @@ def _synthetic(problem: Problem, cls: type[Method]) -> dict[str, Any]:
     given: dict[str, Any] = {"stored_scores": {name: _stored(problem, closeness, name) for name in cls.members}}
     if "open-truth" in cls.needs:
         masks = torch.rand(64, len(problem.train), generator=torch_generator("contract", "masks")) < 0.5
-        given["open_truth"] = (masks, -masks.float() @ closeness.exp().T, problem.queries)
+        given["open_truth"] = OpenTruth(masks, -masks.float() @ closeness.exp().T, problem.queries)
     return given
 
 
