@@ -65,6 +65,10 @@ class Denoiser(nn.Module):
         """Where the parameters are."""
         return next(self.net.parameters()).device
 
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that train, by their names in this module."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
     def clone(self) -> Denoiser:
         """Return a private copy of the parameters that shares the pass counter."""
         return Denoiser(copy.deepcopy(self.net), self.process, self.micro_batch, self.null)

@@ -17,7 +17,9 @@ from ..errors import UserError
 from ..store import FolderStore
 from .latents import with_latents
 from .problem import Problem
+from .recipe import LoRA
 from .saved import Pipeline, read_pipeline
+from .training import build, snapshot
 
 Images = ImageDataset | Path | str
 
@@ -28,12 +30,14 @@ def problem_from_pipeline(
     queries: Images | None = None,
     process: Mapping[str, Any] | None = None,
     store: FolderStore | None = None,
+    trainable: str | LoRA = "",
 ) -> Problem:
     """Return a saved pipeline and its training images as a problem without a recipe; nothing is downloaded.
 
     images, queries: a dataset, or a folder as ``read_pictures`` takes it; captions become embeddings, and the empty
     caption's stands for none. process: as in ``ModelSpec``, for a network that was saved without a scheduler.
-    store: where latents are kept, if anywhere. Samples are DDIM's, whatever the pipeline's scheduler.
+    store: where latents are kept, if anywhere. trainable: the parameters that gradients are taken for, as in
+    ``ModelSpec``; adapters start from nothing. Samples are DDIM's, whatever the pipeline's scheduler.
     Raises UserError for what is missing, unsupported, or does not fit the model.
     """
     pipeline = read_pipeline(Path(folder), process)
@@ -41,13 +45,15 @@ def problem_from_pipeline(
     asked = _Items(train.data.select(torch.arange(0)))
     if queries is not None:
         asked = _read(pipeline, queries, "queries", train.labels, store)
+    spec = replace(pipeline.spec, trainable=trainable)
     return Problem(
         name=Path(folder).resolve().name,
         train=train.data,
         queries=_external(asked),
-        spec=pipeline.spec,
-        weights={1: pipeline.weights},
+        spec=spec,
+        weights={1: snapshot(build(spec, 0, pipeline.weights)) if trainable else pipeline.weights},
         autoencoder=pipeline.autoencoder.state if pipeline.autoencoder else None,
+        base=pipeline.weights if trainable else None,
     )
 
 

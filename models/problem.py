@@ -18,7 +18,7 @@ from ..errors import CorruptFile, UserError
 from .denoiser import Denoiser
 from .latents import Autoencoder
 from .recipe import ModelSpec, Recipe
-from .training import State, load
+from .training import State, build, load
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Problem:
     """What attribution is asked about.
 
     train: N items; weights: network weights by update count (0 = untrained, the largest = final);
-    recipe: None for a model whose training is unknown; autoencoder: its weights, of a latent model.
+    recipe: None for a model whose training is unknown; autoencoder: its weights, of a latent model; base: the weights
+    that training starts from, where only a part of them trains and ``weights`` holds that part.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Problem:
     recipe: Recipe | None = None
     seed: int = 0
     autoencoder: State | None = None
+    base: State | None = None
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
@@ -44,8 +46,11 @@ class Problem:
         return tuple(sorted(self.weights))
 
     def model(self, at: int, device: torch.device | str = "cpu") -> Denoiser:
-        """Return a private copy of the model after ``at`` updates, in eval mode."""
-        model = load(self.spec, self.weights[at], device)
+        """Return a private copy of the model after ``at`` updates, in eval mode; 0: untrained, stored or not."""
+        if at == 0 and 0 not in self.weights:
+            model = build(self.spec, self.seed, self.base).to(device)
+        else:
+            model = load(self.spec, self.weights[at], device, self.base)
         model.null = self.train.null
         return model
 
@@ -85,7 +90,8 @@ def read_problem(folder: Path) -> Problem:
             "install the dataset's pinned revision or rebuild the truth"
         )
     weights, queries = {step: weights_from(arrays, step) for step in meta["checkpoints"]}, queries_from(meta, arrays)
-    return Problem(meta["task"], data, queries, recipe.model, weights, recipe, meta["base_seed"], coder or None)
+    parts = {"autoencoder": coder or None, "base": _named(arrays, "base/") or None}
+    return Problem(meta["task"], data, queries, recipe.model, weights, recipe, meta["base_seed"], **parts)
 
 
 def problem_arrays(
@@ -94,12 +100,14 @@ def problem_arrays(
     queries: Queries,
     latents: Tensor | None = None,
     autoencoder: State | None = None,
+    base: State | None = None,
 ) -> Arrays:
     """Return what ``read_problem`` reads back; of a latent model with the training set's latents, the same for all."""
     named = {f"weights/{step}/{name}": value for step, state in weights.items() for name, value in state.items()}
     named |= {"queries/x": queries.x, "queries/noise": queries.noise, "queries/guidance": queries.guidance}
     named |= {f"queries/cond/{name}": value for name, value in queries.cond.items()}
     named |= {f"autoencoder/{name}": value for name, value in (autoencoder or {}).items()}
+    named |= {f"base/{name}": value for name, value in (base or {}).items()}
     named |= {"queries/images": queries.images} if queries.images is not None else {}
     named |= {"train_latents": latents} if latents is not None else {}
     return {name: value.numpy() for name, value in {"train_ids": train_ids, **named}.items()}

@@ -53,12 +53,25 @@ class AutoencoderSpec:
 
 
 @dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters (arXiv 2106.09685): to the weights W of a layer, alpha / rank times B A is added.
+
+    targets: a regular expression that the whole names of the adapted layers match; alpha: None is ``rank``.
+    """
+
+    rank: int
+    targets: str = r".*\.to_(q|k|v|out\.0)"
+    alpha: float | None = None
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A denoiser's architecture (a model class of diffusers and its arguments), noise process and sampler.
 
     process: its ``kind`` (ddpm, edm or flow; ddpm where none is said) and that kind's arguments, for ddpm those of
     diffusers' DDPMScheduler; null: what stands for no condition by the network's argument names, a label or ``zeros``
-    (what is neither, such as the empty prompt's embedding, comes with the training set); autoencoder: of latent models.
+    (what is neither, such as the empty prompt's embedding, comes with the training set); autoencoder: of latent models;
+    trainable: a regular expression that the whole names of the trained parameters match, or adapters; empty: all train.
     """
 
     architecture: str
@@ -67,12 +80,13 @@ class ModelSpec:
     sampler: Sampler = Sampler()
     null: dict[str, int | Literal["zeros"]] = field(default_factory=dict, metadata=LATER)
     autoencoder: AutoencoderSpec | None = field(default=None, metadata=LATER)
+    trainable: str | LoRA = field(default="", metadata=LATER)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ModelSpec:
         """Rebuild a specification from its plain values."""
-        coder = value.get("autoencoder")
-        parts = {"sampler": Sampler(**value["sampler"]), "autoencoder": AutoencoderSpec(**coder) if coder else None}
+        kinds = {"sampler": Sampler, "autoencoder": AutoencoderSpec, "trainable": LoRA}
+        parts = {name: kind(**value[name]) for name, kind in kinds.items() if isinstance(value.get(name), dict)}
         return cls(**{**value, **parts})
 
 

@@ -164,7 +164,7 @@ def snapshot(model: Denoiser) -> State:
 
 @torch.no_grad()
 def _update_average(average: Denoiser, model: Denoiser, decay: float) -> None:
-    kept, trained = (list(one.trainable_parameters().values()) for one in (average, model))
-    torch._foreach_lerp_(kept, [p.detach() for p in trained], 1 - decay)
+    kept, trained = ([p.detach() for p in one.trainable_parameters().values()] for one in (average, model))
+    torch._foreach_lerp_(kept, trained, 1 - decay)
     for target, source in zip(average.buffers(), model.buffers(), strict=True):
         target.copy_(source)

@@ -32,11 +32,11 @@ GRADIENT_BYTES = 256 * 2**20
 
 
 def per_sample_gradients(model: Denoiser, batch: Batch, draws: Draws, output: Output) -> Tensor:
-    """Return d/d(parameters) of the output function averaged over the draws, [B, P] float32, one row per item.
+    """Return d/d(what trains) of the output function averaged over the draws, [B, P] float32, one row per item.
 
     Equal to one backward pass per item; done for ``model.micro_batch`` (item, draw) pairs at a time by ``vmap``.
     """
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    parameters = {name: value.detach() for name, value in model.trainable_parameters().items()}
     size = sum(value.numel() for value in parameters.values())
     items = max(1, min(model.micro_batch // draws.n, GRADIENT_BYTES // (4 * size)))
     parts = [_items(model, parameters, batch[i : i + items], draws, output) for i in range(0, len(batch), items)]

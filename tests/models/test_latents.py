@@ -1,4 +1,4 @@
-"""Autoencoders and what a latent training set is: encoded once, fingerprinted by pixels and autoencoder, stored whole."""
+"""Autoencoders, and latent training sets: encoded once, fingerprinted by pixels and autoencoder, stored whole."""
 
 from __future__ import annotations
 

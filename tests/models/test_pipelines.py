@@ -11,10 +11,12 @@ import torch
 
 from tdabench.datasets.base import ImageDataset
 from tdabench.errors import UserError
+from tdabench.methods.engines.features import per_sample_gradients
 from tdabench.methods.registry import method_class, preset_params
 from tdabench.methods.view import View
 from tdabench.models.draws import Law
 from tdabench.models.pipelines import problem_from_pipeline
+from tdabench.models.recipe import LoRA
 from tdabench.store import FolderStore
 
 from .. import tiny
@@ -111,7 +113,15 @@ def test_losses_of_what_a_scheduler_says_is_predicted(home, prediction, tmp_path
 
 
 @pytest.mark.parametrize("scheduler", ["DDPMScheduler", "DDIMScheduler"])
-@pytest.mark.parametrize("settings", [{}, {"clip_sample": False, "timestep_spacing": "trailing"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"clip_sample": False, "timestep_spacing": "trailing"},
+        {"clip_sample_range": 0.5, "trained_betas": torch.linspace(0.001, 0.2, 40).tolist(), "num_train_timesteps": 40},
+        {"thresholding": True, "clip_sample": False, "sample_max_value": 2.0},
+    ],
+)
 def test_samples_are_those_of_the_ddim_pipeline(home, scheduler, settings, tmp_path):
     from diffusers import DDIMPipeline
 
@@ -212,7 +222,7 @@ def test_a_network_alone_takes_its_process_from_beside_or_as_said(home, tmp_path
     beside = problem_from_pipeline(home / "ddpm" / "unet", home / "plain")
     assert beside.spec == whole.spec
     alone = shutil.copytree(home / "ddpm" / "unet", tmp_path / "alone")
-    with pytest.raises(UserError, match="has no scheduler_config.json: save the scheduler too, or say its `process`"):
+    with pytest.raises(UserError, match=r"has no scheduler_config\.json: save the scheduler too"):
         problem_from_pipeline(alone, home / "plain")
     said = problem_from_pipeline(alone, home / "plain", process={"kind": "flow"})
     assert said.spec.process == {"kind": "flow"} and said.weights[1].keys() == whole.weights[1].keys()
@@ -416,3 +426,24 @@ def test_a_folder_of_pictures_that_does_not_fit_is_one_line(home, tmp_path, what
     pictures = shutil.copytree(home / "plain", tmp_path / "pictures")
     change(pictures)
     refused(home, match, kind, pictures)
+
+
+# a part of the parameters
+
+
+@pytest.mark.parametrize("part", [r".*\.to_[qk]\.weight", "lora"])
+def test_gradients_of_a_part_of_a_pipeline(home, part, tmp_path):
+    if part == "lora":
+        pytest.importorskip("peft")
+    whole = open_problem(home, "sd")
+    problem = open_problem(home, "sd", trainable=LoRA(2) if part == "lora" else part)
+    view = View(problem, tmp_path)
+    draws, batch = view.draws(2, Law("even")), problem.train.batch(torch.arange(2))
+    assert torch.equal(view.losses(view.model(), batch, draws), whole_losses(whole, batch, draws))
+    gradients = per_sample_gradients(view.model(), batch, draws, "loss")
+    assert gradients.shape == (2, sum(value.numel() for value in problem.weights[1].values()))
+    assert problem.base.keys() == whole.weights[1].keys() and gradients.abs().sum() > 0
+
+
+def whole_losses(problem, batch, draws):
+    return problem.model(1).losses(batch, draws)
