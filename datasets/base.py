@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+# By the network's argument names, such as class_labels [B] and encoder_hidden_states [B, L, D].
+Conditions = Mapping[str, Tensor]
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Items as the network sees them: ids (int, or str for queries), x [B, C, H, W] in the model's space, cond.
-
-    cond: None (unconditional), int64 labels [B], or text embeddings [B, L, D].
-    """
+    """Items as a network sees them: ids (str for queries), x [B, C, H, W] in the model's space, and conditions."""
 
     ids: tuple[int | str, ...]
     x: Tensor
-    cond: Tensor | None = None
+    cond: Conditions = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, part: slice) -> Batch:
-        return Batch(self.ids[part], self.x[part], None if self.cond is None else self.cond[part])
+        return Batch(self.ids[part], self.x[part], {name: value[part] for name, value in self.cond.items()})
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
-        return Batch(self.ids, self.x.to(device), None if self.cond is None else self.cond.to(device))
+        return Batch(self.ids, self.x.to(device), {name: value.to(device) for name, value in self.cond.items()})
+
+    def repeated(self, n: int) -> Batch:
+        """Return a batch of one item as ``n`` copies that share its memory."""
+        cond = {name: value.expand(n, *value.shape[1:]) for name, value in self.cond.items()}
+        return Batch(self.ids * n, self.x.expand(n, *self.x.shape[1:]), cond)
 
 
 @dataclass(frozen=True)
@@ -43,39 +50,93 @@ class Card:
     transform: str
 
 
+class TrainingSet(Protocol):
+    """What is trained on and attributed to: items by id, 0..N-1."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def classes(self) -> Tensor:
+        """What subsets are stratified by, int64 [N]."""
+        ...
+
+    @property
+    def null(self) -> Conditions:
+        """What stands for no condition, where the model does not say it: one item's, by name."""
+        ...
+
+    def batch(self, ids: Tensor) -> Batch:
+        """Return the items as the model sees them."""
+        ...
+
+    def pixels(self, ids: Tensor) -> Tensor:
+        """Return the items as people see them, [B, C, H, W] in [-1, 1]."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that the model sees of the items."""
+        ...
+
+
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images [N, C, H, W] float32 in [-1, 1] and conditions: labels int64 [N], text embeddings, or None.
+    """Images [N, C, H, W] float32 in [-1, 1] and conditions by the network's argument names, [N, ...] each.
 
-    classes: what subsets are stratified by, int64 [N]; the model need not see them.
+    classes: what subsets are stratified by, int64 [N]; the model need not see them. null: what stands for no condition,
+    one item's [...] by name, such as the embedding of the empty prompt. latents [N, c, h, w]: what the model sees
+    instead of the images, made of them by the autoencoder whose hash is ``encoder``.
     """
 
     card: Card
     images: Tensor
     classes: Tensor
-    cond: Tensor | None = None
+    cond: Conditions = field(default_factory=dict)
+    null: Conditions = field(default_factory=dict)
+    latents: Tensor | None = None
+    encoder: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def x(self) -> Tensor:
+        """The items as the model sees them: latents, or else images."""
+        return self.images if self.latents is None else self.latents
+
     def batch(self, ids: Tensor) -> Batch:
         """Return the items with these ids, int64 [B]."""
-        cond = None if self.cond is None else self.cond[ids]
-        return Batch(tuple(ids.tolist()), self.images[ids], cond)
+        cond = {name: value[ids] for name, value in self.cond.items()}
+        return Batch(tuple(ids.tolist()), self.x[ids], cond)
+
+    def pixels(self, ids: Tensor) -> Tensor:
+        """Return the images with these ids as they are, never decoded latents, [B, C, H, W]."""
+        return self.images[ids]
 
     def select(self, ids: Tensor) -> ImageDataset:
         """Return the items as a dataset of their own, renumbered in the given order."""
-        cond = None if self.cond is None else self.cond[ids]
-        return ImageDataset(self.card, self.images[ids], self.classes[ids], cond)
+        cond = {name: value[ids] for name, value in self.cond.items()}
+        latents = None if self.latents is None else self.latents[ids]
+        return replace(self, images=self.images[ids], classes=self.classes[ids], cond=cond, latents=latents)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the decoded pixels, classes and conditions, shapes included."""
+        """Return the SHA-256 of the decoded pixels, classes, conditions (names, shapes) and the autoencoder's hash.
+
+        Not of the latents themselves, whose last bits differ from machine to machine.
+        """
         digest = hashlib.sha256()
-        for part in (self.images, self.classes, self.cond):
-            if part is not None:
-                digest.update(repr((tuple(part.shape), str(part.dtype))).encode())
-                digest.update(part.contiguous().numpy().tobytes())
+        for part in (self.images, self.classes):
+            _update(digest, part)
+        for kind, named in (("", self.cond), ("null ", self.null)):
+            for name in sorted(named):
+                digest.update(f"{kind}{name}".encode())
+                _update(digest, named[name])
+        digest.update(self.encoder.encode())
         return digest.hexdigest()
+
+
+def _update(digest: Any, part: Tensor) -> None:
+    digest.update(repr((tuple(part.shape), str(part.dtype))).encode())
+    digest.update(part.contiguous().numpy().tobytes())
 
 
 def stratified_halves(classes: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .base import Batch
+from .base import Batch, Conditions
 
 Kind = Literal["heldout", "generated", "external"]
 KINDS: tuple[Kind, ...] = ("heldout", "generated", "external")
@@ -18,9 +18,10 @@ KINDS: tuple[Kind, ...] = ("heldout", "generated", "external")
 class Queries:
     """Q queries: ids, kinds, roles (dev | test | control), x [Q, C, H, W] float32 in the model's space.
 
-    cond: as in ``Batch``. guidance: scale of classifier-free guidance [Q], 0 where there was none.
+    cond: as in ``Batch``. guidance: scale of classifier-free guidance [Q]; 0 and 1 are plain conditional sampling.
     noise: initial noise x_T [Q, C, H, W] of generated queries (zeros for others).
     source: the dataset index of a held-out query, the sampling seed of a generated one, -1 for an external one.
+    images: the queries as people see them [Q, 3, H, W], where ``x`` are latents.
     """
 
     ids: tuple[str, ...]
@@ -30,7 +31,8 @@ class Queries:
     noise: Tensor
     source: tuple[int, ...]
     guidance: Tensor
-    cond: Tensor | None = None
+    cond: Conditions = field(default_factory=dict)
+    images: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,6 +41,11 @@ class Queries:
     def batch(self) -> Batch:
         """The queries as items for losses and outputs; item draws are keyed by query id."""
         return Batch(self.ids, self.x, self.cond)
+
+    @property
+    def pixels(self) -> Tensor:
+        """The queries as people see them, [Q, C, H, W] in [-1, 1]: ``images``, or else ``x``."""
+        return self.x if self.images is None else self.images
 
     def pick(self, index: list[int]) -> Queries:
         """Return the queries at these positions."""
@@ -51,7 +58,8 @@ class Queries:
             self.noise[rows],
             tuple(self.source[i] for i in index),
             self.guidance[rows],
-            None if self.cond is None else self.cond[rows],
+            {name: value[rows] for name, value in self.cond.items()},
+            None if self.images is None else self.images[rows],
         )
 
     def where(self, role: str | None = None, kind: str | None = None) -> Queries:
@@ -70,8 +78,15 @@ class Queries:
 
 
 def concatenate(parts: list[Queries]) -> Queries:
-    """Return the queries of all parts in order."""
-    conds = [part.cond for part in parts if part.cond is not None]
+    """Return the queries of all parts in order.
+
+    Raises KeyError where one lacks a condition that another has, ValueError where only some are latents with images.
+    """
+    parts = [part for part in parts if len(part)] or parts[:1]
+    names = sorted({name for part in parts for name in part.cond})
+    images = [part.images for part in parts if part.images is not None]
+    if len(images) not in (0, len(parts)):
+        raise ValueError("some of these queries are latents with images, and others are not")
     return Queries(
         tuple(i for part in parts for i in part.ids),
         tuple(k for part in parts for k in part.kinds),
@@ -80,5 +95,6 @@ def concatenate(parts: list[Queries]) -> Queries:
         torch.cat([part.noise for part in parts]),
         tuple(s for part in parts for s in part.source),
         torch.cat([part.guidance for part in parts]),
-        torch.cat(conds) if conds else None,
+        {name: torch.cat([part.cond[name] for part in parts]) for name in names},
+        torch.cat(images) if images else None,
     )

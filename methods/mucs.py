@@ -2,60 +2,84 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..datasets.queries import Queries
+from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law, Scope
+from ..models.recipe import LATER
 from .base import Estimate, Method, register
-from .engines.unlearning import NULL_ITEMS, Clamp, Frozen, Trace, Unlearning, null_loss, train_losses, unlearn
+from .engines.unlearning import (
+    NULL_ITEMS,
+    Clamp,
+    Frozen,
+    Portion,
+    Trace,
+    Unlearning,
+    check,
+    law_of,
+    null_loss,
+    train_losses,
+    unlearn,
+)
 from .view import View
 
 
 @dataclass(frozen=True)
 class Params:
-    """Every switch of the paper; the comments of the class ``Mucs`` say which defaults are the port's.
+    """Every switch of the paper; the docstring of the class ``Mucs`` says which defaults are the port's.
 
     draws: noise draws S of the scores; batch: images per unlearning step; forget_weight: lambda; learning_rate:
     relative to training; score: normalised ``skew`` per draw, or plain ``difference``; same_noise: one set of draws
     for all items and both models, or fresh ones per item and model; epsilon: added to the skew's denominator, as a
-    share of the original model's median loss; unlearn_law, score_law: noise levels of the two phases; the other fields
-    are those of ``Unlearning``.
+    share of the original model's median loss, or as it is unless ``relative_epsilon``; unlearn_law, score_law: noise
+    levels of the two phases; unlearn_portion, score_portion: the noisiest share of EDM's grid that is used, ``auto``
+    by the images' distances; null_items: images that the null loss is measured on; the other fields are those of
+    ``Unlearning``.
     """
 
     draws: int = 100
     batch: int = 100
     forget_weight: float = 0.2
     learning_rate: float = 0.1
-    tolerance: float = 0.05
+    tolerance: float | None = 0.05
     max_steps: int | None = 200
     bounded: bool = True
     clamp: Clamp = "constant"
     same_noise: bool = True
     score: Literal["skew", "difference"] = "skew"
     epsilon: float = 1e-3
-    unlearn_law: Literal["training", "lognormal"] = "training"
+    unlearn_law: Literal["training", "lognormal", "edm-grid"] = "training"
     score_law: Literal["edm-grid", "training", "even"] = "edm-grid"
     frozen: Frozen = "paper"
-    unit: Literal["eps", "edm"] = "eps"
+    unit: Literal["eps", "edm"] | None = "eps"
+    relative_epsilon: bool = field(default=True, metadata=LATER)
+    unlearn_portion: Portion = field(default=0.7, metadata=LATER)
+    score_portion: Portion = field(default=0.7, metadata=LATER)
+    null_items: int = field(default=NULL_ITEMS, metadata=LATER)
+    same_noise_unlearning: bool = field(default=False, metadata=LATER)
+    instance_weights: bool = field(default=False, metadata=LATER)
+    augment: float = field(default=0.0, metadata=LATER)
 
-    def unlearning(self) -> Unlearning:
-        """Return the settings of the unlearning phase."""
+    def unlearning(self, law: Law | None = None) -> Unlearning:
+        """Return the settings of the unlearning phase, at levels of a law (None: EDM's own constants)."""
         shared = {name: getattr(self, name) for name in Unlearning.__dataclass_fields__ if name != "law"}
-        return Unlearning(law=Law(self.unlearn_law), **shared)
+        return Unlearning(law=law or Law(self.unlearn_law), **shared)
 
 
 @dataclass(frozen=True)
 class State:
-    """The original model's losses [N, S], their draws, the null loss and the skew's epsilon."""
+    """The original model's losses [N, S] and their draws, null loss, the skew's epsilon, and the law of unlearning."""
 
     losses: Tensor
     draws: Draws
     null: float
     epsilon: float
+    law: Law
 
 
 @register("mucs")
@@ -80,6 +104,14 @@ class Mucs(Method):
     presets = {
         "paper": Params(draws=40, batch=40, max_steps=100),
         "quick": Params(draws=8, batch=16, max_steps=20, learning_rate=1.0, score="difference"),
+        "edm": Params(
+            unit="edm",
+            unlearn_law="lognormal",
+            frozen="reference",
+            max_steps=None,
+            relative_epsilon=False,
+            null_items=20_000,
+        ),
     }
     notes = {
         "paper": "40 draws and batches of 40 where the paper has 100; at most 100 steps",
@@ -113,16 +145,32 @@ class Mucs(Method):
         "frozen-none": {"frozen": "none"},
         "frozen-biases": {"frozen": "biases"},
         "frozen-paper": {"frozen": "paper"},
+        "unlearn-grid": {"unlearn_law": "edm-grid"},
+        "unlearn-same-noise": {"same_noise_unlearning": True},
+        "instance-weights": {"instance_weights": True},
+        "augment": {"augment": 0.12},
+        "portion-auto": {"score_portion": "auto"},
     }
 
     def fit(self, view: View) -> State:
-        """Return the original model's losses on the training set and the null loss."""
-        unlearning = self.params.unlearning()
-        draws = view.draws(self.params.draws, Law(self.params.score_law), self._scope, "score")
-        model = view.model()
-        losses = train_losses(view, model, lambda net, batch: view.losses(net, batch, draws, self.params.unit))
-        epsilon = self.params.epsilon * float(losses.median())
-        return State(losses, draws, null_loss(view, unlearning.law, self.params.unit), epsilon)
+        """Return the original model's losses on the training set and the null loss.
+
+        Raises UserError where the parameters do not suit the model.
+        """
+        params, model = self.params, view.model()
+        law = law_of(view, params.unlearn_law, params.unlearn_portion, params.batch, unlearning=True)
+        check(model, params.unlearning(law))
+        draws = self._draws(view, "score")
+        losses = self._losses(view, model, draws)
+        epsilon = params.epsilon * (float(losses.median()) if params.relative_epsilon else 1.0)
+        return State(losses, draws, null_loss(view, law, params.unit, params.null_items), epsilon, law)
+
+    def _draws(self, view: View, name: str) -> Draws:
+        law = law_of(view, self.params.score_law, self.params.score_portion, self.params.draws)
+        return view.draws(self.params.draws, law, self._scope, name)
+
+    def _losses(self, view: View, model: Denoiser, draws: Draws) -> Tensor:
+        return train_losses(view, model, lambda net, batch: view.losses(net, batch, draws, self.params.unit))
 
     @property
     def _scope(self) -> Scope:
@@ -134,12 +182,10 @@ class Mucs(Method):
         return torch.stack([self._one(view, state, queries.pick([i])) for i in index])
 
     def _one(self, view: View, state: State, query: Queries) -> Tensor:
-        model, trace = unlearn(view, query.batch, self.params.unlearning(), state.null)
+        model, trace = unlearn(view, query.batch, self.params.unlearning(state.law), state.null)
         self._note(query.ids[0], trace)
-        name = "score" if self.params.same_noise else f"score/{query.ids[0]}"
-        draws = view.draws(self.params.draws, Law(self.params.score_law), self._scope, name)
-        losses = train_losses(view, model, lambda net, batch: view.losses(net, batch, draws, self.params.unit))
-        return self.compare(losses, state.losses, state.epsilon)
+        draws = state.draws if self.params.same_noise else self._draws(view, f"score/{query.ids[0]}")
+        return self.compare(self._losses(view, model, draws), state.losses, state.epsilon)
 
     def compare(self, unlearned: Tensor, original: Tensor, epsilon: float) -> Tensor:
         """Return scores [N] from losses [N, S]; with unequal noise, losses are averaged over draws first."""
@@ -153,9 +199,11 @@ class Mucs(Method):
     def _note(self, query: str, trace: Trace) -> None:
         self.diagnostics.setdefault("unlearning", {})[query] = asdict(trace)
 
-    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
+    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate | None:
         """Losses of all items once and once per query, and at most ``max_steps`` updates per query."""
+        if self.params.max_steps is None:
+            return None
         scoring = n_items * self.params.draws * (1 + n_queries)
-        steps = (self.params.max_steps or 0) * n_queries
+        steps = self.params.max_steps * n_queries
         held = 8 * n_items * self.params.draws + 16 * n_parameters
-        return Estimate(scoring + min(NULL_ITEMS, n_items), steps * 2 * self.params.batch, bytes=held)
+        return Estimate(scoring + min(self.params.null_items, n_items), steps * 2 * self.params.batch, bytes=held)

@@ -18,7 +18,7 @@ from .view import View
 class Params:
     """similarity: ``cosine``; ``distance`` (minus the Euclidean one); ``rbf``, exp(-|x - y|^2 / bandwidth).
 
-    bandwidth: in squared units of the model's space, summed over pixels.
+    bandwidth: in squared units of the range [-1, 1], summed over pixels.
     """
 
     similarity: Literal["cosine", "distance", "rbf"] = "cosine"
@@ -27,7 +27,7 @@ class Params:
 
 @register("pixel")
 class Pixel(Method):
-    """Similarity of the query to each training image in the model's space.
+    """Similarity of the query to each training image as people see them: pixels, also where the model has latents.
 
     Cosine is the baseline of D-TRAK (arXiv 2311.00500); the RBF kernel weighs near images only, and its bandwidth in
     ``quick`` is `tdabench tune`'s choice on digits.
@@ -41,9 +41,10 @@ class Pixel(Method):
 
     def attribute(self, view: View, state: Any, queries: Queries) -> Iterator[tuple[slice, Tensor]]:
         """Yield (ids, similarities [Q, n]) blockwise; distances in float64."""
-        query = queries.x.double().flatten(1)
-        for part, batch in view.batches(8192):
-            yield part, self._similarity(query, batch.x.double().flatten(1)).float()
+        query = queries.pixels.double().flatten(1)
+        for part in torch.arange(len(view.train)).split(8192):
+            items = view.train.pixels(part).double().flatten(1)
+            yield slice(int(part[0]), int(part[-1]) + 1), self._similarity(query, items).float()
 
     def _similarity(self, query: Tensor, items: Tensor) -> Tensor:
         if self.params.similarity == "cosine":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, unknown
+from ..models.recipe import compact
 from ..seeds import digest
 
 if TYPE_CHECKING:
@@ -124,9 +125,14 @@ def params_from_json(cls: type[Method], values: Mapping[str, Any]) -> Any:
     return cls.Params(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+def params_json(params: Any) -> dict[str, Any]:
+    """Return a method's parameters as rows keep them, JSON values, without defaults of fields marked LATER."""
+    return json.loads(json.dumps(compact(params)))
+
+
 def params_hash(params: Any) -> str:
     """Return the 8-digit hash of a method's parameters."""
-    return digest(json.loads(json.dumps(asdict(params))), 8)
+    return digest(params_json(params), 8)
 
 
 def _import(origin: str) -> None:

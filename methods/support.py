@@ -64,7 +64,7 @@ def _offers(problem: Problem, need: str) -> bool:
     offers = {
         "recipe": problem.recipe is not None,
         "checkpoints": any(0 < step < problem.checkpoints[-1] for step in problem.checkpoints),
-        "cond": problem.train.cond is not None,
+        "cond": bool(problem.train.cond),
         "trajectory": bool(problem.queries.where(kind="generated").noise.any()),
     }
     return offers.get(need, False)

@@ -72,7 +72,8 @@ class Trak(Method):
         """Featurise the training set with traker and factorise the kernel of its stored gradients."""
         model = view.model()
         draws = view.draws(self.params.draws, Law("even"))
-        traker = open_traker(model, len(view.train), self.params.proj_dim, view.seed, view.scratch / "traker")
+        folder, names = view.scratch / "traker", tuple(sorted(view.train.cond))
+        traker = open_traker(model, len(view.train), self.params.proj_dim, view.seed, folder, names)
         size = batch_size(self.params.draws)
         batches = view.progress(view.batches(size), "traker features", -(-len(view.train) // size))
         for part, batch in batches:
@@ -91,8 +92,12 @@ class Trak(Method):
         return Estimate(per_sample=(n_items + n_queries) * self.params.draws, bytes=held)
 
 
-def open_traker(model: Denoiser, n: int, proj_dim: int, seed: int, folder: Path) -> Any:
+def open_traker(
+    model: Denoiser, n: int, proj_dim: int, seed: int, folder: Path, conditions: tuple[str, ...] = ()
+) -> Any:
     """Return a TRAKer in float32 on an empty folder with the model loaded as checkpoint 0.
+
+    conditions: their names in the order in which batches hold them.
 
     traker compares the device with the string "cpu": a torch.device would silently change its projection.
     """
@@ -101,7 +106,7 @@ def open_traker(model: Denoiser, n: int, proj_dim: int, seed: int, folder: Path)
     shutil.rmtree(folder, ignore_errors=True)
     traker = TRAKer(
         model=model,
-        task=_diffusion_output(),
+        task=_diffusion_output(conditions),
         train_set_size=n,
         save_dir=str(folder),
         load_from_save_dir=False,
@@ -118,16 +123,16 @@ def open_traker(model: Denoiser, n: int, proj_dim: int, seed: int, folder: Path)
 
 
 def trak_batch(model: Denoiser, batch: Batch, draws: Draws) -> tuple[Tensor, ...]:
-    """Return what traker's vmap maps over: noisy [B, S, C, H, W], timesteps [B, S], noise, and cond where there is one.
+    """Return what traker's vmap maps over: inputs [B, S, C, H, W], times [B, S], targets, and conditions by name.
 
     Levels and noise travel in the batch: traker's own random draws would depend on how items are batched.
     """
     batch = batch.to(model.device)
     logsnr, noise = (part.to(model.device) for part in draws.for_ids(batch.ids))
     items = batch.x[:, None].expand_as(noise).flatten(0, 1)
-    noisy, timesteps = model.noised(items, logsnr.flatten(), noise.flatten(0, 1))
-    parts = noisy.view_as(noise), timesteps.view_as(logsnr), noise
-    return parts if batch.cond is None else (*parts, batch.cond)
+    question = model.ask(items, logsnr.flatten(), noise.flatten(0, 1))
+    parts = (part.unflatten(0, logsnr.shape) for part in (question.inputs, question.times, question.target))
+    return *parts, *(batch.cond[name] for name in sorted(batch.cond))
 
 
 def query_features(traker: Any, batch: Batch, draws: Draws) -> Tensor:
@@ -162,22 +167,23 @@ def _indices(part: slice) -> np.ndarray:
     return np.arange(part.start, part.stop)
 
 
-def _diffusion_output() -> Any:
+def _diffusion_output(conditions: tuple[str, ...]) -> Any:
     from trak.modelout_functions import AbstractModelOutput
 
     class DiffusionLoss(AbstractModelOutput):
-        """The mean eps-MSE of one item over its draws; Q = I."""
+        """The mean training loss of one item over its draws; Q = I."""
 
         def __init__(self) -> None:
             """Nothing to keep."""
 
         @staticmethod
         def get_output(
-            model: nn.Module, weights: Any, buffers: Any, noisy: Tensor, timesteps: Tensor, noise: Tensor, *cond: Tensor
+            model: nn.Module, weights: Any, buffers: Any, inputs: Tensor, times: Tensor, target: Tensor, *cond: Tensor
         ) -> Tensor:
-            repeated = tuple(value.expand(len(noisy), *value.shape) for value in cond)
-            predicted = torch.func.functional_call(model, (weights, buffers), (noisy, timesteps, *repeated))
-            return (predicted - noise).square().mean()
+            repeated = (value.expand(len(inputs), *value.shape) for value in cond)
+            words = inputs, times, dict(zip(conditions, repeated, strict=True))
+            answer = torch.func.functional_call(model, (weights, buffers), words)
+            return (answer - target).square().mean()
 
         def get_out_to_loss_grad(
             self, model: nn.Module, weights: Any, buffers: Any, batch: tuple[Tensor, ...]

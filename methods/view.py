@@ -6,24 +6,37 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..datasets.base import Batch, ImageDataset
+from ..datasets.base import Batch, Conditions, ImageDataset
+from ..datasets.queries import Queries
 from ..models.counting import Passes
-from ..models.denoiser import Denoiser, Unit
+from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law, Scope
 from ..models.problem import Problem
-from ..models.process import DDPMProcess
-from ..models.recipe import Sampler
+from ..models.processes import open_process
+from ..models.processes.base import Process, Unit
 from ..models.sampling import sample
-from ..models.training import build, optimizer, training_loss
+from ..models.training import TrainingStep, build, optimizer, training_loss, training_step
 from ..seeds import torch_generator
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
+
+
+class OpenTruth(NamedTuple):
+    """What a method may learn from: losses of dev queries under models retrained on open subsets.
+
+    masks [M, N] bool (True = in the training set); losses [M, Q] float32, averaged over replicates and noise levels;
+    queries: the Q dev queries, of all kinds.
+    """
+
+    masks: Tensor
+    losses: Tensor
+    queries: Queries
 
 
 def silent(label: str, done: int, total: int) -> None:
@@ -36,7 +49,7 @@ class View:
 
     micro_batch: images per forward pass; it changes speed and memory, never scores beyond rounding.
     scratch: the only folder that a method may write to. stored_scores: for ensembles, [Q, N] by member entry.
-    open_truth: (masks [M, N], losses [M, Q_dev], dev queries) for methods that declare ``open-truth``.
+    open_truth: for methods that declare ``open-truth``, else None.
     """
 
     problem: Problem
@@ -46,7 +59,7 @@ class View:
     micro_batch: int = 512
     report: Progress = silent
     stored_scores: Mapping[str, Callable[[tuple[str, ...]], Tensor]] = field(default_factory=dict)
-    open_truth: Any = None
+    open_truth: OpenTruth | None = None
     passes: Passes = field(default_factory=Passes)
 
     @property
@@ -78,12 +91,12 @@ class View:
         )
 
     @cached_property
-    def process(self) -> DDPMProcess:
+    def process(self) -> Process:
         """The model's noise process."""
-        return DDPMProcess(**self.problem.spec.process)
+        return open_process(self.problem.spec.process)
 
-    def losses(self, model: Denoiser, batch: Batch, draws: Draws, unit: Unit = "eps") -> Tensor:
-        """Return losses [B, S] of a batch at each draw; differentiable where gradients are on."""
+    def losses(self, model: Denoiser, batch: Batch, draws: Draws, unit: Unit | None = None) -> Tensor:
+        """Return losses [B, S] of a batch at each draw, in the unit of training or another; differentiable."""
         return model.losses(batch, draws, unit)
 
     def outputs(self, model: Denoiser, batch: Batch, draws: Draws) -> Tensor:
@@ -91,8 +104,16 @@ class View:
         return model.outputs(batch, draws)
 
     def training_loss(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Return the scalar loss the model was trained with, levels and noise from ``generator``."""
-        return training_loss(model, batch, generator)
+        """Return the scalar loss the model was trained with, levels, noise and dropping from ``generator``."""
+        return training_loss(model, batch, generator, self.problem.recipe)
+
+    def training_step(self, step: int) -> TrainingStep:
+        """Return the ids, log-SNRs and noise that an update (0-based) of the model's training saw; needs ``recipe``."""
+        recipe = self.problem.recipe
+        if recipe is None:
+            raise ValueError("this problem has no recipe: declare needs = ('recipe',)")
+        shape = self.train.batch(torch.tensor([0])).x.shape[1:]
+        return training_step(recipe, len(self.train), shape, self.problem.seed, step)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], scale: float = 1.0) -> torch.optim.Optimizer:
         """Return a fresh optimiser as the recipe has it, learning rate times ``scale``; needs ``recipe``."""
@@ -100,10 +121,16 @@ class View:
             raise ValueError("this problem has no recipe: declare needs = ('recipe',)")
         return optimizer(self.problem.recipe, list(parameters), scale)
 
-    def sample(self, model: Denoiser, noise: Tensor, cond: Tensor | None = None, **hooks: Any) -> Tensor:
-        """Return images from initial noise by the model's own sampler."""
-        sampler: Sampler = self.problem.spec.sampler
-        return sample(model, noise, sampler, cond, **hooks)
+    def sample(
+        self,
+        model: Denoiser,
+        noise: Tensor,
+        cond: Conditions | None = None,
+        guidance: Tensor | None = None,
+        **hooks: Any,
+    ) -> Tensor:
+        """Return images from initial noise by the model's own sampler, given conditions and guidance scales [B]."""
+        return sample(model, noise, self.problem.spec, cond, guidance, **hooks)
 
     def batches(self, size: int) -> Iterator[tuple[slice, Batch]]:
         """Yield the training set as (slice of ids, batch) of at most ``size`` items, each item once, in any order."""

@@ -1,35 +1,54 @@
-"""A denoiser: a network with its noise process, asked for outputs and losses at log-SNRs."""
+"""A denoiser: a network with its noise process, asked for predictions and losses at log-SNRs."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..datasets.base import Batch
+from ..datasets.base import Batch, Conditions
 from .counting import Passes, counter_of
 from .draws import Draws
-from .process import DDPMProcess
+from .processes.base import Prediction, Process, Unit, shaped
 
-Unit = Literal["eps", "edm"]
+
+class Question(NamedTuple):
+    """P questions to a network, and what it takes to read its raw answers [P, C, H, W].
+
+    inputs [P, C, H, W] and times [P]: what it takes; target [P, C, H, W]: what training wants it to answer; noisy
+    [P, C, H, W]; factor, skip [P]: predicted noise is factor times the answer plus skip times noisy.
+    """
+
+    inputs: Tensor
+    times: Tensor
+    target: Tensor
+    noisy: Tensor
+    factor: Tensor
+    skip: Tensor
+
+    def noise(self, answer: Tensor) -> Tensor:
+        """Return the predicted noise [P, C, H, W]."""
+        return shaped(self.factor, answer) * answer + shaped(self.skip, answer) * self.noisy
 
 
 class Denoiser(nn.Module):
-    """A noise-predicting network and its process; parameters are the network's.
+    """A network and its noise process; parameters are the network's.
 
     ``passes`` counts every image through ``net``, whoever calls it or a copy of it; ``micro_batch`` bounds the images
-    of one forward pass.
+    of one forward pass; ``null`` is what stands for no condition beyond what the specification says, one item's.
     """
 
-    def __init__(self, net: nn.Module, process: DDPMProcess, micro_batch: int = 512, sigma_data: float = 0.5) -> None:
+    def __init__(
+        self, net: nn.Module, process: Process, micro_batch: int = 512, null: Conditions | None = None
+    ) -> None:
         super().__init__()
         self.net = net
         self.process = process
         self.micro_batch = micro_batch
-        self.sigma_data = sigma_data
+        self.null = null or {}
         counter_of(net)
 
     @property
@@ -46,57 +65,71 @@ class Denoiser(nn.Module):
         """Where the parameters are."""
         return next(self.net.parameters()).device
 
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that train, by their names in this module."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
     def clone(self) -> Denoiser:
         """Return a private copy of the parameters that shares the pass counter."""
-        return Denoiser(copy.deepcopy(self.net), self.process, self.micro_batch, self.sigma_data)
+        return Denoiser(copy.deepcopy(self.net), self.process, self.micro_batch, self.null)
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Return the network's output for noisy images at timesteps [B] (or one for all)."""
-        extra: dict[str, Any] = {}
-        if cond is not None:
-            extra = {"encoder_hidden_states": cond} if cond.is_floating_point() else {"class_labels": cond}
-        return self.net(noisy, timesteps, return_dict=False, **extra)[0]
+    def forward(self, inputs: Tensor, times: Tensor, cond: Conditions | None = None) -> Tensor:
+        """Return the network's raw answer to ``ask``'s inputs and times [P] (or one for all), given conditions.
 
-    def noised(self, x: Tensor, logsnr: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what ``forward`` takes for P pairs: noisy images [P, C, H, W] and timesteps [P]."""
-        alpha, sigma = (scale.view(-1, *[1] * (x.ndim - 1)) for scale in self.process.scales(logsnr))
-        return alpha * x + sigma * noise, self.process.timesteps(logsnr)
-
-    def output_pairs(self, x: Tensor, logsnr: Tensor, noise: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Return predicted noise for P pairs: x [P, C, H, W], log-SNRs [P], noise [P, C, H, W]; one forward pass."""
-        return self(*self.noised(x, logsnr, noise), cond)
-
-    def weight(self, logsnr: Tensor, unit: Unit) -> Tensor:
-        """Return the factor from eps-MSE to the unit.
-
-        ``eps`` is 1; ``edm`` is 1 + sigma^2 / sigma_data^2, EDM's weighting of the x0 error (arXiv 2206.00364).
+        Conditions go to the network's arguments of the same names. Of a network that learned variances too, as DiT
+        does, they are left out.
         """
-        if unit == "eps":
-            return torch.ones_like(logsnr)
-        return 1 + (-self.process.snap(logsnr)).exp() / self.sigma_data**2
+        times = times.expand(len(inputs)) if times.ndim == 0 else times
+        answer = self.net(inputs, timestep=times, return_dict=False, **(cond or {}))[0]
+        channels = inputs.shape[1]
+        return answer if answer.shape[1] == channels else answer[:, :channels]
+
+    def ask(self, x: Tensor, logsnr: Tensor, noise: Tensor) -> Question:
+        """Return the questions for P pairs: images [P, C, H, W], log-SNRs [P] and noise [P, C, H, W]."""
+        alpha, sigma = self.process.scales(logsnr)
+        noisy = shaped(alpha, x) * x + shaped(sigma, x) * noise
+        inputs, times = self.process.inputs(noisy, logsnr)
+        if self.process.unit == "eps":
+            ones = torch.ones_like(logsnr)
+            return Question(inputs, times, noise, noisy, ones, ones - 1)
+        a, b = self.process.mix(logsnr)
+        target = shaped(a, x) * x + shaped(b, x) * noise
+        return Question(inputs, times, target, noisy, *self.process.coefficients("eps", logsnr))
+
+    def predict(self, noisy: Tensor, logsnr: Tensor, cond: Conditions | None = None, kind: Prediction = "x0") -> Tensor:
+        """Return the predicted image, noise or v [P, C, H, W] for noisy images at log-SNRs [P]; one forward pass."""
+        answer = self(*self.process.inputs(noisy, logsnr), cond)
+        factor, skip = self.process.coefficients(kind, logsnr)
+        return shaped(factor, answer) * answer + shaped(skip, answer) * noisy
+
+    def noise_pairs(self, x: Tensor, logsnr: Tensor, noise: Tensor, cond: Conditions | None = None) -> Tensor:
+        """Return predicted noise for P pairs: x [P, C, H, W], log-SNRs [P], noise [P, C, H, W]; one forward pass."""
+        question = self.ask(x, logsnr, noise)
+        return question.noise(self(question.inputs, question.times, cond))
 
     def loss_pairs(
-        self, x: Tensor, logsnr: Tensor, noise: Tensor, cond: Tensor | None = None, unit: Unit = "eps"
+        self, x: Tensor, logsnr: Tensor, noise: Tensor, cond: Conditions | None = None, unit: Unit | None = None
     ) -> Tensor:
-        """Return the mean squared error of the predicted noise for each of P pairs [P], in the unit."""
-        error = (self.output_pairs(x, logsnr, noise, cond) - noise).square()
-        return error.flatten(1).mean(1) * self.weight(logsnr, unit)
+        """Return the mean squared error of each of P pairs [P] in a unit (None: that of training)."""
+        question = self.ask(x, logsnr, noise)
+        error = (self(question.inputs, question.times, cond) - question.target).square()
+        return error.flatten(1).mean(1) * self.process.weight(logsnr, unit or self.process.unit)
 
-    def losses(self, batch: Batch, draws: Draws, unit: Unit = "eps") -> Tensor:
+    def losses(self, batch: Batch, draws: Draws, unit: Unit | None = None) -> Tensor:
         """Return losses [B, S] of each item at each draw; differentiable; ``micro_batch`` pairs a forward pass."""
         parts = [self.loss_pairs(*pairs, unit=unit) for pairs in self._pairs(batch, draws)]
         return torch.cat(parts).view(len(batch), draws.n)
 
     def outputs(self, batch: Batch, draws: Draws) -> Tensor:
         """Return predicted noise [B, S, C, H, W] of each item at each draw."""
-        parts = [self.output_pairs(*pairs) for pairs in self._pairs(batch, draws)]
+        parts = [self.noise_pairs(*pairs) for pairs in self._pairs(batch, draws)]
         return torch.cat(parts).view(len(batch), draws.n, *batch.x.shape[1:])
 
-    def _pairs(self, batch: Batch, draws: Draws) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    def _pairs(self, batch: Batch, draws: Draws) -> Iterator[tuple[Tensor, Tensor, Tensor, Conditions]]:
         batch = batch.to(self.device)
         logsnr, noise = (part.to(self.device) for part in draws.for_ids(batch.ids))
         index = torch.arange(len(batch) * draws.n, device=self.device)
         for chunk in index.split(self.micro_batch):
             item, draw = chunk // draws.n, chunk % draws.n
-            cond = None if batch.cond is None else batch.cond[item]
+            cond = {name: value[item] for name, value in batch.cond.items()}
             yield batch.x[item], logsnr[item, draw], noise[item, draw], cond

@@ -21,7 +21,7 @@ Scope = Literal["shared", "item"]
 class Quantiles(Protocol):
     """Something that knows the training law of the noise level."""
 
-    def training_quantile(self, u: Tensor) -> Tensor:
+    def quantile(self, u: Tensor) -> Tensor:
         """Map uniforms in [0, 1) to log-SNRs distributed as in training; 0 is the cleanest level."""
         ...
 
@@ -58,7 +58,7 @@ class Law:
         if self.kind == "edm-grid":
             return -2 * self._edm_grid(n).log()
         u = torch.rand(n, generator=generator) if self.kind == "training" else (torch.arange(n) + 0.5) / n
-        return process.training_quantile(self.low + (self.high - self.low) * u)
+        return process.quantile(self.low + (self.high - self.low) * u)
 
     def _edm_grid(self, n: int) -> Tensor:
         total = max(int(n / self.portion), 2)

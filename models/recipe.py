@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any, Literal
 
 from ..seeds import digest
+
+LATER = {"later": True}  # of fields that came after values without them were stored
+
+
+def compact(value: Any) -> Any:
+    """Return a dataclass as plain values, without fields marked LATER that have their default.
+
+    So what was written, and hashed, before a field existed still is what it was.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        kept = [f for f in fields(value) if not (f.metadata.get("later") and getattr(value, f.name) == _default(f))]
+        return {f.name: compact(getattr(value, f.name)) for f in kept}
+    if isinstance(value, dict):
+        return {name: compact(part) for name, part in value.items()}
+    return type(value)(map(compact, value)) if isinstance(value, list | tuple) else value
+
+
+def _default(f: Field[Any]) -> Any:
+    return f.default if f.default_factory is MISSING else f.default_factory()
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """DDIM (arXiv 2010.02502) with ``steps`` steps and noise share ``eta``; eta = 0 is deterministic given x_T.
+    """How images are made from initial noise, deterministically where ``eta`` is 0, by the model's kind of process.
 
-    clip: whether predicted images are clipped to [-1, 1] at each step, as pixel models want and latent ones do not.
+    DDPM: DDIM (arXiv 2010.02502) with ``steps`` steps and noise share ``eta``; EDM: Heun's method over ``steps`` levels
+    (arXiv 2206.00364, algorithm 1 without churn); flow: Euler's. clip: whether predicted images are clipped to [-1, 1]
+    at each step, as pixel models want and latent ones do not (DDIM only).
     """
 
     steps: int = 25
@@ -22,25 +43,61 @@ class Sampler:
 
 
 @dataclass(frozen=True)
+class AutoencoderSpec:
+    """A frozen autoencoder: a model class of diffusers and its arguments; latents are (code - shift) * scale."""
+
+    architecture: str
+    config: dict[str, Any]
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters (arXiv 2106.09685): to the weights W of a layer, alpha / rank times B A is added.
+
+    targets: a regular expression that the whole names of the adapted layers match; alpha: None is ``rank``.
+    """
+
+    rank: int
+    targets: str = r".*\.to_(q|k|v|out\.0)"
+    alpha: float | None = None
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A denoiser's architecture (a model class of diffusers and its arguments), noise process and sampler.
 
-    process: arguments of diffusers' DDPMScheduler.
+    process: its ``kind`` (ddpm, edm or flow; ddpm where none is said) and that kind's arguments, for ddpm those of
+    diffusers' DDPMScheduler; null: what stands for no condition by the network's argument names, a label or ``zeros``
+    (what is neither, such as the empty prompt's embedding, comes with the training set); autoencoder: of latent models;
+    trainable: a regular expression that the whole names of the trained parameters match, or adapters; empty: all train.
     """
 
     architecture: str
     config: dict[str, Any]
     process: dict[str, Any] = field(default_factory=dict)
     sampler: Sampler = Sampler()
+    null: dict[str, int | Literal["zeros"]] = field(default_factory=dict, metadata=LATER)
+    autoencoder: AutoencoderSpec | None = field(default=None, metadata=LATER)
+    trainable: str | LoRA = field(default="", metadata=LATER)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ModelSpec:
+        """Rebuild a specification from its plain values."""
+        kinds = {"sampler": Sampler, "autoencoder": AutoencoderSpec, "trainable": LoRA}
+        parts = {name: kind(**value[name]) for name, kind in kinds.items() if isinstance(value.get(name), dict)}
+        return cls(**{**value, **parts})
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Model and optimisation: everything besides data and seed that decides what training yields.
 
-    Training is AdamW on the eps-MSE with linear warm-up then cosine decay to zero, gradients clipped at ``clip_norm``,
-    and an exponential moving average of the weights that is the model; ``checkpoints`` are the updates after which the
-    average is kept besides the last one. Every model sees ``steps`` updates, however small its training set.
+    Training is AdamW on the squared error of the network's answer (of noise prediction the eps-MSE) with linear warm-up
+    then cosine decay to zero, gradients clipped at ``clip_norm``, and an exponential moving average of the weights that
+    is the model; ``checkpoints`` are the updates after which the average is kept besides the last one. Every model sees
+    ``steps`` updates, however small its training set. cond_drop: the share of items that train without conditions.
     """
 
     model: ModelSpec
@@ -53,17 +110,17 @@ class Recipe:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float = 1.0
+    cond_drop: float = field(default=0.0, metadata=LATER)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a manifest."""
-        return asdict(self)
+        return compact(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Recipe:
         """Rebuild a recipe from ``to_json``'s values, with or without a trip through JSON."""
         lists = {name: tuple(value[name]) for name in ("checkpoints", "betas")}
-        model = ModelSpec(**{**value["model"], "sampler": Sampler(**value["model"]["sampler"])})
-        return cls(**{**value, **lists, "model": model})
+        return cls(**{**value, **lists, "model": ModelSpec.from_json(value["model"])})
 
     def hash(self) -> str:
         """Return a hash of all values."""

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..datasets.base import Conditions
 from ..seeds import torch_generator
+from .conditions import null_of
 from .denoiser import Denoiser
-from .recipe import Sampler
+from .processes.base import shaped
+from .processes.ddpm import DDPMProcess
+from .processes.edm import EDMProcess
+from .processes.flow import FlowProcess
+from .recipe import ModelSpec, Sampler
+
+OnStep = Callable[[float, Tensor, Tensor], None]
+Answer = Callable[[Tensor, Tensor], Tensor]  # (what the network takes, times) -> its guided raw answer
 
 
 def initial_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Return x_T of one query, float32 [*shape], from its own seed."""
+    """Return the unit Gaussian noise of one query, float32 [*shape], from its own seed."""
     return torch.randn(shape, generator=torch_generator("initial-noise", seed))
 
 
@@ -22,24 +33,76 @@ def initial_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
 def sample(
     model: Denoiser,
     noise: Tensor,
-    sampler: Sampler,
-    cond: Tensor | None = None,
-    on_step: Callable[[int, Tensor, Tensor], None] = lambda timestep, x, predicted: None,
+    spec: ModelSpec,
+    cond: Conditions | None = None,
+    guidance: Tensor | None = None,
+    on_step: OnStep = lambda time, x, answer: None,
 ) -> Tensor:
-    """Return images [B, C, H, W] by DDIM from x_T = ``noise``; ``on_step`` sees (timestep, x_t, predicted noise).
+    """Return images [B, C, H, W] from unit noise [B, C, H, W]; ``on_step`` sees (time, x_t, the network's raw answer).
 
-    Raises ValueError for eta > 0, whose step noise a query would have to carry too.
+    guidance: scale of classifier-free guidance [B] (arXiv 2207.12598), null + scale (conditional - null); 0 and 1 are
+    plain conditional sampling. Raises ValueError for eta > 0, whose step noise a query would have to carry too.
     """
+    if spec.sampler.eta:
+        raise ValueError("only the deterministic sampler (eta = 0) reproduces an image from its initial noise")
+    answer = _guided(model, {n: v.to(model.device) for n, v in (cond or {}).items()}, guidance, spec)
+    return _SAMPLERS[type(model.process)](model.process, noise.to(model.device), spec.sampler, answer, on_step)
+
+
+def _guided(model: Denoiser, cond: Conditions, guidance: Tensor | None, spec: ModelSpec) -> Answer:
+    if guidance is None or not cond or bool(((guidance == 0) | (guidance == 1)).all()):
+        return lambda inputs, times: model(inputs, times, cond)
+    blank = null_of(cond, {**spec.null, **model.null})
+    scale = guidance.to(model.device).where(guidance.to(model.device) != 0, 1)
+
+    def answer(inputs: Tensor, times: Tensor) -> Tensor:
+        without = model(inputs, times, blank)
+        return without + shaped(scale, inputs) * (model(inputs, times, cond) - without)
+
+    return answer
+
+
+def _ddim(process: DDPMProcess, x: Tensor, sampler: Sampler, answer: Answer, on_step: OnStep) -> Tensor:
     from diffusers import DDIMScheduler, DDPMScheduler
 
-    if sampler.eta:
-        raise ValueError("only the deterministic sampler (eta = 0) reproduces an image from its initial noise")
-    config = DDPMScheduler(**model.process.config).config
-    scheduler: Any = DDIMScheduler.from_config(config, clip_sample=sampler.clip)
+    config = DDPMScheduler(**process.config).config
+    scheduler: Any = DDIMScheduler.from_config(config, clip_sample=sampler.clip, set_alpha_to_one=process.ends_clean)
     scheduler.set_timesteps(sampler.steps)
-    x = noise.to(model.device)
     for timestep in scheduler.timesteps:
-        predicted = model(x, timestep.to(model.device), cond)
+        predicted = answer(x, timestep.to(x.device))
         on_step(int(timestep), x, predicted)
         x = scheduler.step(predicted, int(timestep), x, return_dict=False)[0]
     return x
+
+
+def _heun(process: EDMProcess, x: Tensor, sampler: Sampler, answer: Answer, on_step: OnStep) -> Tensor:
+    sigmas = process.sampling_levels(sampler.steps).to(x.dtype).tolist()
+    x = x * sigmas[0]
+
+    def slope(x: Tensor, sigma: float) -> Tensor:
+        logsnr = x.new_full((len(x),), -2 * math.log(sigma))
+        raw = answer(*process.inputs(x, logsnr))
+        on_step(sigma, x, raw)
+        factor, skip = process.coefficients("eps", logsnr)
+        return shaped(factor, x) * raw + shaped(skip, x) * x  # dx / dsigma is the predicted noise
+
+    for sigma, following in pairwise(sigmas):
+        direction = slope(x, sigma)
+        moved = x + (following - sigma) * direction
+        if following:
+            direction = (direction + slope(moved, following)) / 2
+            moved = x + (following - sigma) * direction
+        x = moved
+    return x
+
+
+def _euler(process: FlowProcess, x: Tensor, sampler: Sampler, answer: Answer, on_step: OnStep) -> Tensor:
+    times = torch.linspace(1, 0, sampler.steps + 1).tolist()
+    for t, following in pairwise(times):
+        velocity = answer(x, x.new_full((len(x),), t * process.scale))
+        on_step(t, x, velocity)
+        x = x + (following - t) * velocity
+    return x
+
+
+_SAMPLERS: dict[type, Callable[..., Tensor]] = {DDPMProcess: _ddim, EDMProcess: _heun, FlowProcess: _euler}

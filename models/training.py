@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..datasets.base import Batch
+from ..datasets.base import Batch, TrainingSet
+from ..errors import UserError
 from ..seeds import seeded, torch_generator
+from .conditions import dropped
 from .denoiser import Denoiser
-from .process import DDPMProcess
+from .networks import make_network
+from .processes import Process, open_process
 from .recipe import ModelSpec, Recipe
+from .trainable import restrict
 
 State = dict[str, Tensor]
 
 
-class TrainingSet(Protocol):
-    """Items by id: 0..N-1."""
+def build(spec: ModelSpec, seed: int, base: State | None = None) -> Denoiser:
+    """Return the untrained model of a seed, in eval mode; the global random state is left alone.
 
-    def __len__(self) -> int: ...
-
-    def batch(self, ids: Tensor) -> Batch:
-        """Return the items as the model sees them."""
-        ...
-
-
-def build(spec: ModelSpec, seed: int) -> Denoiser:
-    """Return the untrained model of a seed, in eval mode; the global random state is left alone."""
-    import diffusers
-
-    network: type[nn.Module] = getattr(diffusers, spec.architecture)
+    base: the weights that it starts from instead of random ones; adapters, where there are any, still are the seed's.
+    Raises UserError for a network that diffusers does not have, or arguments that it does not take.
+    """
     with seeded(torch.device("cpu"), "init", seed):
-        net = network(**spec.config)
-    return Denoiser(net.eval(), DDPMProcess(**spec.process))
+        net = make_network(spec.architecture, spec.config)
+        if base is not None:
+            net.load_state_dict(base)
+        restrict(net, spec.trainable)
+    return Denoiser(net.eval(), open_process(spec.process))
 
 
-def load(spec: ModelSpec, state: State, device: torch.device | str = "cpu") -> Denoiser:
-    """Return the model with given weights, in eval mode; raises RuntimeError where names or shapes do not fit."""
-    model = build(spec, 0)
-    model.net.load_state_dict(state)
+def load(spec: ModelSpec, state: State, device: torch.device | str = "cpu", base: State | None = None) -> Denoiser:
+    """Return the model with given weights, in eval mode; raises RuntimeError where names or shapes do not fit.
+
+    base: the weights that do not train, of a model of which ``state`` holds what does.
+    """
+    model = build(spec, 0, base)
+    model.net.load_state_dict(state if base is None else {**model.net.state_dict(), **state})
     return model.to(device)
 
 
@@ -57,17 +59,54 @@ def batches(n_items: int, members: Tensor, batch_size: int, steps: int, seed: in
     queue, epoch = torch.empty(0, dtype=torch.long), 0
     for _ in range(steps):
         while len(queue) < batch_size:
-            order = torch.randperm(n_items, generator=torch_generator("epoch", seed, epoch))
+            order = _epoch(n_items, seed, epoch)
             queue, epoch = torch.cat([queue, order[inside[order]]]), epoch + 1
         yield queue[:batch_size]
         queue = queue[batch_size:]
 
 
-def training_loss(model: Denoiser, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Return the scalar training loss of a batch with levels and noise from ``generator`` (eps-MSE)."""
-    logsnr = model.process.training_quantile(torch.rand(len(batch), generator=generator))
-    noise = torch.randn(batch.x.shape, generator=generator)
-    batch = batch.to(model.device)
+class TrainingStep(NamedTuple):
+    """What one update saw: ids [B] int64, log-SNRs [B] and noise [B, C, H, W]."""
+
+    ids: Tensor
+    logsnr: Tensor
+    noise: Tensor
+
+
+def training_step(recipe: Recipe, n_items: int, shape: Sequence[int], seed: int, step: int) -> TrainingStep:
+    """Return what update ``step`` (0-based) saw in training on all of ``n_items`` items of a shape [C, H, W].
+
+    Raises ValueError for an update that the recipe does not have.
+    """
+    if not 0 <= step < recipe.steps:
+        raise ValueError(f"there are updates 0 to {recipe.steps - 1}, and {step} is none of them")
+    first = step * recipe.batch_size
+    epochs = range(first // n_items, (first + recipe.batch_size - 1) // n_items + 1)
+    order = torch.cat([_epoch(n_items, seed, epoch) for epoch in epochs])
+    start = first - epochs[0] * n_items
+    ids, generator = order[start : start + recipe.batch_size], torch_generator("train", seed, step)
+    return TrainingStep(ids, *training_draws(open_process(recipe.model.process), (len(ids), *shape), generator))
+
+
+def training_draws(process: Process, shape: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return log-SNRs [B] of the training law and noise for a batch of a shape [B, C, H, W]."""
+    logsnr = process.quantile(torch.rand(shape[0], generator=generator))
+    return logsnr, torch.randn(tuple(shape), generator=generator)
+
+
+def _epoch(n_items: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(n_items, generator=torch_generator("epoch", seed, epoch))
+
+
+def training_loss(model: Denoiser, batch: Batch, generator: torch.Generator, recipe: Recipe | None = None) -> Tensor:
+    """Return the scalar training loss of a batch with levels and noise from ``generator``, in the process's unit.
+
+    A recipe says whether conditions are dropped, by draws after those.
+    """
+    logsnr, noise = training_draws(model.process, batch.x.shape, generator)
+    null = {**recipe.model.null, **model.null} if recipe else {}
+    cond = dropped(batch.cond, null, recipe.cond_drop, generator) if recipe else batch.cond
+    batch = replace(batch, cond=cond).to(model.device)
     return model.loss_pairs(batch.x, logsnr.to(model.device), noise.to(model.device), batch.cond).mean()
 
 
@@ -84,24 +123,30 @@ def train(
     seed: int,
     device: torch.device | str = "cpu",
     on_step: Callable[[int], None] = lambda step: None,
+    base: State | None = None,
 ) -> tuple[Denoiser, dict[int, State]]:
     """Train on the items ``members`` [n] and return the averaged model and its checkpoints by update count.
 
     The untrained weights are checkpoint 0. Bits are reproducible for one machine, build and thread count.
+    base: the weights to start from; raises UserError where there are none and only a part of them trains.
     """
-    model = build(recipe.model, seed).to(device)
+    if recipe.model.trainable and base is None:
+        raise UserError("this recipe trains a part of the weights: give the base weights that the others keep")
+    model = build(recipe.model, seed, base).to(device)
+    model.null = data.null
     average = model.clone()
-    steps = optimizer(recipe, list(model.parameters()))
+    trained = list(model.trainable_parameters().values())
+    steps = optimizer(recipe, trained)
     kept = {0: snapshot(average)}
     model.net.train()
     for step, ids in enumerate(batches(len(data), members, recipe.batch_size, recipe.steps, seed)):
         for group in steps.param_groups:
             group["lr"] = recipe.learning_rate_at(step)
         with seeded(model.device, "dropout", seed, step):
-            loss = training_loss(model, data.batch(ids), torch_generator("train", seed, step))
+            loss = training_loss(model, data.batch(ids), torch_generator("train", seed, step), recipe)
         steps.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
         steps.step()
         _update_average(average, model, min(recipe.ema_decay, (1 + step) / (10 + step)))
         if step + 1 in recipe.checkpoints:
@@ -111,12 +156,15 @@ def train(
 
 
 def snapshot(model: Denoiser) -> State:
-    """Return a copy of the network's weights on the CPU."""
-    return {name: value.detach().cpu().clone().contiguous() for name, value in model.net.state_dict().items()}
+    """Return a copy of the network's weights on the CPU; where only a part of them trains, of that part."""
+    frozen = {name for name, value in model.net.named_parameters() if not value.requires_grad}
+    kept = model.net.named_parameters() if frozen else model.net.state_dict().items()
+    return {name: value.detach().cpu().clone().contiguous() for name, value in kept if name not in frozen}
 
 
 @torch.no_grad()
 def _update_average(average: Denoiser, model: Denoiser, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+    kept, trained = ([p.detach() for p in one.trainable_parameters().values()] for one in (average, model))
+    torch._foreach_lerp_(kept, trained, 1 - decay)
     for target, source in zip(average.buffers(), model.buffers(), strict=True):
         target.copy_(source)

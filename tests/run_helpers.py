@@ -74,10 +74,10 @@ class Answer(NamedTuple):
 
 
 @cache
-def build_home(folder: Path) -> Path:
-    """Build the task's truth in this process; done once, whichever test file asks first."""
+def build_home(folder: Path, task: str = TASK) -> Path:
+    """Build a task's truth in this process; done once, whichever test file asks first."""
     torch.set_num_threads(1)
-    spec, store = find_task(TASK), FolderStore(folder)
+    spec, store = find_task(task), FolderStore(folder)
     built = truth.prepare_base(spec, store)
     jobs = built.jobs(store)
     for job in jobs:
@@ -129,8 +129,8 @@ def forget_plugins() -> None:
         del CLASSES[name]
 
 
-def assets() -> Assets:
-    return Assets(assets_folder(find_task(TASK)))
+def assets(task: str = TASK) -> Assets:
+    return Assets(assets_folder(find_task(task)))
 
 
 def plan(
@@ -138,10 +138,11 @@ def plan(
     plugins: Iterable[Path] = (),
     params: dict[str, Any] | None = None,
     seeds: Sequence[int] = (0,),
+    task: str = TASK,
 ) -> list[PlannedCell]:
     """Return the planned cells of entries, of their quick presets where none is named."""
     forget_plugins()
-    planner = Planner(find_task(TASK), assets(), tuple(plugins))
+    planner = Planner(find_task(task), assets(task), tuple(plugins))
     return planner.cells(parse_entries(names, [], "quick", planner.known), seeds=seeds, params=params)
 
 
@@ -150,11 +151,12 @@ def run_cells(
     names: Sequence[str],
     plugins: Iterable[Path] = (),
     params: dict[str, Any] | None = None,
+    task: str = TASK,
     **options: Any,
 ) -> dict[str, Row]:
     """Run cells as ``tdabench run`` does, and return their rows by method."""
     runner = Runner(Results(folder), Options(**{"timeout_s": 300.0, **options}))
-    return {row.key.method: row for row in runner.run(plan(names, plugins, params))}
+    return {row.key.method: row for row in runner.run(plan(names, plugins, params, task=task))}
 
 
 def session(folder: Path, plugins: Iterable[Path] = (), **options: Any) -> Session:

@@ -74,10 +74,12 @@ def images(n: int, seed: int = 0) -> Tensor:
     return nn.functional.interpolate(coarse, size=(8, 8), mode="bilinear")
 
 
-def conditions(kind: str, n: int) -> Tensor | None:
+def conditions(kind: str, n: int) -> dict[str, Tensor]:
     if kind == "plain":
-        return None
-    return torch.arange(n) % 3 if kind == "label" else torch.randn(n, 4, 8, generator=generator(7))
+        return {}
+    if kind == "label":
+        return {"class_labels": torch.arange(n) % 3}
+    return {"encoder_hidden_states": torch.randn(n, 4, 8, generator=generator(7))}
 
 
 def batch_of(kind: str, n: int) -> Batch:
@@ -88,14 +90,16 @@ def denoiser(kind: str = "plain", seed: int = 0) -> Denoiser:
     return build(SPECS[kind], seed)
 
 
-def dataset(n: int, seed: int = 0, cond: Tensor | None = None) -> ImageDataset:
-    return ImageDataset(CARD, images(n, seed), torch.arange(n) % 2, cond)
+def dataset(n: int, seed: int = 0, cond: dict[str, Tensor] | None = None) -> ImageDataset:
+    return ImageDataset(CARD, images(n, seed), torch.arange(n) % 2, cond or {})
 
 
-def queries_of(x: Tensor, cond: Tensor | None = None) -> Queries:
+def queries_of(x: Tensor, cond: dict[str, Tensor] | None = None) -> Queries:
     n = len(x)
     names = tuple(f"query-{i}" for i in range(n))
-    return Queries(names, ("heldout",) * n, ("test",) * n, x, torch.zeros_like(x), (-1,) * n, torch.zeros(n), cond)
+    return Queries(
+        names, ("heldout",) * n, ("test",) * n, x, torch.zeros_like(x), (-1,) * n, torch.zeros(n), cond or {}
+    )
 
 
 def make_problem(n: int = 14, n_queries: int = 3) -> Problem:
@@ -109,7 +113,7 @@ def make_problem(n: int = 14, n_queries: int = 3) -> Problem:
 def make_conditional(kind: str, n: int = 8, n_queries: int = 2) -> Problem:
     """Return a conditional problem whose "trained" model is one that was initialised from another seed."""
     cond, data = conditions(kind, n), dataset(n, cond=conditions(kind, n))
-    queries = queries_of(images(n_queries, seed=99), cond[-n_queries:])
+    queries = queries_of(images(n_queries, seed=99), {name: value[-n_queries:] for name, value in cond.items()})
     weights = {0: snapshot(denoiser(kind, 0)), 1: snapshot(denoiser(kind, 1))}
     return Problem(kind, data, queries, SPECS[kind], weights, replace(RECIPE, model=SPECS[kind]))
 
@@ -133,10 +137,7 @@ def predictions(model: Denoiser, batch: Batch, draws: Draws) -> Iterator[tuple[i
             timestep = (model.process.grid - levels[i, s]).abs().argmin().view(1)
             noise = noises[i, s][None]
             noisy = scheduler.add_noise(batch.x[i : i + 1], noise, timestep)
-            extra = {}
-            if batch.cond is not None:
-                name = "encoder_hidden_states" if batch.cond.is_floating_point() else "class_labels"
-                extra = {name: batch.cond[i : i + 1]}
+            extra = {name: value[i : i + 1] for name, value in batch.cond.items()}
             yield i, s, levels[i, s], noise, model.net(noisy, timestep, **extra).sample
 
 

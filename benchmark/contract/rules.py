@@ -18,7 +18,7 @@ from ...methods.registry import Listing
 from ...methods.support import unsupported
 from ..run.worker import BadScores, place_of
 from .runs import BackwardsView, Outcome, Subject
-from .tiny import offering, planted_ids
+from .tiny import offering, planted_ids, tiny_problem
 
 TOLERANCE = 1e-3
 TOP = 0.1
@@ -99,7 +99,8 @@ def _support(subject: Subject) -> str:
     """A problem without something that the method needs, or without its kinds of queries, gives a reason."""
     cls, optional = subject.cls, [need for need in subject.cls.needs if need != "gradients"]
     for need in optional:
-        poorer = offering(subject.twin, set(cls.needs) - {need})
+        without = tiny_problem() if need == "cond" else subject.twin
+        poorer = offering(without, set(cls.needs) - {need})
         stored = () if need == "stored-scores" else cls.members
         if unsupported(cls, poorer, stored=stored, open_truth=need != "open-truth") is None:
             raise Broken(f"a problem without {need} gives no reason")
@@ -241,6 +242,16 @@ def _planted_copy(subject: Subject) -> str:
     if strangers:
         raise Broken(f"the copy of {subject.queries.ids[strangers[0]]} scores higher for another query")
     return f"copies of queries rank {ranks} of {standardised.shape[1]}"
+
+
+@_rule("other models", "finite", "problem")
+def _other_models(subject: Subject) -> str:
+    """Scores are finite on a model of another kind: by class, a transformer, under EDM."""
+    scores = _completed(subject.elsewhere)
+    bad = int((~np.isfinite(scores)).sum())
+    if bad:
+        raise Broken(f"{bad} of {scores.size} scores are NaN or infinite on a transformer by class under EDM")
+    return "finite on a transformer by class under EDM"
 
 
 def _completed(outcome: Outcome) -> np.ndarray:

@@ -18,12 +18,12 @@ from ...datasets.queries import Queries
 from ...methods import registry
 from ...methods.base import Method
 from ...methods.registry import Listing
-from ...methods.view import View
+from ...methods.view import OpenTruth, View
 from ...models.problem import Problem
 from ...seeds import torch_generator
 from ..run.worker import assemble
 from .effects import Effects, watched
-from .tiny import offering, tiny_problem
+from .tiny import conditional_problem, offering, tiny_problem
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Subject:
 
     def __init__(self, cls: type[Method], listing: Listing, preset: str) -> None:
         self.cls, self.listing, self.preset = cls, listing, preset
-        self.twin = tiny_problem()
+        self.source = conditional_problem if "cond" in cls.needs else tiny_problem
+        self.twin = self.source()
         self.problem = offering(self.twin, cls.needs)
-        kinds = self.twin.queries.kinds
-        self.queries = self.twin.queries.pick([i for i, kind in enumerate(kinds) if kind in cls.query_kinds])
+        self.queries = self._asked(self.twin)
 
     @cached_property
     def plain(self) -> Outcome:
@@ -77,23 +77,39 @@ class Subject:
         """The first and the last query: a planted and a generated one."""
         return sorted({0, len(self.queries) - 1})
 
+    @cached_property
+    def elsewhere(self) -> Outcome:
+        """A run of few queries on another kind of model: a transformer by class under EDM."""
+        return self.run([self.few], source=conditional_problem)
+
+    def _asked(self, problem: Problem) -> Queries:
+        kinds = problem.queries.kinds
+        return problem.queries.pick([i for i, kind in enumerate(kinds) if kind in self.cls.query_kinds])
+
     def run(
-        self, slices: list[list[int]] | None = None, view: type[View] = View, micro_batch: int = 512, chance: int = 0
+        self,
+        slices: list[list[int]] | None = None,
+        view: type[View] = View,
+        micro_batch: int = 512,
+        chance: int = 0,
+        source: Callable[[], Problem] | None = None,
     ) -> Outcome:
-        """Fit and attribute the queries slice by slice, on a private copy of the problem.
+        """Fit and attribute the queries slice by slice, on a private copy of the problem (or of another ``source``).
 
         chance: what the global random generators are seeded with, which must not matter.
         """
-        problem = offering(tiny_problem(), self.cls.needs)
-        wanted = slices or [list(range(len(self.queries)))]
+        source = source or self.source
+        problem, untouched = (offering(source(), self.cls.needs) for _ in range(2))
+        queries = self._asked(untouched)
+        wanted = slices or [list(range(len(queries)))]
         scores, error = None, None
         with tempfile.TemporaryDirectory(prefix="tdabench-check-") as folder, watched(Path(folder), chance) as effects:
             door = view(problem, Path(folder) / "scratch", micro_batch=micro_batch, **_synthetic(problem, self.cls))
             try:
-                scores = self._attribute(door, [self.queries.pick(index) for index in wanted])
+                scores = self._attribute(door, [queries.pick(index) for index in wanted])
             except Exception as caught:
                 error = caught
-        return Outcome(scores, error, effects, _differences(self.problem, problem))
+        return Outcome(scores, error, effects, _differences(untouched, problem))
 
     def _attribute(self, view: View, slices: list[Queries]) -> np.ndarray:
         method = self.cls(registry.preset_params(self.cls, self.preset))
@@ -108,7 +124,7 @@ def _synthetic(problem: Problem, cls: type[Method]) -> dict[str, Any]:
     given: dict[str, Any] = {"stored_scores": {name: _stored(problem, closeness, name) for name in cls.members}}
     if "open-truth" in cls.needs:
         masks = torch.rand(64, len(problem.train), generator=torch_generator("contract", "masks")) < 0.5
-        given["open_truth"] = (masks, -masks.float() @ closeness.exp().T, problem.queries)
+        given["open_truth"] = OpenTruth(masks, -masks.float() @ closeness.exp().T, problem.queries)
     return given
 
 

@@ -1,4 +1,4 @@
-"""The tiny twin of `digits`: real scans, and a model and queries made by the same code, in seconds."""
+"""The tiny twins of `digits`: real scans, and models and queries made by the same code, in seconds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ...models.recipe import Sampler
 from ...models.training import load, snapshot, train
 from ...seeds import torch_generator
 from ..tasks.digits import TASK
+from ..tasks.digits_tiny_edm import TASK as EDM
 from ..tasks.spec import QueryPlan
 from ..truth.queries import Split, make_queries
 
@@ -32,13 +33,27 @@ TWIN = replace(
 )
 
 
+CONDITIONAL = replace(
+    TWIN,
+    name="digits-twin-edm",
+    title="The same by class, a transformer under EDM",
+    dataset=EDM.dataset,
+    recipe=replace(TWIN.recipe, model=EDM.recipe.model, learning_rate=EDM.recipe.learning_rate),
+)
+
+
+def conditional_problem(seed: int = 0) -> Problem:
+    """Return the like of ``tiny_problem`` with class labels, and a transformer under EDM for a model."""
+    return copy.deepcopy(_trained(CONDITIONAL.name, seed))
+
+
 def tiny_problem(seed: int = 0) -> Problem:
     """Return a private copy of the twin of a seed, trained once per process: 48 training images and 5 queries.
 
     Four queries are held-out in kind, but the first ``N_PLANTED`` are copies of training images (``planted_ids`` says
     which); the last one was generated.
     """
-    return copy.deepcopy(_trained(seed))
+    return copy.deepcopy(_trained(TWIN.name, seed))
 
 
 def planted_ids(problem: Problem) -> dict[str, int]:
@@ -59,14 +74,18 @@ def offering(problem: Problem, needs: Collection[str]) -> Problem:
     return replace(problem, weights=weights, recipe=problem.recipe if "recipe" in needs else None)
 
 
+TWINS = {spec.name: spec for spec in (TWIN, CONDITIONAL)}
+
+
 @cache
-def _trained(seed: int) -> Problem:
-    data = load_dataset(TWIN.dataset)
+def _trained(name: str, seed: int) -> Problem:
+    spec = TWINS[name]
+    data = load_dataset(spec.dataset)
     order = torch.randperm(len(data), generator=torch_generator("twin", seed))
     chosen, asked = order[:N_TRAIN], order[N_TRAIN - N_PLANTED : N_TRAIN + N_HELDOUT]
     items = data.select(chosen)
-    model, weights = train(TWIN.recipe, items, torch.arange(N_TRAIN), seed)
-    weights[TWIN.recipe.steps] = snapshot(model)
-    base = load(TWIN.recipe.model, weights[TWIN.recipe.steps])
-    queries = make_queries(TWIN, data, Split(chosen, asked[:0], asked), base).where(role="test").anonymous()
-    return Problem(TWIN.name, items, queries, TWIN.recipe.model, weights, TWIN.recipe, seed)
+    model, weights = train(spec.recipe, items, torch.arange(N_TRAIN), seed)
+    weights[spec.recipe.steps] = snapshot(model)
+    base = load(spec.recipe.model, weights[spec.recipe.steps])
+    queries = make_queries(spec, data, Split(chosen, asked[:0], asked), base).where(role="test").anonymous()
+    return Problem(spec.name, items, queries, spec.recipe.model, weights, spec.recipe, seed)

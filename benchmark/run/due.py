@@ -51,8 +51,10 @@ class Inspector:
         for member in planned.members.values():
             if (state := self._member_state(member)) is not None:
                 return f"member {member.entry} has {state}"
-        members = set(planned.members)
-        return unsupported(planned.cls, self._problem(planned), stored=members, members=members)
+        members, is_open = set(planned.members), "truth-open.safetensors" in planned.assets.manifest["files"]
+        if "open-truth" in planned.cls.needs and planned.key.query_set == "dev":
+            return "learns from dev queries and open subsets, so that scores there would say nothing"
+        return unsupported(planned.cls, self._problem(planned), stored=members, open_truth=is_open, members=members)
 
     def continues(self, planned: PlannedCell, threads: int, micro_batch: int) -> bool:
         """Say whether the stored slices are what this start would compute: other sums may round otherwise."""

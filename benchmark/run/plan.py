@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,15 @@ from ...datasets.truth import Assets
 from ...errors import UserError, unknown
 from ...leaderboard.rows.row import Key
 from ...methods.base import Method
-from ...methods.registry import Entry, Listing, checked_listings, method_class, params_hash, preset_params
+from ...methods.registry import (
+    Entry,
+    Listing,
+    checked_listings,
+    method_class,
+    params_hash,
+    params_json,
+    preset_params,
+)
 from ...seeds import digest
 from ..metrics.scores import query_ids
 from ..tasks.spec import TaskSpec
@@ -137,7 +144,7 @@ class Planner:
             method=entry.method,
             method_version=cls.version,
             preset=entry.preset,
-            params=json.loads(json.dumps(asdict(params))),
+            params=params_json(params),
             params_hash=params_hash(params),
             query_set=query_set,
             seed=seed,

@@ -142,6 +142,7 @@ class Runner:
             plugins=planned.plugins,
             members=members or None,
             memory_bytes=self.options.memory_bytes,
+            open_truth="open-truth" in planned.cls.needs,
         )
 
     def _poll(self) -> list[int]:

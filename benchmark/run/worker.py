@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from ...datasets.queries import Queries
+from ...datasets.truth import Assets
 from ...errors import CorruptFile
 from ...methods.base import Method
 from ...methods.registry import method_class, params_from_json
-from ...methods.view import Progress, View, silent
+from ...methods.view import OpenTruth, Progress, View, silent
 from ...models.draws import Law
 from ...models.problem import Problem, read_problem
 from ...store import FolderStore
@@ -37,7 +38,8 @@ class Spec:
     """Everything a cell needs, as JSON values; the same for a local process and a remote one.
 
     folder: the cell's record; assets: the task's folder, of which only the problem is opened; members: the records of
-    an ensemble's member cells by name; memory_bytes: limit on the host's memory, or None.
+    an ensemble's member cells by name; memory_bytes: limit on the host's memory, or None; open_truth: whether the open
+    truth is handed to the method, for which that file is opened too.
     """
 
     method: str
@@ -53,6 +55,7 @@ class Spec:
     plugins: tuple[str, ...] = ()
     members: dict[str, str] | None = None
     memory_bytes: int | None = None
+    open_truth: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -149,7 +152,14 @@ def _view(spec: Spec, scratch: Path, report: Progress) -> View:
     stored = {name: _reader(Path(folder)) for name, folder in (spec.members or {}).items()}
     hidden = Problem(**{**problem.__dict__, "queries": _queries(problem, spec.query_ids)})
     device = torch.device(spec.device)
-    return View(hidden, scratch, spec.seed, device, spec.micro_batch, report, stored)
+    given = _open_truth(spec, problem) if spec.open_truth else None
+    return View(hidden, scratch, spec.seed, device, spec.micro_batch, report, stored, given)
+
+
+def _open_truth(spec: Spec, problem: Problem) -> OpenTruth:
+    truth, queries = Assets(Path(spec.assets)).truth("open"), problem.queries.where("dev").anonymous()
+    losses = torch.from_numpy(truth.target(queries.ids)).float()
+    return OpenTruth(torch.from_numpy(truth.masks), losses, queries)
 
 
 def _queries(problem: Problem, ids: tuple[str, ...]) -> Queries:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ...models.recipe import Recipe
+from ...models.recipe import LATER, Recipe, compact
 
 
 @dataclass(frozen=True)
 class QueryPlan:
-    """How many queries: ``dev`` and ``test`` of each kind, and generated ``controls`` that are never attributed."""
+    """How many queries: ``dev`` and ``test`` of each kind, and generated ``controls`` that are never attributed.
+
+    guidance: scale of classifier-free guidance in making the generated ones; their conditions are those of training
+    items drawn at random.
+    """
 
     dev: int
     test: int
     controls: int
+    guidance: float = field(default=0.0, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -76,4 +81,4 @@ class TaskSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values: what a build is keyed by."""
-        return asdict(self)
+        return compact(self)

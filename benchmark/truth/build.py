@@ -21,6 +21,7 @@ from ...datasets.base import ImageDataset
 from ...datasets.queries import Queries
 from ...datasets.truth import Arrays, Assets, Role, Truth, truth_arrays, write_assets
 from ...models.problem import load_dataset, problem_arrays, queries_from, query_list, weights_from
+from ...models.processes import open_process
 from ...models.recipe import Recipe
 from ...models.training import State, load, snapshot, train
 from ...seeds import digest
@@ -169,7 +170,8 @@ def _manifest(built: Built) -> dict[str, Any]:
         "dataset": {"name": spec.dataset, "fingerprint": data.fingerprint(), "revision": data.card.revision},
         "recipe": spec.recipe.to_json(),
         "truth_plan": spec.to_json()["truth"],
-        "target": "mean over bins of the eps-MSE, draws keyed by query id and shared by all models",
+        "target": "mean over bins of the training loss, draws keyed by query id and shared by all models",
+        "target_unit": open_process(spec.recipe.model.process).unit,
         "base_seed": BASE_SEED,
         "checkpoints": list(built.weights),
         "queries": query_list(built.queries),

@@ -15,7 +15,9 @@ from ..tasks.spec import TruthPlan
 
 @torch.no_grad()
 def measure(model: Denoiser, queries: Queries, plan: TruthPlan) -> np.ndarray:
-    """Return the target of every query per noise-level bin [Q, bins]: mean eps-MSE over the bin's draws.
+    """Return the target of every query per noise-level bin [Q, bins]: mean loss over the bin's draws.
+
+    In the unit of training, which for noise prediction is the eps-MSE.
 
     Draws are keyed by query id and the same for every model, so that their noise cancels in comparisons.
     """
@@ -28,5 +30,4 @@ def measure(model: Denoiser, queries: Queries, plan: TruthPlan) -> np.ndarray:
 def regenerate(model: Denoiser, queries: Queries, recipe: Recipe) -> np.ndarray:
     """Return the generated queries and controls as this model makes them from their initial noise [G, C, H, W]."""
     generated = queries.where(kind="generated")
-    cond = None if generated.cond is None else generated.cond.to(model.device)
-    return sample(model, generated.noise, recipe.model.sampler, cond).cpu().numpy()
+    return sample(model, generated.noise, recipe.model, generated.cond, generated.guidance).cpu().numpy()

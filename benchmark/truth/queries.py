@@ -37,7 +37,8 @@ def make_queries(spec: TaskSpec, data: ImageDataset, parts: Split, base: Denoise
     """Return held-out queries from the dataset and generated ones and controls sampled from the base model."""
     heldout = [_heldout(data, ids, role) for role, ids in (("dev", parts.dev), ("test", parts.test))]
     counts = {"dev": spec.queries.dev, "test": spec.queries.test, "control": spec.queries.controls}
-    return concatenate(heldout + [_generated(spec, base, role, count) for role, count in counts.items()])
+    items = data.select(parts.train)
+    return concatenate(heldout + [_generated(spec, items, base, role, count) for role, count in counts.items()])
 
 
 def _heldout(data: ImageDataset, ids: Tensor, role: str) -> Queries:
@@ -49,13 +50,16 @@ def _heldout(data: ImageDataset, ids: Tensor, role: str) -> Queries:
     )
 
 
-def _generated(spec: TaskSpec, base: Denoiser, role: str, count: int) -> Queries:
+def _generated(spec: TaskSpec, items: ImageDataset, base: Denoiser, role: str, count: int) -> Queries:
+    """Return queries from noise by seed, each under the conditions of a training item drawn by its seed."""
     seeds = [derive("query", spec.label, role, i) for i in range(count)]
-    channels, size = spec.recipe.model.config["in_channels"], spec.recipe.model.config["sample_size"]
-    noise = torch.stack([initial_noise(seed, (channels, size, size)) for seed in seeds])
+    chosen = [int(torch.randint(len(items), (1,), generator=torch_generator("query-cond", seed))) for seed in seeds]
+    like = items.batch(torch.tensor(chosen, dtype=torch.long))
+    noise = torch.stack([initial_noise(seed, tuple(like.x.shape[1:])) for seed in seeds])
+    guidance = torch.full((count,), spec.queries.guidance)
+    x = sample(base, noise, spec.recipe.model, like.cond, guidance)
     names = tuple(f"generated-{role}-{i:03d}" for i in range(count))
-    x = sample(base, noise, spec.recipe.model.sampler)
-    return Queries(names, ("generated",) * count, (role,) * count, x, noise, tuple(seeds), torch.zeros(count))
+    return Queries(names, ("generated",) * count, (role,) * count, x, noise, tuple(seeds), guidance, like.cond)
 
 
 def attributed(queries: Queries) -> Queries:

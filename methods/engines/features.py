@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ...datasets.base import Batch
+from ...datasets.base import Batch, Conditions
 from ...datasets.queries import Queries
-from ...models.denoiser import Denoiser
+from ...models.denoiser import Denoiser, Question
 from ...models.draws import Draws, Law, Scope
 from ..base import Estimate
 from ..view import View
@@ -21,21 +21,22 @@ from .projection import Projector
 
 Output = Literal["loss", "mean-square", "mean"]
 
-OUTPUTS: dict[Output, Callable[[Tensor, Tensor], Tensor]] = {
-    "loss": lambda predicted, noise: (predicted - noise).square().mean(),
-    "mean-square": lambda predicted, noise: predicted.square().mean(),
-    "mean": lambda predicted, noise: predicted.mean(),
+# Scalars of a network's raw answer: the training loss, and functions of the predicted noise.
+OUTPUTS: dict[Output, Callable[[Tensor, Question], Tensor]] = {
+    "loss": lambda answer, question: (answer - question.target).square().mean(),
+    "mean-square": lambda answer, question: question.noise(answer).square().mean(),
+    "mean": lambda answer, question: question.noise(answer).mean(),
 }
 
 GRADIENT_BYTES = 256 * 2**20
 
 
 def per_sample_gradients(model: Denoiser, batch: Batch, draws: Draws, output: Output) -> Tensor:
-    """Return d/d(parameters) of the output function averaged over the draws, [B, P] float32, one row per item.
+    """Return d/d(what trains) of the output function averaged over the draws, [B, P] float32, one row per item.
 
     Equal to one backward pass per item; done for ``model.micro_batch`` (item, draw) pairs at a time by ``vmap``.
     """
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    parameters = {name: value.detach() for name, value in model.trainable_parameters().items()}
     size = sum(value.numel() for value in parameters.values())
     items = max(1, min(model.micro_batch // draws.n, GRADIENT_BYTES // (4 * size)))
     parts = [_items(model, parameters, batch[i : i + items], draws, output) for i in range(0, len(batch), items)]
@@ -56,18 +57,16 @@ def _gradients(
     model: Denoiser, parameters: dict[str, Tensor], batch: Batch, logsnr: Tensor, noise: Tensor, output: Output
 ) -> Tensor:
     items = batch.x[:, None].expand_as(noise).flatten(0, 1)
-    noisy, timesteps = model.noised(items, logsnr.flatten(), noise.flatten(0, 1))
-    args = noisy.view_as(noise), timesteps.view_as(logsnr), noise
+    flat = model.ask(items, logsnr.flatten(), noise.flatten(0, 1))
+    questions = Question(*(part.unflatten(0, logsnr.shape) for part in flat))
 
-    def value(
-        weights: dict[str, Tensor], noisy: Tensor, timesteps: Tensor, noise: Tensor, cond: Tensor | None
-    ) -> Tensor:
-        repeated = None if cond is None else cond.expand(len(noisy), *cond.shape)
-        return OUTPUTS[output](functional_call(model, weights, (noisy, timesteps, repeated)), noise)
+    def value(weights: dict[str, Tensor], question: Question, cond: Conditions) -> Tensor:
+        repeated = {name: part.expand(len(question.inputs), *part.shape) for name, part in cond.items()}
+        answer = functional_call(model, weights, (question.inputs, question.times, repeated))
+        return OUTPUTS[output](answer, question)
 
-    conditioned = None if batch.cond is None else 0
     with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no batching rule
-        rows = vmap(grad(value), (None, 0, 0, 0, conditioned))(parameters, *args, batch.cond)
+        rows = vmap(grad(value), (None, 0, 0))(parameters, questions, dict(batch.cond))
     return torch.cat([row.flatten(1) for row in rows.values()], 1)
 
 

@@ -71,9 +71,6 @@ class Plain:
             timesteps = (self.log_snr - levels[:, None]).abs().argmin(1)
         return list(zip(timesteps.tolist(), torch.randn(n, *tiny.SHAPE, generator=generator), strict=True))
 
-    def bound(self, timestep: int) -> float:
-        return self.null if self.params.clamp == "constant" else 0.25 / (self.power(timestep) + 0.25)
-
     def unlearn(self, name: str, x: torch.Tensor) -> nn.Module:
         params, images = self.params, self.view.train.images
         net = self.view.model().net
@@ -89,7 +86,7 @@ class Plain:
             ]
             forgotten, shares = [], []
             for timestep, noise in self.pairs(stream, params.batch):
-                loss, bound = self.loss(net, x, noise, timestep).mean(), self.bound(timestep)
+                loss, bound = self.loss(net, x, noise, timestep).mean(), self.null
                 self.clamped.append(loss.item() > bound)
                 shares.append(min(loss.item(), bound) / bound)
                 forgotten.append(loss.clamp(max=bound) if params.bounded else loss)
@@ -135,7 +132,6 @@ def fitted(view) -> tuple[Mucs, State]:
 VARIANTS = {
     "bounded-constant-skew": {},
     "unbounded": {"bounded": False},
-    "per-level": {"clamp": "per-level"},
     "other-noise": {"same_noise": False},
     "difference": {"score": "difference"},
     "other-noise-difference": {"same_noise": False, "score": "difference"},
@@ -148,9 +144,8 @@ VARIANTS = {
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
 def test_scores_equal_a_plain_loop(view, changes):
     params, query = replace(PARAMS, **changes), view.problem.queries.pick([1])
-    method, null = Mucs(params), 1.0 if params.clamp == "per-level" else NULL
-    found = method.attribute(view, replace(method.fit(view), null=null), query)[0]
-    plain = Plain(view, params, null)
+    method, plain = Mucs(params), Plain(view, params, NULL)
+    found = method.attribute(view, replace(method.fit(view), null=NULL), query)[0]
     expected = plain.scores(query.ids[0], query.x)
     assert found.shape == (14,) and found.dtype == torch.float32
     tiny.assert_near(found, torch.from_numpy(expected), 5e-3)
@@ -214,11 +209,19 @@ def test_clamped_draws_give_no_gradient(view):
     assert not all(torch.equal(a, c) for a, _, c in pairs)
 
 
-def test_per_level_clamps_are_kappa_whatever_the_measured_null_loss(view):
+def test_per_level_clamps_of_a_noise_predictor_are_one_whatever_the_measured_null_loss(view):
     settings = replace(PARAMS, clamp="per-level").unlearning()
     query = view.problem.queries.pick([0]).batch
     one, other = (unlearn(view, query, settings, null)[0] for null in (1.0, 7.0))
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    constant = unlearn(view, query, replace(settings, clamp="constant"), 1.0)[0]
+    for a, b, c in zip(one.parameters(), other.parameters(), constant.parameters(), strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c)
+
+
+def test_per_level_clamps_leave_a_trained_query_something_to_forget(view):
+    settings = replace(PARAMS, clamp="per-level", tolerance=0.05).unlearning()
+    _, trace = unlearn(view, view.problem.queries.pick([0]).batch, settings, 1.0)
+    assert trace.steps == 3 and not trace.converged and trace.start < 0.9
 
 
 def test_the_query_is_forgotten_and_its_loss_rises(view):

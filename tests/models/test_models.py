@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch.func import functional_call, grad, vmap
 
 from tdabench.benchmark.tasks.digits import TASK
+from tdabench.errors import UserError
 from tdabench.methods.engines.features import per_sample_gradients
 from tdabench.models.draws import Draws, Law
-from tdabench.models.process import DDPMProcess
+from tdabench.models.processes.ddpm import DDPMProcess
 from tdabench.models.recipe import ModelSpec, Recipe, Sampler
 from tdabench.models.sampling import initial_noise, sample
 from tdabench.models.training import batches, build, load, snapshot, train
@@ -90,15 +91,15 @@ def test_scales_preserve_variance_and_are_diffusers(schedule):
 
 def test_training_law_is_uniform_over_timesteps():
     u = (torch.arange(5000) + 0.5) / 5000
-    counts = PROCESS.timesteps(PROCESS.training_quantile(u)).bincount(minlength=1000)
+    counts = PROCESS.timesteps(PROCESS.quantile(u)).bincount(minlength=1000)
     assert (counts == 5).all()
-    ends = PROCESS.training_quantile(torch.tensor([0.0, 1 - 2**-24]))
+    ends = PROCESS.quantile(torch.tensor([0.0, 1 - 2**-24]))
     assert PROCESS.timesteps(ends).tolist() == [0, 999]
 
 
-def test_only_noise_prediction_is_taken():
-    with pytest.raises(ValueError, match="v_prediction"):
-        DDPMProcess(prediction_type="v_prediction")
+def test_another_prediction_type_is_refused():
+    with pytest.raises(ValueError, match="prediction_type"):
+        DDPMProcess(prediction_type="flow_prediction")
 
 
 # laws of the noise level
@@ -199,6 +200,10 @@ def test_drawn_noise_is_standard_normal():
     assert abs(noise.var() - 1) < 5 * (2 / count) ** 0.5
 
 
+def sampled(model, noise, sampler, *words, **hooks):
+    return sample(model, noise, replace(tiny.SPECS["plain"], sampler=sampler), *words, **hooks)
+
+
 # losses
 
 
@@ -230,7 +235,7 @@ def test_outputs_are_the_predictions_that_losses_measure():
 @pytest.mark.parametrize("sigma_data", [0.5, 0.8])
 def test_edm_losses_are_the_weighted_error_of_the_denoised_image(sigma_data):
     model, batch, draws = tiny.denoiser(), tiny.batch_of("plain", 3), draws_of(5, "edm-grid")
-    model.sigma_data = sigma_data
+    model.process.sigma_data = sigma_data
     expected = torch.zeros(3, 5, dtype=torch.float64)
     with torch.no_grad():
         for i, s, level, noise, predicted in tiny.predictions(model, batch, draws):
@@ -250,7 +255,7 @@ def test_edm_losses_are_the_weighted_error_of_the_denoised_image(sigma_data):
 @pytest.mark.parametrize("kind", ["label", "text"])
 def test_conditions_reach_the_network(kind):
     model, batch, draws = tiny.denoiser(kind), tiny.batch_of(kind, 3), draws_of()
-    other = replace(batch, cond=batch.cond.roll(1, 0))
+    other = replace(batch, cond={name: value.roll(1, 0) for name, value in batch.cond.items()})
     with torch.no_grad():
         assert (model.losses(batch, draws) - model.losses(other, draws)).abs().min() > 1e-7
 
@@ -305,7 +310,7 @@ def test_passes_count_per_sample_gradients_however_they_are_chunked():
 
 def test_passes_count_sampling_steps():
     model = tiny.denoiser()
-    sample(model, torch.stack([initial_noise(seed, tiny.SHAPE) for seed in range(3)]), Sampler(steps=4))
+    sampled(model, torch.stack([initial_noise(seed, tiny.SHAPE) for seed in range(3)]), Sampler(steps=4))
     assert (model.passes.forward, model.passes.backward) == (12, 0)
 
 
@@ -468,7 +473,7 @@ def test_sampling_is_diffusers_ddim_pipeline():
     pipeline.set_progress_bar_config(disable=True)
     pictures = pipeline(3, generator=tiny.generator(4), num_inference_steps=7, output_type="np").images
     noise = torch.randn(3, *tiny.SHAPE, generator=tiny.generator(4))
-    found = sample(model, noise, Sampler(steps=7))
+    found = sampled(model, noise, Sampler(steps=7))
     np.testing.assert_allclose((found / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy(), pictures, atol=1e-5)
     assert pictures.std() > 0.05
 
@@ -485,31 +490,33 @@ def test_sampling_is_a_loop_over_diffusers_scheduler(clip):
     with torch.no_grad():
         for timestep in steps.timesteps:
             x = steps.step(model.net(x, timestep, class_labels=labels).sample, timestep, x).prev_sample
-    found = sample(model, noise, Sampler(steps=6, clip=clip), labels, on_step=lambda *step: seen.append(step))
+    found = sampled(
+        model, noise, Sampler(steps=6, clip=clip), {"class_labels": labels}, on_step=lambda *step: seen.append(step)
+    )
     torch.testing.assert_close(found, x, rtol=1e-5, atol=1e-5)
     assert [timestep for timestep, *_ in seen] == steps.timesteps.tolist()
     assert torch.equal(seen[0][1], noise)
-    assert torch.equal(seen[0][2], model(noise, torch.tensor(seen[0][0]), labels))
+    assert torch.equal(seen[0][2], model(noise, torch.tensor(seen[0][0]), {"class_labels": labels}))
 
 
 def test_clipping_keeps_images_in_range():
     model, noise = tiny.denoiser(), torch.randn(4, *tiny.SHAPE, generator=tiny.generator())
-    clipped, free = (sample(model, noise, Sampler(steps=6, clip=clip)).abs().max() for clip in (True, False))
+    clipped, free = (sampled(model, noise, Sampler(steps=6, clip=clip)).abs().max() for clip in (True, False))
     assert clipped <= 1 < free
 
 
 def test_a_query_is_regenerated_bit_for_bit_from_its_noise():
     noise = torch.stack([initial_noise(seed, tiny.SHAPE) for seed in (3, 4)])
-    first = sample(tiny.denoiser(), noise, Sampler(steps=5))
+    first = sampled(tiny.denoiser(), noise, Sampler(steps=5))
     torch.rand(5)
     noise = torch.stack([initial_noise(seed, tiny.SHAPE) for seed in (3, 4)])
-    assert torch.equal(sample(tiny.denoiser(), noise, Sampler(steps=5)), first)
+    assert torch.equal(sampled(tiny.denoiser(), noise, Sampler(steps=5)), first)
     assert not torch.equal(first[0], first[1])
 
 
 def test_a_sampler_with_fresh_noise_is_refused():
     with pytest.raises(ValueError, match="eta"):
-        sample(tiny.denoiser(), torch.zeros(1, *tiny.SHAPE), Sampler(eta=0.5))
+        sampled(tiny.denoiser(), torch.zeros(1, *tiny.SHAPE), Sampler(eta=0.5))
 
 
 @pytest.mark.parametrize(
@@ -532,4 +539,18 @@ def test_any_scheduler_settings_that_train_also_sample(process):
     with torch.no_grad():
         for timestep in steps.timesteps:
             x = steps.step(model.net(x, timestep).sample, timestep, x).prev_sample
-    torch.testing.assert_close(sample(model, noise, Sampler(steps=4)), x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sampled(model, noise, Sampler(steps=4)), x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (ModelSpec("UNet3DNetwork", {}), "diffusers has no network 'UNet3DNetwork'"),
+        (ModelSpec("load_image", {}), "diffusers has no network"),
+        (ModelSpec("UNet2DModel", {"chanels": 3}), "UNet2DModel cannot be made from its config"),
+        (ModelSpec("UNet2DModel", {**tiny.UNET, "up_block_types": ["UpBlock2D"]}), "cannot be made from its config"),
+    ],
+)
+def test_a_network_that_cannot_be_made_is_one_line(spec, said):
+    with pytest.raises(UserError, match=said):
+        build(spec, 0)

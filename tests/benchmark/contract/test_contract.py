@@ -216,9 +216,19 @@ def test_open_truth_and_members_are_made_up(tmp_path):
 
 
 def test_a_method_that_the_twin_cannot_serve_is_skipped_with_a_reason(tmp_path):
-    checks = {check.name: check for check in check_method(plugin(tmp_path, "labels", "needs = ('cond',)"))}
-    assert checks["runs"].status == "skip" and "a conditional model" in checks["runs"].detail
+    checks = {check.name: check for check in check_method(plugin(tmp_path, "encodes", "needs = ('encoder',)"))}
+    assert checks["runs"].status == "skip" and "an image encoder" in checks["runs"].detail
     assert checks["scores"].status == "skip" and checks["support"].status == "pass"
+
+
+def test_a_method_that_needs_conditions_gets_a_conditional_problem(tmp_path):
+    fit = "assert view.train.cond['class_labels'].shape == (48,)"
+    assert not failing(check_method(plugin(tmp_path, "labels", "needs = ('cond',)", fit)))
+
+
+@pytest.mark.parametrize("end", ["out = out / (0.0 if view.train.cond else 1.0)", "assert not view.train.cond"])
+def test_a_method_that_fails_on_another_kind_of_model_is_found(end, tmp_path):
+    assert failing(check_method(plugin(tmp_path, f"narrow-{len(end)}", end=end))) == ["other models"]
 
 
 def test_what_an_adapter_spoilt_is_mended(tmp_path):
@@ -271,7 +281,7 @@ def test_the_table_shows_every_check(tmp_path):
     console.print(suite.render(checks))
     text = console.export_text()
     assert "[queries, items] is (5, 48)" in text and all(check.name in text for check in checks)
-    assert suite.summary(checks) == "10 passed, 1 failed (scores), 6 skipped"
+    assert suite.summary(checks) == "10 passed, 1 failed (scores), 7 skipped"
 
 
 def leads_to(value, kinds, seen):

@@ -19,10 +19,10 @@ from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner
 from tdabench.datasets.truth import Assets, write_assets
 from tdabench.leaderboard.rows.row import row_key
-from tdabench.methods.registry import listings
+from tdabench.methods.registry import Entry, listings
 
 from ... import run_helpers
-from ...run_helpers import N, Q, plan, plugin, record_of, run_cells, run_here, running, survivors
+from ...run_helpers import N, Q, assets, plan, plugin, record_of, run_cells, run_here, running, survivors
 
 tiny_home, home, tdabench = run_helpers.tiny_home, run_helpers.home, run_helpers.tdabench
 
@@ -195,6 +195,38 @@ def test_what_fit_noted_is_kept_where_attribute_fails(tmp_path):
     row = run_cells(tmp_path / "results", ["half"], [path])["half"]
     line = path.read_text().splitlines().index("        raise ValueError('no')") + 1
     assert row.reason == f"ValueError: no (half.py:{line})" and row.diagnostics["rank"] == 3
+
+
+# the open truth
+
+
+LEARNS = """
+truth = view.open_truth
+assert truth.masks.shape == (6, 60) and truth.losses.shape == (6, len(truth.queries)) == (6, 4)
+assert set(truth.queries.roles) == {"dev"} and set(truth.queries.source) == {-1}
+self.diagnostics["losses"] = truth.losses.tolist()
+"""
+
+
+def test_a_method_that_learns_is_handed_the_open_truth_and_no_other(tmp_path):
+    path = plugin(tmp_path, "learns", fit=LEARNS, needs=("open-truth",))
+    row = run_cells(tmp_path / "results", ["learns"], [path])["learns"]
+    assert (row.status, row.reason) == ("ok", None)
+    truth, manifest = assets().truth("open"), assets().manifest
+    dev = tuple(query["id"] for query in manifest["queries"] if query["role"] == "dev")
+    assert row.diagnostics["losses"] == truth.target(dev).astype("float32").tolist()
+
+
+def test_a_method_that_does_not_ask_gets_no_truth(tmp_path):
+    path = plugin(tmp_path, "modest", fit="assert view.open_truth is None")
+    assert run_cells(tmp_path / "results", ["modest"], [path])["modest"].status == "ok"
+
+
+def test_a_method_is_not_scored_on_what_it_learns_from(tmp_path):
+    path = plugin(tmp_path, "eager", fit=LEARNS, needs=("open-truth",))
+    here = run_helpers.session(tmp_path / "results", [path])
+    (row,) = here.runner.run(here.planner.cells([Entry("eager", "quick")], "dev"))
+    assert row.status == "skipped" and "scores there would say nothing" in row.reason
 
 
 # exit codes

@@ -1,0 +1,75 @@
+"""Latents: what a frozen autoencoder makes of images, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from ..datasets.base import ImageDataset
+from ..seeds import digest
+from ..store import FolderStore
+from .networks import make_network
+from .recipe import AutoencoderSpec, compact
+
+SIZE = 8  # images a pass, always as many, since another number rounds otherwise and equal images must stay equal
+
+
+class Autoencoder:
+    """A frozen autoencoder in float32: images [B, C, H, W] in [-1, 1] to latents [B, c, h, w] and back."""
+
+    def __init__(self, spec: AutoencoderSpec, state: Mapping[str, Tensor], device: torch.device | str = "cpu") -> None:
+        self.spec, self.device = spec, torch.device(device)
+        with torch.random.fork_rng(devices=[]):  # whatever weights it has first are replaced
+            self.net: Any = make_network(spec.architecture, spec.config)
+        self.net.load_state_dict(dict(state))
+        self.net.eval().requires_grad_(False).to(self.device)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The weights on the CPU."""
+        return {name: value.cpu() for name, value in self.net.state_dict().items()}
+
+    @property
+    def hash(self) -> str:
+        """A hash of its specification and weights."""
+        found = hashlib.sha256(digest(compact(self.spec)).encode())
+        for name, value in sorted(self.state.items()):
+            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            found.update(value.contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return latents on the CPU; of an encoder that answers a distribution, its mode."""
+        return self._in_parts(images, lambda x: (_code(self.net.encode(x)) - self.spec.shift) * self.spec.scale)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return images on the CPU, not clipped."""
+        return self._in_parts(latents, lambda x: self.net.decode(x / self.spec.scale + self.spec.shift).sample)
+
+    @torch.no_grad()
+    def _in_parts(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        parts = [torch.cat([part, part[:1].expand(SIZE - len(part), -1, -1, -1)]) for part in x.split(SIZE)]
+        made = [function(part.to(self.device, torch.float32)).cpu() for part in parts]
+        return torch.cat(made)[: len(x)].contiguous()
+
+
+def _code(answer: Any) -> Tensor:
+    return answer.latent_dist.mode() if hasattr(answer, "latent_dist") else answer.latents
+
+
+def with_latents(data: ImageDataset, autoencoder: Autoencoder, store: FolderStore | None = None) -> ImageDataset:
+    """Return the dataset as a latent model sees it: every image encoded once, and kept in the store if there is one."""
+    encoder = autoencoder.hash
+    key = f"latents/{encoder[:16]}-{data.fingerprint()[:16]}.safetensors"
+    if store is None:
+        return replace(data, latents=autoencoder.encode(data.images), encoder=encoder)
+    if not store.exists(key):
+        store.put(key, save_tensors({"latents": autoencoder.encode(data.images)}))
+    return replace(data, latents=load_tensors(store.get(key))["latents"], encoder=encoder)

@@ -1,0 +1,54 @@
+"""Networks: made by the names of diffusers' model classes, or read from local folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import UserError
+
+
+def make_network(architecture: str, config: Mapping[str, Any]) -> nn.Module:
+    """Return a network with initial weights from the global random state.
+
+    Raises UserError for a class that diffusers does not have, or arguments that it does not take.
+    """
+    import diffusers
+
+    network: type[nn.Module] | None = getattr(diffusers, architecture, None)
+    if not (isinstance(network, type) and issubclass(network, nn.Module)):
+        raise UserError(f"diffusers has no network {architecture!r}: name a model class, such as UNet2DModel")
+    try:
+        return network(**config)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{architecture} cannot be made from its config: {error}") from error
+
+
+def local(kind: Any, folder: Path, **options: Any) -> Any:
+    """Return what a class's ``from_pretrained`` reads from a local folder, without any download.
+
+    Raises UserError where the folder, a file of it or a weight is missing.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: save the whole pipeline with save_pretrained")
+    weighted = "use_safetensors" in options
+    options |= {"output_loading_info": True} if weighted else {}
+    try:
+        found = kind.from_pretrained(folder, local_files_only=True, **options)
+    except Exception as error:  # whatever transformers and diffusers raise for broken files
+        raise UserError(f"{folder} cannot be read as {kind.__name__}: {_brief(error)}") from error
+    if not weighted:
+        return found
+    found, info = found
+    if info["missing_keys"]:
+        first = sorted(info["missing_keys"])[0]
+        raise UserError(f"{folder} lacks {len(info['missing_keys'])} weights, such as {first}: save it again")
+    return found
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) < 200 else text[:200] + "…"

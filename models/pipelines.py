@@ -1,0 +1,170 @@
+"""A folder that diffusers' ``save_pretrained`` wrote, and images, as a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Card, Conditions, ImageDataset
+from ..datasets.folders import Pictures, read_pictures
+from ..datasets.queries import Queries
+from ..errors import UserError
+from ..store import FolderStore
+from .latents import with_latents
+from .problem import Problem
+from .recipe import LoRA
+from .saved import Pipeline, read_pipeline
+from .training import build, snapshot
+
+Images = ImageDataset | Path | str
+
+
+def problem_from_pipeline(
+    folder: Path | str,
+    images: Images,
+    queries: Images | None = None,
+    process: Mapping[str, Any] | None = None,
+    store: FolderStore | None = None,
+    trainable: str | LoRA = "",
+) -> Problem:
+    """Return a saved pipeline and its training images as a problem without a recipe; nothing is downloaded.
+
+    images, queries: a dataset, or a folder as ``read_pictures`` takes it; captions become embeddings, and the empty
+    caption's stands for none. process: as in ``ModelSpec``, for a network that was saved without a scheduler.
+    store: where latents are kept, if anywhere. trainable: the parameters that gradients are taken for, as in
+    ``ModelSpec``; adapters start from nothing. Samples are DDIM's, whatever the pipeline's scheduler.
+    Raises UserError for what is missing, unsupported, or does not fit the model.
+    """
+    pipeline = read_pipeline(Path(folder), process)
+    train = _read(pipeline, images, "training images", {}, store)
+    asked = _Items(train.data.select(torch.arange(0)))
+    if queries is not None:
+        asked = _read(pipeline, queries, "queries", train.labels, store)
+    spec = replace(pipeline.spec, trainable=trainable)
+    return Problem(
+        name=Path(folder).resolve().name,
+        train=train.data,
+        queries=_external(asked),
+        spec=spec,
+        weights={1: snapshot(build(spec, 0, pipeline.weights)) if trainable else pipeline.weights},
+        autoencoder=pipeline.autoencoder.state if pipeline.autoencoder else None,
+        base=pipeline.weights if trainable else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Items:
+    """Images that fit the model, their names, and the numbers of their classes by the folders' names."""
+
+    data: ImageDataset
+    names: tuple[str, ...] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+def _read(
+    pipeline: Pipeline, images: Images, what: str, labels: Mapping[str, int], store: FolderStore | None
+) -> _Items:
+    if isinstance(images, ImageDataset):
+        items = _Items(images, tuple(f"query-{i:03d}" for i in range(len(images))))
+    else:
+        items = _from_folder(pipeline, Path(images), labels)
+    data = _fitted(pipeline, items.data, what)
+    return replace(items, data=with_latents(data, pipeline.autoencoder, store) if pipeline.autoencoder else data)
+
+
+def _from_folder(pipeline: Pipeline, folder: Path, labels: Mapping[str, int]) -> _Items:
+    pictures = read_pictures(folder, pipeline.channels, pipeline.size)
+    if "class_labels" in pipeline.cond:
+        labels = _numbers(pipeline, folder, pictures, labels)
+        classes = torch.tensor([labels[group] for group in pictures.groups or ()])
+        cond = {"class_labels": classes}
+    else:
+        order = {group: i for i, group in enumerate(sorted(set(pictures.groups or ())))}
+        classes = torch.tensor([order[group] for group in pictures.groups or ()] or [0] * len(pictures.names))
+        cond = _embedded(pipeline, folder, pictures)
+    name = folder.resolve().name
+    card = Card(name, f"images of {name}", str(folder), "unknown", "the files as found", "8 bits mapped to [-1, 1]")
+    return _Items(ImageDataset(card, pictures.images, classes, cond), pictures.names, labels)
+
+
+def _numbers(pipeline: Pipeline, folder: Path, pictures: Pictures, labels: Mapping[str, int]) -> Mapping[str, int]:
+    """Return class numbers by folders' names: the training images', their own, the pipeline's, or in order if all."""
+    if pictures.groups is None:
+        raise UserError(f"{folder} has no labels, which this model takes: put images into one subfolder a class")
+    found, count = sorted(set(pictures.groups)), pipeline.cond["class_labels"]
+    for known in (labels, {name: int(name) for name in found if name.isdecimal()}, pipeline.labels):
+        if set(found) <= set(known):
+            return known
+    if len(found) == count and not labels:
+        return {name: i for i, name in enumerate(found)}
+    unknown = next(name for name in found if name not in labels)
+    which = f"which of the model's {count} classes is {unknown!r}"
+    raise UserError(f"{folder}: {which}? Name subfolders by class number, 0 to {count - 1}")
+
+
+def _embedded(pipeline: Pipeline, folder: Path, pictures: Pictures) -> Conditions:
+    if "encoder_hidden_states" not in pipeline.cond:
+        return {}
+    if pipeline.text is None:
+        raise UserError(f"{pipeline.folder} has no text encoder for the captions: give an ImageDataset with embeddings")
+    if pictures.captions is None:
+        raise UserError(f"{folder} has not a caption for every image, which this model takes: write metadata.jsonl")
+    return {"encoder_hidden_states": pipeline.text.encode(pictures.captions)}
+
+
+def _fitted(pipeline: Pipeline, data: ImageDataset, what: str) -> ImageDataset:
+    """Return the dataset with just the conditions that the network takes; raises UserError where it does not fit."""
+    if not len(data):
+        raise UserError(f"there are no {what}: give at least one")
+    size = pipeline.size or tuple(data.images.shape[2:])
+    if tuple(data.images.shape[1:]) != (pipeline.channels, *size):
+        found, wanted = _words(data.images.shape[1:]), _words((pipeline.channels, *size))
+        raise UserError(f"the {what} are {found}, and {pipeline.folder} takes {wanted}: crop, resize or convert them")
+    largest = data.images.abs().flatten(1).amax(1)
+    for i in (~(largest <= 1.001)).nonzero().flatten()[:1].tolist():  # NaN too
+        raise UserError(f"of the {what}, number {i} has values up to {float(largest[i]):g}: they must lie in [-1, 1]")
+    cond = {name: _condition(name, limit, data, what) for name, limit in pipeline.cond.items()}
+    null = {name: value for name, value in data.null.items() if name in cond}
+    if pipeline.text and "encoder_hidden_states" not in null:
+        null["encoder_hidden_states"] = pipeline.text.encode([""])[0]
+    return replace(data, cond=cond, null=null)
+
+
+def _condition(name: str, limit: int, data: ImageDataset, what: str) -> Tensor:
+    if name not in data.cond:
+        raise UserError(f"the {what} have no {name}, which this model takes: name them in ImageDataset.cond")
+    value = data.cond[name]
+    if len(value) != len(data):
+        raise UserError(f"the {len(data)} {what} have {len(value)} {name}: give one each")
+    if name == "class_labels":
+        outside = value[(value < 0) | (value >= limit)].tolist()
+        if outside:
+            raise UserError(f"the {what} have the label {outside[0]}, and the model's are 0 to {limit - 1}")
+    elif value.shape[-1] != limit or not torch.isfinite(value).all():
+        raise UserError(f"the {name} of the {what} must be finite and of width {limit}, not {value.shape[-1]}")
+    return value
+
+
+def _words(shape: tuple[int, ...] | torch.Size) -> str:
+    channels, height, width = shape
+    return f"{width} x {height} pixels of {channels} channel{'s' if channels != 1 else ''}"
+
+
+def _external(items: _Items) -> Queries:
+    data, n = items.data, len(items.data)
+    return Queries(
+        ids=items.names,
+        kinds=("external",) * n,
+        roles=("test",) * n,
+        x=data.x,
+        noise=torch.zeros_like(data.x),
+        source=(-1,) * n,
+        guidance=torch.zeros(n),
+        cond=data.cond,
+        images=None if data.latents is None else data.images,
+    )

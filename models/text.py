@@ -1,0 +1,43 @@
+"""Text as Stable Diffusion's pipelines encode it: a tokenizer and a CLIP text model from local folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .networks import local
+
+SIZE = 32  # captions a pass
+
+
+class TextEncoder:
+    """Captions to embeddings [B, L, D] float32, cut or padded to the length the encoder knows."""
+
+    def __init__(self, tokenizer: Path, encoder: Path) -> None:
+        try:
+            from transformers import CLIPTextModel, CLIPTokenizer
+        except ImportError as error:
+            raise UserError(f"{encoder} needs transformers: pip install 'tdabench[encoders]' ({error})") from error
+        self.tokenizer: Any = local(CLIPTokenizer, tokenizer)
+        self.encoder: Any = local(CLIPTextModel, encoder, use_safetensors=True).float().eval().requires_grad_(False)
+        self.length = min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings)
+
+    @torch.no_grad()
+    def encode(self, captions: Sequence[str]) -> Tensor:
+        """Return the last hidden states; equal captions have equal ones."""
+        distinct = list(dict.fromkeys(captions))
+        parts = [self._encode(distinct[i : i + SIZE]) for i in range(0, len(distinct), SIZE)]
+        place = {caption: i for i, caption in enumerate(distinct)}
+        return torch.cat(parts)[torch.tensor([place[caption] for caption in captions])]
+
+    def _encode(self, captions: list[str]) -> Tensor:
+        tokens = self.tokenizer(
+            captions, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
+        masked = getattr(self.encoder.config, "use_attention_mask", None)
+        return self.encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)[0]

@@ -1,0 +1,43 @@
+"""Parameters that came later leave the hashes of stored rows as they were."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+import tdabench
+from tdabench.benchmark.run import plan as planning
+from tdabench.methods.mucs import Mucs, Params
+from tdabench.methods.registry import method_class, params_from_json, params_hash, params_json, preset_params
+
+RESULTS = Path(tdabench.__file__).parent / "leaderboard" / "results" / "digits@1"
+KEYS = {str(path.relative_to(RESULTS)): json.loads(path.read_text())["key"] for path in RESULTS.rglob("*.json")}
+MUCS = {path: key for path, key in KEYS.items() if key["method"] == "mucs"}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
+def test_parameters_of_committed_rows_keep_their_hashes(key):
+    params = params_from_json(method_class(key["method"]), key["params"])
+    assert params_hash(params) == key["params_hash"] and params_json(params) == key["params"]
+
+
+@pytest.mark.parametrize("key", MUCS.values(), ids=MUCS.keys())
+def test_presets_of_mucs_are_what_committed_rows_hold(key):
+    params = preset_params(Mucs, key["preset"])
+    assert params_hash(params) == key["params_hash"] and params_json(params) == key["params"]
+
+
+def test_fields_that_came_later_are_left_out_at_their_defaults_only():
+    later = [f.name for f in fields(Params) if f.metadata.get("later")]
+    assert later and not set(later) & set(params_json(Params()))
+    changed = replace(Params(), augment=0.12)
+    assert params_json(changed) == {**params_json(Params()), "augment": 0.12}
+    assert params_hash(changed) != params_hash(Params())
+    assert params_from_json(Mucs, params_json(changed)) == changed
+
+
+def test_a_planned_cell_keeps_parameters_as_they_are_hashed():
+    assert planning.params_json is params_json
