@@ -65,7 +65,11 @@ def _metadata(folder: Path, files: dict[str, Path]) -> dict[str, dict[str, Any]]
     path, rows = folder / "metadata.jsonl", {}
     if not path.is_file():
         return {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, 1):
         if line.strip():
             row = _row(path, number, line)
             if row["file_name"] not in files:

@@ -32,7 +32,7 @@ Arrays = dict[str, np.ndarray]
 class Truth:
     """Losses of queries under models retrained on M subsets.
 
-    masks [M, N] bool (True = in the training set); outputs [R, M, Q, bins] float32, mean eps-MSE per noise-level bin;
+    masks [M, N] bool (True = in the training set); outputs [R, M, Q, bins] float32, mean loss per noise-level bin;
     full [F, Q, bins], the same for models trained on everything; regenerated [R, M, G, C, H, W] and
     regenerated_full [F, G, C, H, W] float16, generated queries and controls made again from their initial noise.
     """

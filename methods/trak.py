@@ -112,6 +112,7 @@ def open_traker(
         load_from_save_dir=False,
         device=model.device.type,
         gradient_computer=_gradient_computer(),
+        grad_wrt=_part(model),
         proj_dim=proj_dim,
         projector_seed=seed,
         use_half_precision=False,
@@ -120,6 +121,12 @@ def open_traker(
     state: Any = model.state_dict()  # traker annotates an iterable of tensors and wants this
     traker.load_checkpoint(state, model_id=0)
     return traker
+
+
+def _part(model: Denoiser) -> list[str] | None:
+    """Return the names of what trains, or None where all does."""
+    names = list(model.trainable_parameters())
+    return names if len(names) < len(list(model.parameters())) else None
 
 
 def trak_batch(model: Denoiser, batch: Batch, draws: Draws) -> tuple[Tensor, ...]:

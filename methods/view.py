@@ -20,7 +20,7 @@ from ..models.problem import Problem
 from ..models.processes import open_process
 from ..models.processes.base import Process, Unit
 from ..models.sampling import sample
-from ..models.training import TrainingStep, build, optimizer, training_loss, training_step
+from ..models.training import TrainingStep, optimizer, training_loss, training_step
 from ..seeds import torch_generator
 
 T = TypeVar("T")
@@ -76,11 +76,8 @@ class View:
 
     def model(self, at: Literal["final", "untrained"] | int = "final") -> Denoiser:
         """Return a private copy of the model: final, untrained, or after a checkpoint's number of updates."""
-        if at == "untrained" and 0 not in self.problem.weights:
-            model = build(self.problem.spec, self.problem.seed).to(self.device)
-        else:
-            steps = {"final": self.problem.checkpoints[-1], "untrained": 0}
-            model = self.problem.model(steps[at] if isinstance(at, str) else at, self.device)
+        steps = {"final": self.problem.checkpoints[-1], "untrained": 0}
+        model = self.problem.model(steps[at] if isinstance(at, str) else at, self.device)
         model.passes, model.micro_batch = self.passes, self.micro_batch
         return model
 
@@ -108,7 +105,7 @@ class View:
         return training_loss(model, batch, generator, self.problem.recipe)
 
     def training_step(self, step: int) -> TrainingStep:
-        """Return the ids, log-SNRs and noise that an update (0-based) of the model's training saw; needs ``recipe``."""
+        """Return what an update (0-based) of the model's training saw: ids, levels, noise; needs ``recipe``."""
         recipe = self.problem.recipe
         if recipe is None:
             raise ValueError("this problem has no recipe: declare needs = ('recipe',)")

@@ -26,9 +26,14 @@ def dropped(cond: Conditions, null: Null, share: float, generator: torch.Generat
     """
     if not share or not cond:
         return cond
-    gone = torch.rand(len(next(iter(cond.values()))), generator=generator) < share
+    gone = drop(len(next(iter(cond.values()))), share, generator)
     blank = null_of(cond, null)
     return {name: torch.where(_shaped(gone, value), blank[name], value) for name, value in cond.items()}
+
+
+def drop(n: int, share: float, generator: torch.Generator) -> Tensor:
+    """Return which of n items go without conditions, bool [n]; nothing is drawn where ``share`` is 0."""
+    return torch.rand(n, generator=generator) < share if share else torch.zeros(n, dtype=torch.bool)
 
 
 def _null(name: str, value: Tensor, null: Null) -> Tensor:

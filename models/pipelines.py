@@ -119,8 +119,12 @@ def _embedded(pipeline: Pipeline, folder: Path, pictures: Pictures) -> Condition
 
 def _fitted(pipeline: Pipeline, data: ImageDataset, what: str) -> ImageDataset:
     """Return the dataset with just the conditions that the network takes; raises UserError where it does not fit."""
+    if not isinstance(data.images, Tensor) or data.images.ndim != 4:
+        raise UserError(f"the {what} must be a tensor [N, C, H, W] in ImageDataset.images, or a folder of files")
     if not len(data):
         raise UserError(f"there are no {what}: give at least one")
+    if len(data.classes) != len(data):
+        raise UserError(f"the {len(data)} {what} have {len(data.classes)} classes: give one each")
     size = pipeline.size or tuple(data.images.shape[2:])
     if tuple(data.images.shape[1:]) != (pipeline.channels, *size):
         found, wanted = _words(data.images.shape[1:]), _words((pipeline.channels, *size))
@@ -132,7 +136,12 @@ def _fitted(pipeline: Pipeline, data: ImageDataset, what: str) -> ImageDataset:
     null = {name: value for name, value in data.null.items() if name in cond}
     if pipeline.text and "encoder_hidden_states" not in null:
         null["encoder_hidden_states"] = pipeline.text.encode([""])[0]
-    return replace(data, cond=cond, null=null)
+    for name, value in null.items():
+        if value.shape != cond[name].shape[1:]:
+            raise UserError(
+                f"what stands for no {name} is {list(value.shape)}, and an item's {list(cond[name].shape[1:])}"
+            )
+    return replace(data, images=data.images.float(), cond=cond, null=null)
 
 
 def _condition(name: str, limit: int, data: ImageDataset, what: str) -> Tensor:
@@ -142,12 +151,15 @@ def _condition(name: str, limit: int, data: ImageDataset, what: str) -> Tensor:
     if len(value) != len(data):
         raise UserError(f"the {len(data)} {what} have {len(value)} {name}: give one each")
     if name == "class_labels":
+        if value.ndim != 1 or value.is_floating_point() or value.dtype == torch.bool:
+            raise UserError(f"the class_labels of the {what} must be whole numbers [N], one for each")
         outside = value[(value < 0) | (value >= limit)].tolist()
         if outside:
             raise UserError(f"the {what} have the label {outside[0]}, and the model's are 0 to {limit - 1}")
-    elif value.shape[-1] != limit or not torch.isfinite(value).all():
-        raise UserError(f"the {name} of the {what} must be finite and of width {limit}, not {value.shape[-1]}")
-    return value
+        return value.long()
+    if value.ndim != 3 or value.shape[-1] != limit or not torch.isfinite(value).all():
+        raise UserError(f"the {name} of the {what} must be finite [N, L, {limit}], not {list(value.shape)}")
+    return value.float()
 
 
 def _words(shape: tuple[int, ...] | torch.Size) -> str:

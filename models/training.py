@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..datasets.base import Batch, TrainingSet
 from ..errors import UserError
 from ..seeds import seeded, torch_generator
-from .conditions import dropped
+from .conditions import drop, dropped
 from .denoiser import Denoiser
 from .networks import make_network
 from .processes import Process, open_process
@@ -66,11 +66,12 @@ def batches(n_items: int, members: Tensor, batch_size: int, steps: int, seed: in
 
 
 class TrainingStep(NamedTuple):
-    """What one update saw: ids [B] int64, log-SNRs [B] and noise [B, C, H, W]."""
+    """What one update saw: ids [B] int64, log-SNRs [B], noise [B, C, H, W], and whose conditions were dropped [B]."""
 
     ids: Tensor
     logsnr: Tensor
     noise: Tensor
+    dropped: Tensor
 
 
 def training_step(recipe: Recipe, n_items: int, shape: Sequence[int], seed: int, step: int) -> TrainingStep:
@@ -85,7 +86,8 @@ def training_step(recipe: Recipe, n_items: int, shape: Sequence[int], seed: int,
     order = torch.cat([_epoch(n_items, seed, epoch) for epoch in epochs])
     start = first - epochs[0] * n_items
     ids, generator = order[start : start + recipe.batch_size], torch_generator("train", seed, step)
-    return TrainingStep(ids, *training_draws(open_process(recipe.model.process), (len(ids), *shape), generator))
+    logsnr, noise = training_draws(open_process(recipe.model.process), (len(ids), *shape), generator)
+    return TrainingStep(ids, logsnr, noise, drop(len(ids), recipe.cond_drop, generator))
 
 
 def training_draws(process: Process, shape: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -139,7 +139,12 @@ def _differences(expected: Problem, found: Problem) -> list[str]:
         "the training images": (expected.train.images, found.train.images),
         "the queries": (expected.queries.x, found.queries.x),
         "the queries' noise": (expected.queries.noise, found.queries.noise),
+        "the queries' guidance": (expected.queries.guidance, found.queries.guidance),
     }
+    for name, value in expected.train.cond.items():
+        pairs[f"the training images' {name}"] = (value, found.train.cond.get(name, torch.empty(0)))
+    for name, value in expected.queries.cond.items():
+        pairs[f"the queries' {name}"] = (value, found.queries.cond.get(name, torch.empty(0)))
     for step, state in expected.weights.items():
         for name, value in state.items():
             pairs[f"{name} after {step} updates"] = (value, found.weights.get(step, {}).get(name, torch.empty(0)))

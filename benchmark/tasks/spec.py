@@ -27,7 +27,7 @@ class TruthPlan:
     """Which models are retrained and what is measured on them.
 
     report, open: numbers of subsets per role; report_replicates, open_replicates: retrainings of each; full:
-    retrainings on everything; share: the part of every class that a subset keeps; the target of a query is its eps-MSE
+    retrainings on everything; share: the part of every class that a subset keeps; the target of a query is its loss
     over ``bins`` equal slices of the training noise law with ``draws_per_bin`` draws each, the same for every model.
     """
 

@@ -20,6 +20,7 @@ from ... import __version__
 from ...datasets.base import ImageDataset
 from ...datasets.queries import Queries
 from ...datasets.truth import Arrays, Assets, Role, Truth, truth_arrays, write_assets
+from ...errors import UserError
 from ...models.problem import load_dataset, problem_arrays, queries_from, query_list, weights_from
 from ...models.processes import open_process
 from ...models.recipe import Recipe
@@ -75,8 +76,10 @@ class Built:
     @cached_property
     def identity(self) -> str:
         """What every measurement depends on: recipe, plan, training images and queries."""
-        plan, queries = self.spec.to_json(), sha256(self.queries.x.numpy().tobytes())
-        return digest([plan["recipe"], plan["truth"], self.train.fingerprint(), queries])
+        plan, queries = self.spec.to_json(), [sha256(self.queries.x.numpy().tobytes())]
+        asked = {**self.queries.cond, "guidance": self.queries.guidance} if self.queries.cond else {}
+        queries += [sha256(name.encode() + asked[name].numpy().tobytes()) for name in sorted(asked)]
+        return digest([plan["recipe"], plan["truth"], self.train.fingerprint(), *queries])
 
     @cached_property
     def train_ids(self) -> tuple[int, ...]:
@@ -106,6 +109,8 @@ def prepare_base(spec: TaskSpec, store: FolderStore, on_step: Callable[[int], No
 
     They are stored together: sampling again on another machine would give other bits, so other queries.
     """
+    if spec.recipe.model.autoencoder or spec.recipe.model.trainable:
+        raise UserError(f"{spec.label}: no truth can be built yet for latents or for models of which a part trains")
     data = load_dataset(spec.dataset)
     parts = split(spec, data)
     train_set = data.select(parts.train)
@@ -113,7 +118,9 @@ def prepare_base(spec: TaskSpec, store: FolderStore, on_step: Callable[[int], No
     key = f"base/{spec.label}-{identity}"
     if not store.exists(f"{key}.json"):
         weights = _train_base(spec, train_set, on_step)
-        queries = make_queries(spec, data, parts, load(spec.recipe.model, weights[spec.recipe.steps]))
+        base = load(spec.recipe.model, weights[spec.recipe.steps])
+        base.null = data.null
+        queries = make_queries(spec, data, parts, base)
         store.put(f"{key}.safetensors", save_arrays(problem_arrays(parts.train, weights, queries)))
         store.put_json(f"{key}.json", {"checkpoints": list(weights), "queries": query_list(queries)})
     arrays, meta = load_arrays(store.get(f"{key}.safetensors")), store.get_json(f"{key}.json")

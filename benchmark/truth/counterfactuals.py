@@ -44,7 +44,7 @@ class Counterfactual:
 class Outcome:
     """What a counterfactual model makes of the generated queries and controls.
 
-    images [G, C, H, W] float32 from their initial noise; losses [G] float64, their eps-MSE as the truth measures it.
+    images [G, C, H, W] float32 from their initial noise; losses [G] float64, their loss as the truth measures it.
     """
 
     images: np.ndarray

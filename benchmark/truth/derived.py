@@ -141,7 +141,11 @@ def _write(store: FolderStore, key: str, assets: Assets, variant: str, train_ids
         "generated_ids": list(queries.where(kind="generated").ids),
         "derived": {"variant": variant, "problem_sha256": _hash(assets)},
     }
-    files = {"problem.safetensors": problem_arrays(train_ids, problem.weights, queries)}
+    files = {
+        "problem.safetensors": problem_arrays(
+            train_ids, problem.weights, queries, problem.train.latents, problem.autoencoder, problem.base
+        )
+    }
     return write_assets(store.path(key), files, manifest)
 
 

@@ -53,17 +53,20 @@ def retrained(
         model, _ = train(recipe, data, torch.tensor(retraining.members), retraining.seed, device)
         state: State = snapshot(model)
         store.put(key, save_tensors(state))
-    return load(recipe.model, load_tensors(store.get(key)), device)
+    model = load(recipe.model, load_tensors(store.get(key)), device)
+    model.null = data.null
+    return model
 
 
 def seconds_per_update(recipe: Recipe, data: TrainingSet, device: str = "cpu") -> float:
     """Measure how long one update of a recipe takes here, in a second or so."""
     model = build(recipe.model, 0).to(device)
+    model.null = data.null
     batch = data.batch(torch.arange(recipe.batch_size) % len(data))
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        training_loss(model, batch, torch.Generator().manual_seed(0)).backward()
+        training_loss(model, batch, torch.Generator().manual_seed(0), recipe).backward()
         if device != "cpu":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)

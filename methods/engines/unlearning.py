@@ -152,9 +152,12 @@ def trainable(name: str, frozen: Frozen) -> bool:
 def trained(net: nn.Module, frozen: Frozen) -> set[str]:
     """Return the names of the parameters that are trained; raises UserError where there are none.
 
-    ``reference`` is ``paper`` on diffusers' transformers, which have other names than that of sony/mucs.
+    Of a model of which only a part trains, all of that part. ``reference`` is ``paper`` on diffusers' transformers,
+    which have other names than that of sony/mucs.
     """
-    names = [name for name, _ in net.named_parameters()]
+    names = [name for name, parameter in net.named_parameters() if parameter.requires_grad]
+    if len(names) < len(list(net.parameters())):
+        return set(names)
     if frozen == "reference" and any(name.startswith("transformer_blocks.") for name in names):
         frozen = "paper"
     chosen = {name for name in names if trainable(name, frozen)}

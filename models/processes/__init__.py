@@ -22,9 +22,9 @@ def open_process(config: Mapping[str, Any]) -> Process:
     Raises UserError for an unknown kind, or arguments that it does not take.
     """
     kind = config.get("kind", "ddpm")
-    if kind not in PROCESSES:
-        raise unknown("noise process", kind, PROCESSES)
+    if not isinstance(kind, str) or kind not in PROCESSES:
+        raise unknown("noise process", str(kind), PROCESSES)
     try:
         return PROCESSES[kind](**{name: value for name, value in config.items() if name != "kind"})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise UserError(f"the process {kind!r} of this model cannot be made: {error}") from error

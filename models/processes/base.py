@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -58,6 +58,8 @@ class Process(ABC):
         eps, x0, v: squared error of the predicted noise, image or v; edm: of the image, weighted as in EDM
         (arXiv 2206.00364), (sigma^2 + sigma_data^2) / (sigma sigma_data)^2; flow: of the velocity eps - x.
         """
+        if unit not in get_args(Unit):
+            raise ValueError(f"{unit!r} is no unit of losses: {', '.join(get_args(Unit))}")
         if unit == self.unit:
             return torch.ones_like(logsnr)
         (alpha, sigma), (a, b) = self.scales(logsnr), self.mix(logsnr)

@@ -33,6 +33,8 @@ class DDPMProcess(Process):
         self.unit = UNITS[kind]
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.double()
         self.grid: Tensor = (self.alphas_cumprod.log() - (-self.alphas_cumprod).log1p()).float()
+        if not self.grid.isfinite().all():
+            raise ValueError("its last levels are pure noise (alpha = 0), which have no log-SNR: take another schedule")
         self._ascending = self.grid.flip(0).contiguous()
 
     def quantile(self, u: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ class EDMProcess(Process):
         sigma_max: float = 80.0,
         rho: float = 7.0,
     ) -> None:
-        if not (sigma_data > 0 and std > 0 and 0 < sigma_min < sigma_max):
-            raise ValueError("sigma_data, std and sigma_min must be positive, and sigma_min below sigma_max")
+        if not (sigma_data > 0 and std > 0 and rho > 0 and 0 < sigma_min < sigma_max):
+            raise ValueError("sigma_data, std, rho and sigma_min must be positive, and sigma_min below sigma_max")
         self.sigma_data, self.mean, self.std = sigma_data, mean, std
         self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
 

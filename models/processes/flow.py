@@ -24,6 +24,8 @@ class FlowProcess(Process):
     def __init__(self, law: Literal["uniform", "logit-normal"] = "uniform", scale: float = 1000.0) -> None:
         if law not in ("uniform", "logit-normal"):
             raise ValueError(f"law must be uniform or logit-normal, not {law!r}")
+        if not scale > 0:
+            raise ValueError(f"scale must be positive, not {scale}")
         self.law, self.scale = law, scale
 
     def quantile(self, u: Tensor) -> Tensor:

@@ -554,3 +554,14 @@ def test_any_scheduler_settings_that_train_also_sample(process):
 def test_a_network_that_cannot_be_made_is_one_line(spec, said):
     with pytest.raises(UserError, match=said):
         build(spec, 0)
+
+
+def test_a_transformer_does_not_drop_labels_by_itself():
+    from tdabench.benchmark.tasks.digits_tiny_edm import TASK as EDM
+
+    model = build(EDM.recipe.model, 0)
+    model.net.train()
+    x, times = torch.zeros(64, 1, 8, 8), torch.zeros(64)
+    with torch.no_grad():
+        found = [model(x, times, {"class_labels": torch.full((64,), 3)}) for _ in range(2)]
+    assert torch.equal(*found) and torch.equal(found[0], found[0][:1].expand_as(found[0]))

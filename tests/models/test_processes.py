@@ -210,6 +210,11 @@ def test_guidance_without_a_null_condition_is_one_line():
         ({"kind": "edm", "sigma_data": 0.0}, "must be positive"),
         ({"kind": "flow", "law": "cubic"}, "logit-normal"),
         ({"prediction_type": "epsylon"}, "prediction_type"),
+        ({"trained_betas": [0.1, 0.5, 1.0]}, "pure noise"),
+        ({"num_train_timesteps": 0}, "cannot be made"),
+        ({"kind": "edm", "rho": 0.0}, "must be positive"),
+        ({"kind": "flow", "scale": 0.0}, "must be positive"),
+        ({"kind": ["edm"]}, "unknown noise process"),
     ],
 )
 def test_a_process_that_cannot_be_made_is_one_line(config, said):
@@ -223,3 +228,8 @@ def test_draws_reach_every_process():
         draws = Draws("d", 6, Law("even"), "item", 0, tiny.SHAPE, process)
         losses = optimal(name).losses(Batch((0, 1), tiny.images(2)), draws)
         assert losses.shape == (2, 6) and torch.isfinite(losses).all()
+
+
+def test_an_unknown_unit_is_named():
+    with pytest.raises(ValueError, match="no unit of losses: eps, x0, v, edm, flow"):
+        open_process(DDPM).weight(torch.zeros(1), "epsilon")

@@ -8,29 +8,33 @@ import pytest
 import torch
 
 from tdabench.methods.view import View
-from tdabench.models import training
+from tdabench.models.denoiser import Denoiser
 from tdabench.models.training import train, training_step
 
 from .. import tiny
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(14, 8), (5, 8), (8, 8), (3, 8), (50, 7)])
-def test_replayed_steps_are_those_of_training(n, batch_size, monkeypatch):
-    data, seen, real = tiny.dataset(n), [], training.training_loss
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_replayed_steps_are_those_of_training(n, batch_size, share, monkeypatch):
+    data, seen, real = tiny.dataset(n, cond=tiny.conditions("label", n)), [], Denoiser.loss_pairs
 
-    def watched(model, batch, generator, recipe=None):
-        state = generator.get_state()
-        seen.append((batch.ids, *training.training_draws(model.process, batch.x.shape, generator)))
-        generator.set_state(state)
-        return real(model, batch, generator, recipe)
+    def watched(model, x, logsnr, noise, cond=None, unit=None):
+        seen.append((x, logsnr, noise, cond["class_labels"]))
+        return real(model, x, logsnr, noise, cond, unit)
 
-    monkeypatch.setattr(training, "training_loss", watched)
-    recipe = replace(tiny.RECIPE, batch_size=batch_size, steps=6, checkpoints=())
+    monkeypatch.setattr(Denoiser, "loss_pairs", watched)
+    spec = replace(tiny.SPECS["label"], null={"class_labels": 2})
+    recipe = replace(tiny.RECIPE, model=spec, batch_size=batch_size, steps=6, checkpoints=(), cond_drop=share)
     train(recipe, data, torch.arange(n), seed=3)
-    for i, (ids, logsnr, noise) in enumerate(seen):
+    dropped = 0
+    for i, (x, logsnr, noise, labels) in enumerate(seen):
         step = training_step(recipe, n, tiny.SHAPE, 3, i)
-        assert tuple(step.ids.tolist()) == ids
+        assert torch.equal(data.images[step.ids], x)
         assert torch.equal(step.logsnr, logsnr) and torch.equal(step.noise, noise)
+        assert torch.equal(torch.where(step.dropped, 2, data.cond["class_labels"][step.ids]), labels)
+        dropped += int(step.dropped.sum())
+    assert bool(dropped) == bool(share)
 
 
 def test_the_view_replays_the_base_model(tiny_problem, tmp_path):

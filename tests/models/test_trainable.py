@@ -13,7 +13,10 @@ import torch
 from tdabench.datasets.truth import write_assets
 from tdabench.errors import UserError
 from tdabench.methods.engines.features import per_sample_gradients
+from tdabench.methods.engines.unlearning import unlearn
+from tdabench.methods.mucs import Mucs
 from tdabench.methods.registry import method_class, preset_params
+from tdabench.methods.trak import open_traker, trak_batch
 from tdabench.methods.view import View
 from tdabench.models import problem as problems
 from tdabench.models.draws import Law
@@ -130,13 +133,47 @@ def test_gradients_are_of_that_part(models, part, tmp_path):
 
 
 @every_part
-@pytest.mark.parametrize("name", ["d-trak", "grad-sim"])
+@pytest.mark.parametrize("name", ["d-trak", "grad-sim", "trak", "mucs"])
 def test_methods_keep_to_that_part(models, part, name, tmp_path):
     _, problem = models(part)
     view, cls = View(problem, tmp_path), method_class(name)
     method = cls(preset_params(cls, "quick"))
     scores = method.attribute(view, method.fit(view), problem.queries)
     assert scores.shape == (2, N) and torch.isfinite(scores).all() and scores.std() > 0
+
+
+@every_part
+def test_unlearning_moves_that_part_only(models, part, tmp_path):
+    _, problem = models(part)
+    settings = Mucs.Params(max_steps=3, batch=4, learning_rate=1.0).unlearning()
+    view = View(problem, tmp_path)
+    before = view.model().net.state_dict()
+    model, trace = unlearn(view, problem.queries.pick([0]).batch, settings, null=10.0)
+    moved = {name for name, value in model.net.state_dict().items() if not torch.equal(value, before[name])}
+    assert trace.steps == 3 and moved and moved <= set(problem.weights[12])
+
+
+@every_part
+def test_traker_featurises_that_part_only(models, part, tmp_path):
+    _, problem = models(part)
+    model = View(problem, tmp_path).model()
+    traker = open_traker(model, N, 16, 0, tmp_path / "traker", ("encoder_hidden_states",))
+    assert traker.num_params_for_grad == sum(value.numel() for value in problem.weights[12].values())
+    batch, draws = problem.train.batch(torch.arange(2)), View(problem, tmp_path).draws(2, Law("even"))
+    found = traker.gradient_computer.compute_per_sample_grad(trak_batch(model, batch, draws))
+    tiny.assert_near(
+        torch.cat([found[name].flatten(1) for name in model.trainable_parameters()], 1),
+        per_sample_gradients(model, batch, draws, "loss"),
+    )
+
+
+@every_part
+def test_the_views_untrained_model_is_the_problems(models, part, tmp_path):
+    _, problem = models(part)
+    weights = {step: state for step, state in problem.weights.items() if step}
+    found = View(replace(problem, weights=weights), tmp_path).model("untrained").net.state_dict()
+    expected = problem.model(0).net.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
 
 
 @every_part

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from tdabench.benchmark.tasks.find import find_task
+from tdabench.benchmark.truth import build
+from tdabench.benchmark.truth.retraining import Retraining, retrained
+from tdabench.errors import UserError
 from tdabench.methods.registry import listings
-from tdabench.models.problem import read_problem
+from tdabench.models.problem import load_dataset, read_problem
 from tdabench.models.sampling import sample
+from tdabench.store import FolderStore
 
 from ... import run_helpers
 
@@ -61,3 +67,26 @@ def test_every_method_runs(home, task, tmp_path):
     rows = run_helpers.run_cells(tmp_path / "results", sorted(listings()), task=task)
     assert {name: (row.status, row.reason) for name, row in rows.items()} == dict.fromkeys(rows, ("ok", None))
     assert find_task(task).label in {f"{row.key.task}@{row.key.task_version}" for row in rows.values()}
+
+
+@pytest.mark.parametrize("change", ["labels", "guidance"])
+def test_measurements_are_keyed_by_conditions_too(home, change):
+    built = build.prepare_base(find_task("digits-tiny-v"), FolderStore(home))
+    queries = built.queries
+    cond = {"class_labels": queries.cond["class_labels"].roll(1)} if change == "labels" else queries.cond
+    guidance = queries.guidance + (change == "guidance")
+    assert replace(built, queries=replace(queries, cond=cond, guidance=guidance)).identity != built.identity
+
+
+def test_what_stands_for_no_condition_is_known_of_retrained_models(tmp_path):
+    data = replace(load_dataset("digits_classes").select(torch.arange(20)), null={"class_labels": torch.tensor(10)})
+    recipe = replace(find_task("digits-tiny-v").recipe, steps=1, checkpoints=())
+    retraining = Retraining(tuple(range(20)), 1)
+    assert retrained(retraining, recipe, data, "f" * 64, FolderStore(tmp_path)).null == data.null
+
+
+def test_a_truth_that_cannot_be_built_yet_is_one_line(tmp_path):
+    task = find_task("digits-tiny")
+    model = replace(task.recipe.model, trainable="conv_in.*")
+    with pytest.raises(UserError, match="no truth can be built yet"):
+        build.prepare_base(replace(task, recipe=replace(task.recipe, model=model)), FolderStore(tmp_path))
