@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from diffusers import DDPMScheduler
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
+from tdabench.benchmark.contract.tiny import tiny_problem as twin
 from tdabench.benchmark.tasks.digits import TASK
 from tdabench.methods.engines.unlearning import null_loss, trainable, unlearn
 from tdabench.methods.mucs import Mucs, Params, State
@@ -232,6 +234,14 @@ def test_the_query_is_forgotten_and_its_loss_rises(view):
     with torch.no_grad():
         before, after = (view.losses(each, query.batch, draws).mean() for each in (view.model(), model))
     assert after > 1.2 * before
+
+
+def test_the_preset_that_runs_to_the_end_ends_there():
+    view = View(twin(), Path("unused"))
+    method = Mucs(replace(Mucs.presets["to-the-end"], draws=2))
+    method.attribute(view, method.fit(view), view.problem.queries.pick([0]))
+    trace = method.diagnostics["unlearning"][view.problem.queries.ids[0]]
+    assert trace["converged"] and 0 < trace["steps"] < 200 and trace["end"] >= 0.95 > trace["start"]
 
 
 # the null loss
