@@ -18,7 +18,7 @@ MODEL = ModelSpec(
         "num_embeds_ada_norm": 10,  # one more label, the last, stands for none
     },
     process={"kind": "edm", "sigma_data": 0.75},
-    sampler=Sampler(steps=4),
+    sampler=Sampler(steps=8),
     null={"class_labels": 10},
 )
 TASK = replace(

@@ -33,6 +33,8 @@ class DDPMProcess(Process):
         self.unit = UNITS[kind]
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.double()
         self.grid: Tensor = (self.alphas_cumprod.log() - (-self.alphas_cumprod).log1p()).float()
+        if len(self.grid) < 2:
+            raise ValueError(f"num_train_timesteps must be 2 or more, not {len(self.grid)}")
         if not self.grid.isfinite().all():
             raise ValueError("its last levels are pure noise (alpha = 0), which have no log-SNR: take another schedule")
         self._ascending = self.grid.flip(0).contiguous()

@@ -380,7 +380,7 @@ def spoiled():
         ("dit", {}, "have no class_labels, which this model takes"),
         ("dit", {"cond": {"class_labels": torch.arange(N)}}, "have the label 3, and the model's are 0 to 2"),
         ("dit", {"cond": {"class_labels": torch.zeros(2)}}, "the 6 training images have 2 class_labels"),
-        ("sd", {"cond": {"encoder_hidden_states": torch.zeros(N, 6, 5)}}, "finite and of width 8, not 5"),
+        ("sd", {"cond": {"encoder_hidden_states": torch.zeros(N, 6, 5)}}, r"must be finite \[N, L, 8\]"),
     ],
 )
 def test_images_that_do_not_fit_are_one_line(home, kind, changes, match):

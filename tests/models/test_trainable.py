@@ -162,7 +162,7 @@ def test_traker_featurises_that_part_only(models, part, tmp_path):
     batch, draws = problem.train.batch(torch.arange(2)), View(problem, tmp_path).draws(2, Law("even"))
     found = traker.gradient_computer.compute_per_sample_grad(trak_batch(model, batch, draws))
     tiny.assert_near(
-        torch.cat([found[name].flatten(1) for name in model.trainable_parameters()], 1),
+        torch.cat([found[name].flatten(1) for name in model.trainable_parameters()], 1).detach(),
         per_sample_gradients(model, batch, draws, "loss"),
     )
 

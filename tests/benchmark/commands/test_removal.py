@@ -131,7 +131,7 @@ def test_what_is_stored_is_a_model_trained_without_the_items(measured, home: Pat
     assert targets.ids == tuple(removal.union.target_ids)
     for position, seed in enumerate(removal.union.seeds):
         model, _ = train(task.recipe, problem.train, kept, seed)
-        images = sample(model, targets.noise, task.recipe.model.sampler)
+        images = sample(model, targets.noise, task.recipe.model)
         expected = -(images - targets.x).flatten(1).norm(dim=1)
         found = removal.union.similarities["l2"].targets.after[position]
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)

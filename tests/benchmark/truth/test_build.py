@@ -176,13 +176,13 @@ def test_regenerated_images_are_samples_of_the_stored_retrained_model(home, asse
     model = retrained(Retraining(members, 1), TASK.recipe, problem.train, problem.train.fingerprint(), store)
     for row, query in enumerate(stored.generated_ids):
         place = problem.queries.ids.index(query)
-        image = sample(model, problem.queries.noise[place : place + 1], TASK.recipe.model.sampler)[0]
+        image = sample(model, problem.queries.noise[place : place + 1], TASK.recipe.model)[0]
         np.testing.assert_allclose(stored.regenerated[0, 0, row], image.numpy(), atol=2e-3)
 
 
 def test_generated_queries_are_samples_of_the_base_model(problem):
     generated = problem.queries.where(role="test", kind="generated")
-    images = sample(problem.model(25), generated.noise, TASK.recipe.model.sampler)
+    images = sample(problem.model(25), generated.noise, TASK.recipe.model)
     assert torch.equal(images, generated.x) and generated.x.dtype == torch.float32
 
 
