@@ -13,19 +13,8 @@ from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law, Scope
 from ..models.recipe import LATER
 from .base import Estimate, Method, register
-from .engines.unlearning import (
-    NULL_ITEMS,
-    Clamp,
-    Frozen,
-    Portion,
-    Trace,
-    Unlearning,
-    check,
-    law_of,
-    null_loss,
-    train_losses,
-    unlearn,
-)
+from .engines.levels import Portion, law_of
+from .engines.unlearning import NULL_ITEMS, Clamp, Frozen, Trace, Unlearning, check, null_loss, train_losses, unlearn
 from .view import View
 
 

@@ -17,7 +17,7 @@ from ...methods.base import Method
 from ...methods.registry import Listing
 from ...methods.support import unsupported
 from ..run.worker import BadScores, place_of
-from .runs import BackwardsView, Outcome, Subject
+from .subject import BackwardsView, Outcome, Subject
 from .tiny import offering, planted_ids, tiny_problem
 
 TOLERANCE = 1e-3

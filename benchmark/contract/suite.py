@@ -15,7 +15,7 @@ from ...methods import registry
 from ...methods.registry import Listing
 from ..processes import one_thread
 from .rules import LISTING, RULES, Broken, NotApplicable, Rule, Status
-from .runs import Subject
+from .subject import Subject
 
 
 @dataclass(frozen=True)

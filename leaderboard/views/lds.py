@@ -8,9 +8,9 @@ from typing import Any
 
 from ..rows.row import Cost, Row
 from ..stats.ranking import Group, Standing, beats_random, group_of, rank_ranges, standings
+from .gains import interval
 from .selection import failure_of, preset_labels, status_of
 from .sheet import MISSING, Failure, Interval, Sheet, flat, rank_text, yes_no
-from .standing import interval
 
 RANK_NOTE = (
     "Rank a-b: a is 1 + the number of entries that are significantly better, b the number of entries less those that "

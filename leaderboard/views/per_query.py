@@ -11,9 +11,9 @@ import numpy as np
 from ..rows.removal import PerQuery, PerQueryChange, Removal
 from ..rows.row import Row
 from ..stats.over_queries import over_queries
+from .by_similarity import Unit, held_by, unit_of
 from .selection import Place, identity, lacking_notes, names_of, place_of
 from .sheet import Failure, Interval, Sheet
-from .similarity import Unit, held_by, unit_of
 
 RESULTS = "per-query removal results"
 

@@ -14,9 +14,9 @@ from ..rows.removal import LOSS, Change, Published, Removal, Similarity, Union
 from ..rows.row import Row
 from ..stats.over_seeds_and_queries import above_zero, estimate
 from ..stats.ranking import RANDOM
+from .by_similarity import Unit, held_by, unit_of
 from .selection import Place, identity, lacking_notes, names_of, place_of
 from .sheet import MISSING, Failure, Interval, Sheet, rank_text, yes_no
-from .similarity import Unit, held_by, unit_of
 
 Floats = NDArray[np.float64]
 RESULTS = "removal results"

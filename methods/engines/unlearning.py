@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
@@ -16,16 +15,14 @@ from torch.nn import functional
 from ...datasets.base import Batch
 from ...errors import UserError
 from ...models.denoiser import Denoiser
-from ...models.draws import Law, Quantiles
+from ...models.draws import Law
 from ...models.processes.base import Unit
 from ..view import View
+from .augmentation import augmented
 
 Frozen = Literal["none", "biases", "paper", "reference"]
 Clamp = Literal["constant", "per-level"]
-LawKind = Literal["training", "lognormal", "edm-grid", "even"]
-Portion = float | Literal["auto"]
 NULL_ITEMS = 256
-DISTANCE_ITEMS = 1024
 HEAVIEST = 1000.0  # one level in a hundred weighs up to 140 where a noise predictor is unlearned at EDM's levels
 
 # What sony/mucs trains in its DiT, by the names of diffusers' transformers: weights of MLPs and of the condition.
@@ -90,47 +87,6 @@ class Trace:
     start: float
     end: float
     converged: bool
-
-
-@dataclass(frozen=True)
-class SortedGrid(Law):
-    """EDM's grid at sorted uniform places instead of even ones, as sony/mucs draws it for unlearning."""
-
-    def levels(self, n: int, process: Quantiles, generator: torch.Generator) -> Tensor:
-        """Return n log-SNRs, the noisiest first, float32 [n]."""
-        places = torch.rand(max(int(n / self.portion), n), generator=generator).sort().values[:n]
-        ends = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
-        return -2 * self.rho * (ends[0] + places * (ends[1] - ends[0])).log()
-
-
-def law_of(view: View, kind: LawKind, portion: Portion, n: int, unlearning: bool = False) -> Law:
-    """Return a law of n levels with the constants of the model's own process, where it is EDM's.
-
-    portion ``auto``: ``distance_portion``; unlearning: EDM's grid is random there.
-    """
-    names = ("mean", "std", "sigma_min", "sigma_max", "rho")
-    own = {name: getattr(view.process, name) for name in names if hasattr(view.process, name)}
-    law = (SortedGrid if unlearning and kind == "edm-grid" else Law)(kind, **own)
-    if kind != "edm-grid":
-        return law
-    return replace(law, portion=distance_portion(view, law, n) if portion == "auto" else portion)
-
-
-def distance_portion(view: View, law: Law, n: int, share: float = 0.05) -> float:
-    """Return which share of the n levels of EDM's whole grid is above half of the distance of near images.
-
-    Near: what ``share`` of the pairs among at most 1,024 training images are within, as RMS over pixels; sony/mucs
-    takes the pairs of neighbouring batches, but stops with an error. Raises UserError where no level is above.
-    """
-    ids = torch.randperm(len(view.train), generator=view.rng("distances"))[:DISTANCE_ITEMS]
-    x = view.train.batch(ids).x.flatten(1)
-    distances = (functional.pdist(x) / x.shape[1] ** 0.5).sort().values
-    whole = Law("edm-grid", portion=1.0, sigma_min=law.sigma_min, sigma_max=law.sigma_max, rho=law.rho)
-    sigmas = (-whole.levels(n, view.process, torch.Generator()) / 2).exp()
-    found = float((sigmas > distances[int(share * len(distances))] / 2).float().mean())
-    if found == 0:
-        raise UserError("no level of EDM's grid is above the images' distances: set a portion instead of 'auto'")
-    return found
 
 
 def trainable(name: str, frozen: Frozen) -> bool:
@@ -295,39 +251,6 @@ def _alike(cond: Tensor, other: Tensor) -> Tensor:
     if not cond.is_floating_point():  # labels, which sony/mucs has one-hot
         return (cond == other).flatten(1).all(1).float() if cond.ndim > 1 else (cond == other).float()
     return functional.cosine_similarity(cond.flatten(1), other.flatten(1)).clamp(min=0).sqrt()
-
-
-def augmented(batch: Batch, share: float, generator: torch.Generator) -> Batch:
-    """Return the images flipped at random, and each scaled, turned, stretched and shifted with a chance of ``share``.
-
-    Strengths are those of EDM's augmentation (arXiv 2206.00364, appendix F.2); bilinear, where it filters as well.
-    """
-    n = len(batch)
-
-    def at_chance(values: Tensor) -> Tensor:
-        return values * (torch.rand(n, generator=generator) < share)
-
-    def normal() -> Tensor:
-        return torch.randn(n, generator=generator)
-
-    def angle() -> Tensor:
-        return (2 * torch.rand(n, generator=generator) - 1) * math.pi
-
-    size, turn = (0.2 * at_chance(normal())).exp2(), at_chance(angle())
-    stretch, axis = (0.2 * at_chance(normal())).exp2(), angle() * (torch.rand(n, generator=generator) < 0.5)
-    moved = torch.rand(n, 1, generator=generator) < share
-    shift = 0.25 * moved * torch.randn(n, 2, generator=generator)  # an image is 2 wide here
-    stretched = _rotation(axis) @ torch.diag_embed(torch.stack([stretch, 1 / stretch], 1)) @ _rotation(-axis)
-    turned = _rotation(turn) @ stretched * size[:, None, None]
-    flipped = torch.where(torch.rand(n, generator=generator)[:, None, None, None] < 0.5, batch.x.flip(3), batch.x)
-    grid = functional.affine_grid(torch.cat([turned, shift[:, :, None]], 2), list(batch.x.shape), align_corners=False)
-    x = functional.grid_sample(flipped, grid, padding_mode="reflection", align_corners=False)
-    return replace(batch, x=x)
-
-
-def _rotation(angles: Tensor) -> Tensor:
-    cos, sin = angles.cos(), angles.sin()
-    return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
 
 
 @torch.no_grad()

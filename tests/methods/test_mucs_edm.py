@@ -11,13 +11,12 @@ import torch
 from torch import nn
 
 from tdabench.errors import UserError
+from tdabench.methods.engines.augmentation import augmented
+from tdabench.methods.engines.levels import distance_portion, law_of
 from tdabench.methods.engines.unlearning import (
     Unlearner,
-    augmented,
     check,
-    distance_portion,
     instance_weights,
-    law_of,
     null_loss,
     second_moment,
     trainable,

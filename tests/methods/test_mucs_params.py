@@ -12,6 +12,8 @@ import pytest
 import tdabench
 from tdabench.benchmark.run.plan import Planner
 from tdabench.benchmark.tasks.find import find_task
+from tdabench.errors import UserError
+from tdabench.methods.engines.levels import law_of
 from tdabench.methods.mucs import Mucs, Params
 from tdabench.methods.registry import Entry, method_class, params_from_json, params_hash, params_json, preset_params
 
@@ -46,3 +48,10 @@ def test_a_cell_is_keyed_by_what_is_hashed():
     for preset, params in Mucs.presets.items():
         key = planner._key(Entry("mucs", preset), Mucs, params, "test", 0)
         assert (key.params, key.params_hash) == (params_json(params), params_hash(params))
+
+
+@pytest.mark.parametrize("portion", [0.0, -0.5, 1.5])
+def test_a_portion_that_is_none_is_one_line(portion, view):
+    with pytest.raises(UserError, match="above 0 and at most 1"):
+        law_of(view, "edm-grid", portion, 10)
+    assert law_of(view, "training", portion, 10).kind == "training"

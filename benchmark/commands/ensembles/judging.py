@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ....leaderboard.rows.row import Row
 from ....leaderboard.stats.ranking import Standing, paired_difference, standings
+from ....leaderboard.views.gains import paired_gain
 from ....leaderboard.views.sheet import Interval
-from ....leaderboard.views.standing import paired_gain
 from .search import mean
 
 ALPHA = 0.05

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tdabench.benchmark.contract import effects, suite
 from tdabench.benchmark.contract.rules import RULES
-from tdabench.benchmark.contract.runs import BackwardsView
+from tdabench.benchmark.contract.subject import BackwardsView
 from tdabench.benchmark.contract.suite import check_method
 from tdabench.benchmark.contract.tiny import N_PLANTED, TWIN, offering, planted_ids, tiny_problem
 from tdabench.datasets.truth import Assets, Truth
