@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,10 @@ class Subject:
 
     @cached_property
     def plain(self) -> Outcome:
-        """The run that most rules look at: all queries at once, nothing unusual."""
-        return self.run()
+        """The run that most rules look at: the last query, then all others at once, nothing unusual."""
+        found = self.run([self.last, self.others])
+        order = np.argsort(self.last + self.others)
+        return found if found.scores is None else replace(found, scores=found.scores[order])
 
     @property
     def scores(self) -> np.ndarray:
@@ -73,14 +75,24 @@ class Subject:
         return self.plain.scores
 
     @property
+    def last(self) -> list[int]:
+        """The last query, which was generated: enough for rules on how scores are computed."""
+        return [len(self.queries) - 1]
+
+    @property
+    def others(self) -> list[int]:
+        """All queries but the last."""
+        return list(range(len(self.queries) - 1))
+
+    @property
     def few(self) -> list[int]:
-        """The first and the last query: a planted and a generated one."""
-        return sorted({0, len(self.queries) - 1})
+        """The second and the last query: planted, and not the first of its slice in the plain run; generated."""
+        return sorted({min(1, *self.last), *self.last})
 
     @cached_property
     def elsewhere(self) -> Outcome:
-        """A run of few queries on another kind of model: a transformer by class under EDM."""
-        return self.run([self.few], source=conditional_problem)
+        """A run of one query on another kind of model: a transformer by class under EDM."""
+        return self.run([self.last], source=conditional_problem)
 
     def _asked(self, problem: Problem) -> Queries:
         kinds = problem.queries.kinds
@@ -88,7 +100,7 @@ class Subject:
 
     def run(
         self,
-        slices: list[list[int]] | None = None,
+        slices: list[list[int]],
         view: type[View] = View,
         micro_batch: int = 512,
         chance: int = 0,
@@ -101,12 +113,11 @@ class Subject:
         source = source or self.source
         problem, untouched = (offering(source(), self.cls.needs) for _ in range(2))
         queries = self._asked(untouched)
-        wanted = slices or [list(range(len(queries)))]
         scores, error = None, None
         with tempfile.TemporaryDirectory(prefix="tdabench-check-") as folder, watched(Path(folder), chance) as effects:
             door = view(problem, Path(folder) / "scratch", micro_batch=micro_batch, **_synthetic(problem, self.cls))
             try:
-                scores = self._attribute(door, [queries.pick(index) for index in wanted])
+                scores = self._attribute(door, [queries.pick(index) for index in slices if index])
             except Exception as caught:
                 error = caught
         return Outcome(scores, error, effects, _differences(untouched, problem))

@@ -22,7 +22,7 @@ N_TRAIN, N_PLANTED, N_HELDOUT = 48, 3, 1
 
 _CONFIG = {"block_out_channels": [8], "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
 _MODEL = replace(TASK.recipe.model, config={**TASK.recipe.model.config, **_CONFIG}, sampler=Sampler(steps=5))
-_TRAINING = {"steps": 120, "batch_size": 16, "warmup_steps": 12, "ema_decay": 0.9, "checkpoints": (40, 80)}
+_TRAINING = {"steps": 60, "batch_size": 16, "warmup_steps": 6, "ema_decay": 0.9, "checkpoints": (20, 40)}
 TWIN = replace(
     TASK,
     name="digits-twin",

@@ -74,7 +74,7 @@ BAD = {
     "infinite": ({"end": "out[0, 0] = -float('inf')"}, "finite"),
     "raises": ({"end": "out = out / queries"}, "runs"),
     "undeclared-recipe": ({"fit": OPTIMIZER}, "runs"),
-    "undeclared-checkpoints": ({"fit": "view.model(40)"}, "runs"),
+    "undeclared-checkpoints": ({"fit": "view.model(20)"}, "runs"),
     "undeclared-members": ({"fit": "view.stored_scores['pixel']"}, "runs"),
     "torch-random": ({"end": "out += 1e-2 * torch.rand(out.shape)"}, "random state"),
     "numpy-random": ({"end": "out += 1e-2 * np.random.rand()"}, "random state"),
@@ -87,7 +87,7 @@ BAD = {
     "micro-batch": ({"end": NOISE.format("view.micro_batch")}, "micro-batch"),
     "batch-position": ({"each": "x += 0.1 * torch.randn(x.shape, generator=view.rng('noise'))"}, "training order"),
     "batch-order": ({"begin": "n = 0", "each": "n += 1; x += 0.1 * n"}, "training order"),
-    "weights": ({"fit": "view.problem.weights[120]['conv_in.bias'].add_(1)"}, "problem"),
+    "weights": ({"fit": "view.problem.weights[60]['conv_in.bias'].add_(1)"}, "problem"),
     "images": ({"fit": "view.train.images.mul_(0.5)"}, "problem"),
     "queries": ({"fit": "view.problem.queries.x.mul_(0.5)"}, "problem"),
     "beside-scratch": ({"fit": "(view.scratch.parent / 'x').write_text('x')"}, "scratch"),
@@ -280,7 +280,7 @@ def test_the_table_shows_every_check(tmp_path):
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(suite.render(checks))
     text = console.export_text()
-    assert "[queries, items] is (5, 48)" in text and all(check.name in text for check in checks)
+    assert "[queries, items] is (1, 48)" in text and all(check.name in text for check in checks)
     assert suite.summary(checks) == "10 passed, 1 failed (scores), 7 skipped"
 
 
@@ -314,17 +314,17 @@ def test_the_twin_holds_copies_of_its_queries():
 def test_the_twin_is_trained_as_digits_is_and_handed_out_in_copies():
     problem, recipe = tiny_problem(), TWIN.recipe
     model, _ = train(recipe, problem.train, torch.arange(48), 0)
-    assert problem.checkpoints == (0, 40, 80, 120)
-    assert all(torch.equal(value, problem.weights[120][name]) for name, value in model.net.state_dict().items())
-    problem.weights[120]["conv_in.bias"].add_(1)
-    assert not torch.equal(tiny_problem().weights[120]["conv_in.bias"], problem.weights[120]["conv_in.bias"])
+    assert problem.checkpoints == (0, 20, 40, 60)
+    assert all(torch.equal(value, problem.weights[60][name]) for name, value in model.net.state_dict().items())
+    problem.weights[60]["conv_in.bias"].add_(1)
+    assert not torch.equal(tiny_problem().weights[60]["conv_in.bias"], problem.weights[60]["conv_in.bias"])
 
 
 def test_a_problem_offers_what_is_asked_for():
     problem = tiny_problem()
-    assert offering(problem, ()).checkpoints == (120,) and offering(problem, ()).recipe is None
-    assert offering(problem, ("recipe",)).checkpoints == (0, 120)
-    assert offering(problem, ("checkpoints",)).checkpoints == (40, 80, 120)
+    assert offering(problem, ()).checkpoints == (60,) and offering(problem, ()).recipe is None
+    assert offering(problem, ("recipe",)).checkpoints == (0, 60)
+    assert offering(problem, ("checkpoints",)).checkpoints == (20, 40, 60)
 
 
 def test_the_backwards_view_covers_every_item_once(tmp_path):
