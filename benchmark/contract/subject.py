@@ -86,7 +86,7 @@ class Subject:
 
     @property
     def few(self) -> list[int]:
-        """The second and the last query: planted, and not the first of its slice in the plain run; generated."""
+        """The second query, which is planted and not the first of its slice in the plain run, and the last one."""
         return sorted({min(1, *self.last), *self.last})
 
     @cached_property

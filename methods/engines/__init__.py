@@ -1,1 +1,1 @@
-"""Engines that several methods share: features, projection, the kernel over them; unlearning with its levels and augmentation."""
+"""Engines that several methods share: features, projections, their kernel; unlearning, its levels, augmentation."""
