@@ -19,6 +19,7 @@ from ..models.draws import Draws, Law, Scope
 from ..models.problem import Problem
 from ..models.processes import open_process
 from ..models.processes.base import Process, Unit
+from ..models.recipe import Recipe
 from ..models.sampling import sample
 from ..models.training import TrainingStep, optimizer, training_loss, training_step
 from ..seeds import torch_generator
@@ -83,9 +84,17 @@ class View:
 
     def draws(self, n: int, law: Law, scope: Scope = "shared", name: str = "loss") -> Draws:
         """Return n draws of (log-SNR, noise), keyed by (seed, name) and, with scope ``item``, by item id."""
-        return Draws(
-            name, n, law, scope, self.seed, tuple(self.train.batch(torch.tensor([0])).x.shape[1:]), self.process
-        )
+        return Draws(name, n, law, scope, self.seed, self._shape, self.process)
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(self.train.batch(torch.tensor([0])).x.shape[1:])
+
+    @property
+    def _recipe(self) -> Recipe:
+        if self.problem.recipe is None:
+            raise ValueError("this problem has no recipe: declare needs = ('recipe',)")
+        return self.problem.recipe
 
     @cached_property
     def process(self) -> Process:
@@ -106,17 +115,11 @@ class View:
 
     def training_step(self, step: int) -> TrainingStep:
         """Return what an update (0-based) of the model's training saw: ids, levels, noise; needs ``recipe``."""
-        recipe = self.problem.recipe
-        if recipe is None:
-            raise ValueError("this problem has no recipe: declare needs = ('recipe',)")
-        shape = self.train.batch(torch.tensor([0])).x.shape[1:]
-        return training_step(recipe, len(self.train), shape, self.problem.seed, step)
+        return training_step(self._recipe, len(self.train), self._shape, self.problem.seed, step)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], scale: float = 1.0) -> torch.optim.Optimizer:
         """Return a fresh optimiser as the recipe has it, learning rate times ``scale``; needs ``recipe``."""
-        if self.problem.recipe is None:
-            raise ValueError("this problem has no recipe: declare needs = ('recipe',)")
-        return optimizer(self.problem.recipe, list(parameters), scale)
+        return optimizer(self._recipe, list(parameters), scale)
 
     def sample(
         self,
