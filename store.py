@@ -19,6 +19,11 @@ from .errors import CorruptFile, UserError
 LONG_CLAIM_S = 7 * 86400.0  # longer than any run or build; on this host a claim ends with its process anyway
 
 
+def home() -> Path:
+    """Return the user's folder for datasets, built truths and caches: $TDABENCH_HOME, else ~/.cache/tdabench."""
+    return Path(os.environ.get("TDABENCH_HOME") or Path.home() / ".cache" / "tdabench").expanduser()
+
+
 class FolderStore:
     """Bytes under slash-separated keys in a folder; every ``put`` is atomic, so readers never see half a file."""
 

@@ -10,8 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .stored import StoredColumn
+
 # By the network's argument names, such as class_labels [B] and encoder_hidden_states [B, L, D].
 Conditions = Mapping[str, Tensor]
+Column = Tensor | StoredColumn  # one array per item, in memory or on disk
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Card:
 
 
 class TrainingSet(Protocol):
-    """What is trained on and attributed to: items by id, 0..N-1."""
+    """What is trained on and attributed to: items by id, 0..N-1, in memory or not."""
 
     def __len__(self) -> int: ...
 
@@ -82,26 +85,33 @@ class TrainingSet(Protocol):
 class ImageDataset:
     """Images [N, C, H, W] float32 in [-1, 1] and conditions by the network's argument names, [N, ...] each.
 
-    classes: what subsets are stratified by, int64 [N]; the model need not see them. null: what stands for no condition,
-    one item's [...] by name, such as the embedding of the empty prompt. latents [N, c, h, w]: what the model sees
-    instead of the images, made of them by the autoencoder whose hash is ``encoder``.
+    Any of them may lie on disk (``StoredColumn``). classes: what subsets are stratified by, int64 [N]; the model need
+    not see them. null: what stands for no condition, one item's [...] by name, such as the embedding of the empty
+    prompt. latents [N, c, h, w]: what the model sees instead of the images, made of them by the autoencoder whose hash
+    is ``encoder``. hashes: of every item's stored bytes, uint8 [N, 32], where a store has them.
     """
 
     card: Card
-    images: Tensor
+    images: Column
     classes: Tensor
-    cond: Conditions = field(default_factory=dict)
+    cond: Mapping[str, Column] = field(default_factory=dict)
     null: Conditions = field(default_factory=dict)
     latents: Tensor | None = None
     encoder: str = ""
+    hashes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
-    def x(self) -> Tensor:
+    def x(self) -> Column:
         """The items as the model sees them: latents, or else images."""
         return self.images if self.latents is None else self.latents
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an item as the model sees it, (C, H, W)."""
+        return tuple(self.x.shape[1:])
 
     def batch(self, ids: Tensor) -> Batch:
         """Return the items with these ids, int64 [B]."""
@@ -113,30 +123,63 @@ class ImageDataset:
         return self.images[ids]
 
     def select(self, ids: Tensor) -> ImageDataset:
-        """Return the items as a dataset of their own, renumbered in the given order."""
-        cond = {name: value[ids] for name, value in self.cond.items()}
-        latents = None if self.latents is None else self.latents[ids]
-        return replace(self, images=self.images[ids], classes=self.classes[ids], cond=cond, latents=latents)
+        """Return the items as a dataset of their own, renumbered in the given order; what is on disk stays there."""
+        return replace(
+            self,
+            images=_rows(self.images, ids),
+            classes=self.classes[ids],
+            cond={name: _rows(value, ids) for name, value in self.cond.items()},
+            latents=None if self.latents is None else self.latents[ids],
+            hashes=None if self.hashes is None else self.hashes[ids],
+        )
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the decoded pixels, classes, conditions (names, shapes) and the autoencoder's hash.
 
-        Not of the latents themselves, whose last bits differ from machine to machine.
+        In the order of ids, which a store gives by the items' own hashes, whatever the order of the source's rows. Not
+        of the latents themselves, whose last bits differ from machine to machine.
         """
         digest = hashlib.sha256()
-        for part in (self.images, self.classes):
-            _update(digest, part)
-        for kind, named in (("", self.cond), ("null ", self.null)):
-            for name in sorted(named):
-                digest.update(f"{kind}{name}".encode())
-                _update(digest, named[name])
+        if self.hashes is not None:
+            _update(digest, self.hashes)
+        else:
+            self._update_all(digest)
+        for name in sorted(self.null):
+            digest.update(f"null {name}".encode())
+            _update(digest, self.null[name])
         digest.update(self.encoder.encode())
         return digest.hexdigest()
+
+    def _update_all(self, digest: Any) -> None:
+        everything = torch.arange(len(self))
+        _update(digest, self.images[everything])
+        _update(digest, self.classes)
+        for name in sorted(self.cond):
+            digest.update(name.encode())
+            _update(digest, self.cond[name][everything])
+
+    def item_hashes(self, ids: Tensor) -> list[str]:
+        """Return the SHA-256 of each of these items' pixels, class and conditions: what a query is recognised by."""
+        if self.hashes is not None:
+            return [bytes(row.tolist()).hex() for row in self.hashes[ids]]
+        return [self._item_hash(item) for item in ids.split(1)]
+
+    def _item_hash(self, item: Tensor) -> str:
+        digest = hashlib.sha256()
+        parts = {"pixels": self.images, "class": self.classes, **self.cond}
+        for name in sorted(parts):
+            digest.update(name.encode())
+            _update(digest, parts[name][item])
+        return digest.hexdigest()
+
+
+def _rows(column: Column, ids: Tensor) -> Column:
+    return column.select(ids) if isinstance(column, StoredColumn) else column[ids]
 
 
 def _update(digest: Any, part: Tensor) -> None:
     digest.update(repr((tuple(part.shape), str(part.dtype))).encode())
-    digest.update(part.contiguous().numpy().tobytes())
+    digest.update(part.contiguous().numpy().reshape(-1).view("uint8").data)
 
 
 def stratified_halves(classes: Tensor, share: float, generator: torch.Generator) -> Tensor:

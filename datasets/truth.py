@@ -1,14 +1,22 @@
 """The ground-truth labels' format: a folder per task version, its manifest written last, hashes over everything.
 
-<task>@<version>/manifest.json            recipe, versions, provenance, file hashes; its presence says complete
-                 problem.safetensors      weights by update count, queries, training ids: what methods may see
-                 truth-open.safetensors   subsets for tuning rules and learned references
-                 truth-report.safetensors subsets for metrics only
+<task>@<version>/manifest.json               recipe, queries, versions, provenance, file hashes; it says complete
+                 problem.safetensors         queries, training ids, frozen weights: what methods may see
+                 weights-<n>.safetensors     averaged weights after n updates; raw-<n>: those before averaging
+                 truth-full.safetensors      losses under models trained on everything
+                 truth-open.safetensors      subsets for tuning rules and learned references
+                 truth-report.safetensors    subsets for metrics only
+                 truth-<role>-<r>            losses under the models of replicate r of a role's subsets
+                 regenerated-<role>-<r>      generated queries as these models make them again
+                 regenerated-full            the same of models trained on everything
+
+In folders of schema version 1, the weights are in problem.safetensors, and all labels of a role are in one file.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +28,13 @@ from safetensors.numpy import load, save
 from ..errors import CorruptFile, UserError
 from ..store import FolderStore, sha256
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READ = (1, SCHEMA_VERSION)
 SHIPPED = Path(__file__).parent / "truth"
 Role = Literal["open", "report"]
-FIELDS = ("task", "version", "n_train", "dataset", "recipe", "base_seed", "checkpoints")
-FIELDS += ("queries", "query_ids", "generated_ids", "files")
+FIELDS = ("task", "version", "n_train", "dataset", "recipe", "base_seed", "checkpoints", "queries", "files")
+ABOUT_MODELS = ("truth-", "regenerated-")  # how the names of files begin that no method may see
+OURS = ("problem.", "weights-", "raw-", *ABOUT_MODELS)
 Arrays = dict[str, np.ndarray]
 
 
@@ -33,18 +43,14 @@ class Truth:
     """Losses of queries under models retrained on M subsets.
 
     masks [M, N] bool (True = in the training set); outputs [R, M, Q, bins] float32, mean loss per noise-level bin;
-    full [F, Q, bins], the same for models trained on everything; regenerated [R, M, G, C, H, W] and
-    regenerated_full [F, G, C, H, W] float16, generated queries and controls made again from their initial noise.
+    full [F, Q, bins], the same for models trained on everything.
     """
 
     role: Role
     query_ids: tuple[str, ...]
-    generated_ids: tuple[str, ...]
     masks: np.ndarray
     outputs: np.ndarray
     full: np.ndarray
-    regenerated: np.ndarray
-    regenerated_full: np.ndarray
 
     def replicates(self, query_ids: tuple[str, ...]) -> np.ndarray:
         """Return the target of each replicate [R, M, Q], float64: the loss averaged over all bins."""
@@ -66,18 +72,44 @@ class Assets:
             raise UserError(f"no ground truth in {folder}: its manifest.json is missing; build or import it again")
         self.manifest: dict[str, Any] = self.store.get_json("manifest.json")
         found = self.manifest.get("schema_version") if isinstance(self.manifest, dict) else None
-        if found != SCHEMA_VERSION:
+        if found not in READ:
             raise UserError(
                 f"{self.folder / 'manifest.json'} has schema version {found}, not {SCHEMA_VERSION}: rebuild it"
             )
+        self.schema: int = found
         missing = [name for name in FIELDS if name not in self.manifest]
         if missing:
             raise CorruptFile(f"{self.folder / 'manifest.json'} lacks {', '.join(missing)}: restore it")
 
     @property
     def sha256(self) -> str:
-        """The hash of all files' hashes: what a row records as the truth it was computed from."""
-        return sha256(json.dumps(self.manifest["files"], sort_keys=True).encode())
+        """The hash of all that a metric depends on: what a row records as the truth it was computed from."""
+        return _hash(self.manifest["files"]) if self.schema == 1 else _hash(self._without("provenance"))
+
+    @property
+    def problem_sha256(self) -> str:
+        """The hash of all that a method's scores depend on: what a row records as the problem it was asked about."""
+        if self.schema == 1:
+            return self.manifest["files"]["problem.safetensors"]["sha256"]
+        files = {name: file for name, file in self.manifest["files"].items() if not name.startswith(ABOUT_MODELS)}
+        return _hash({**self._without("provenance", "truth_plan", "target", "target_unit"), "files": files})
+
+    def _without(self, *names: str) -> dict[str, Any]:
+        return {name: value for name, value in self.manifest.items() if name not in names}
+
+    @property
+    def query_ids(self) -> tuple[str, ...]:
+        """The queries that losses are measured on, in their order: all but the controls."""
+        return tuple(query["id"] for query in self.manifest["queries"] if query["role"] != "control")
+
+    @property
+    def generated_ids(self) -> tuple[str, ...]:
+        """The queries that are made again, in their order: the generated ones, controls among them."""
+        return tuple(query["id"] for query in self.manifest["queries"] if query["kind"] == "generated")
+
+    def has(self, role: Role) -> bool:
+        """Say whether there are labels of a role."""
+        return f"truth-{role}.safetensors" in self.manifest["files"]
 
     def arrays(self, name: str) -> Arrays:
         """Return the arrays of one file; raises CorruptFile where it is missing, truncated or edited."""
@@ -97,32 +129,44 @@ class Assets:
 
     def truth(self, role: Role) -> Truth:
         """Return the labels of a role."""
-        arrays, meta = self.arrays(f"truth-{role}.safetensors"), self.manifest
-        masks = np.unpackbits(arrays["masks"], axis=1, count=meta["n_train"]).astype(bool)
-        ids = tuple(meta["query_ids"]), tuple(meta["generated_ids"])
-        names = ("outputs", "full", "regenerated", "regenerated_full")
-        return Truth(role, *ids, masks, *(arrays[name] for name in names))
+        arrays = self.arrays(f"truth-{role}.safetensors")
+        masks = np.unpackbits(arrays["masks"], axis=1, count=self.manifest["n_train"]).astype(bool)
+        if self.schema == 1:
+            return Truth(role, tuple(self.manifest["query_ids"]), masks, arrays["outputs"], arrays["full"])
+        outputs = np.stack([shard["outputs"] for shard in self._shards(f"truth-{role}-")])
+        return Truth(role, self.query_ids, masks, outputs, self.arrays("truth-full.safetensors")["outputs"])
+
+    def regenerated(self, role: Role) -> tuple[np.ndarray, np.ndarray]:
+        """Return the generated queries as retrained models make them again, float16.
+
+        [R, M, G, C, H, W] of the models on a role's subsets, and [F, G, C, H, W] of those trained on everything.
+        """
+        if self.schema == 1:
+            arrays = self.arrays(f"truth-{role}.safetensors")
+            return arrays["regenerated"], arrays["regenerated_full"]
+        images = np.stack([shard["images"] for shard in self._shards(f"regenerated-{role}-")])
+        return images, self.arrays("regenerated-full.safetensors")["images"]
+
+    def _shards(self, prefix: str) -> Iterator[Arrays]:
+        for r in range(sum(name.startswith(prefix) for name in self.manifest["files"])):
+            yield self.arrays(f"{prefix}{r}.safetensors")
 
 
-def truth_arrays(truth: Truth) -> Arrays:
-    """Return what ``Assets.truth`` reads back."""
-    return {
-        "masks": np.packbits(truth.masks, axis=1),
-        "outputs": truth.outputs.astype(np.float32),
-        "full": truth.full.astype(np.float32),
-        "regenerated": truth.regenerated.astype(np.float16),
-        "regenerated_full": truth.regenerated_full.astype(np.float16),
-    }
+def _hash(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True).encode())
 
 
-def write_assets(folder: Path, files: dict[str, Arrays], manifest: dict[str, Any]) -> Assets:
-    """Write the files, then the manifest with their hashes and sizes."""
+def write_assets(folder: Path, files: Iterable[tuple[str, Arrays]], manifest: dict[str, Any]) -> Assets:
+    """Write the files one by one, then the manifest with their hashes and sizes; files of a former one are removed."""
     store = FolderStore(folder)
     store.delete("manifest.json")
+    for name in list(store.keys()):
+        if name.startswith(OURS) and name.endswith(".safetensors"):
+            store.delete(name)
     listed = {}
-    for name, arrays in files.items():
+    for name, arrays in files:
         data = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
         store.put(name, data)
         listed[name] = {"sha256": sha256(data), "bytes": len(data)}
-    store.put_json("manifest.json", {"schema_version": SCHEMA_VERSION, **manifest, "files": listed})
+    store.put_json("manifest.json", {**manifest, "schema_version": SCHEMA_VERSION, "files": listed})
     return Assets(folder)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from safetensors.torch import load as load_tensors
+from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
@@ -19,6 +19,15 @@ from .networks import make_network
 from .recipe import AutoencoderSpec, compact
 
 SIZE = 8  # images a pass, always as many, since another number rounds otherwise and equal images must stay equal
+
+
+def state_hash(state: Mapping[str, Tensor], start: str = "") -> str:
+    """Return the SHA-256 of weights: names, types, shapes and bytes, after those of a text."""
+    found = hashlib.sha256(start.encode())
+    for name, value in sorted(state.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 class Autoencoder:
@@ -39,11 +48,7 @@ class Autoencoder:
     @property
     def hash(self) -> str:
         """A hash of its specification and weights."""
-        found = hashlib.sha256(digest(compact(self.spec)).encode())
-        for name, value in sorted(self.state.items()):
-            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            found.update(value.contiguous().numpy().tobytes())
-        return found.hexdigest()
+        return state_hash(self.state, digest(compact(self.spec)))
 
     def encode(self, images: Tensor) -> Tensor:
         """Return latents on the CPU; of an encoder that answers a distribution, its mode."""
@@ -65,11 +70,18 @@ def _code(answer: Any) -> Tensor:
 
 
 def with_latents(data: ImageDataset, autoencoder: Autoencoder, store: FolderStore | None = None) -> ImageDataset:
-    """Return the dataset as a latent model sees it: every image encoded once, and kept in the store if there is one."""
+    """Return the dataset as a latent model sees it: every image encoded once, and kept in the store if there is one.
+
+    Kept latents are mapped into memory and not read.
+    """
     encoder = autoencoder.hash
     key = f"latents/{encoder[:16]}-{data.fingerprint()[:16]}.safetensors"
     if store is None:
-        return replace(data, latents=autoencoder.encode(data.images), encoder=encoder)
+        return replace(data, latents=_encoded(data, autoencoder), encoder=encoder)
     if not store.exists(key):
-        store.put(key, save_tensors({"latents": autoencoder.encode(data.images)}))
-    return replace(data, latents=load_tensors(store.get(key))["latents"], encoder=encoder)
+        store.put(key, save_tensors({"latents": _encoded(data, autoencoder)}))
+    return replace(data, latents=load_file(store.path(key))["latents"], encoder=encoder)
+
+
+def _encoded(data: ImageDataset, autoencoder: Autoencoder) -> Tensor:
+    return torch.cat([autoencoder.encode(data.pixels(ids)) for ids in torch.arange(len(data)).split(128 * SIZE)])

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..datasets.base import Card, Conditions, ImageDataset
+from ..datasets.base import Card, Column, Conditions, ImageDataset
 from ..datasets.folders import Pictures, read_pictures
 from ..datasets.queries import Queries
+from ..datasets.stored import StoredColumn
 from ..errors import UserError
 from ..store import FolderStore
 from .latents import with_latents
@@ -22,6 +23,7 @@ from .saved import Pipeline, read_pipeline
 from .training import build, snapshot
 
 Images = ImageDataset | Path | str
+BLOCK = 4096  # images that are looked at together
 
 
 def problem_from_pipeline(
@@ -119,7 +121,7 @@ def _embedded(pipeline: Pipeline, folder: Path, pictures: Pictures) -> Condition
 
 def _fitted(pipeline: Pipeline, data: ImageDataset, what: str) -> ImageDataset:
     """Return the dataset with just the conditions that the network takes; raises UserError where it does not fit."""
-    if not isinstance(data.images, Tensor) or data.images.ndim != 4:
+    if not isinstance(data.images, Tensor | StoredColumn) or len(data.images.shape) != 4:
         raise UserError(f"the {what} must be a tensor [N, C, H, W] in ImageDataset.images, or a folder of files")
     if not len(data):
         raise UserError(f"there are no {what}: give at least one")
@@ -129,7 +131,7 @@ def _fitted(pipeline: Pipeline, data: ImageDataset, what: str) -> ImageDataset:
     if tuple(data.images.shape[1:]) != (pipeline.channels, *size):
         found, wanted = _words(data.images.shape[1:]), _words((pipeline.channels, *size))
         raise UserError(f"the {what} are {found}, and {pipeline.folder} takes {wanted}: crop, resize or convert them")
-    largest = data.images.abs().flatten(1).amax(1)
+    largest = torch.cat([data.pixels(ids).abs().flatten(1).amax(1) for ids in torch.arange(len(data)).split(BLOCK)])
     for i in (~(largest <= 1.001)).nonzero().flatten()[:1].tolist():  # NaN too
         raise UserError(f"of the {what}, number {i} has values up to {float(largest[i]):g}: they must lie in [-1, 1]")
     cond = {name: _condition(name, limit, data, what) for name, limit in pipeline.cond.items()}
@@ -141,25 +143,31 @@ def _fitted(pipeline: Pipeline, data: ImageDataset, what: str) -> ImageDataset:
             raise UserError(
                 f"what stands for no {name} is {list(value.shape)}, and an item's {list(cond[name].shape[1:])}"
             )
-    return replace(data, images=data.images.float(), cond=cond, null=null)
+    images = data.images.float() if isinstance(data.images, Tensor) else data.images
+    return replace(data, images=images, cond=cond, null=null)
 
 
-def _condition(name: str, limit: int, data: ImageDataset, what: str) -> Tensor:
+def _condition(name: str, limit: int, data: ImageDataset, what: str) -> Column:
     if name not in data.cond:
         raise UserError(f"the {what} have no {name}, which this model takes: name them in ImageDataset.cond")
-    value = data.cond[name]
-    if len(value) != len(data):
-        raise UserError(f"the {len(data)} {what} have {len(value)} {name}: give one each")
+    column, blocks = data.cond[name], torch.arange(len(data)).split(BLOCK)
+    if len(column) != len(data):
+        raise UserError(f"the {len(data)} {what} have {len(column)} {name}: give one each")
     if name == "class_labels":
-        if value.ndim != 1 or value.is_floating_point() or value.dtype == torch.bool:
-            raise UserError(f"the class_labels of the {what} must be whole numbers [N], one for each")
-        outside = value[(value < 0) | (value >= limit)].tolist()
-        if outside:
-            raise UserError(f"the {what} have the label {outside[0]}, and the model's are 0 to {limit - 1}")
-        return value.long()
-    if value.ndim != 3 or value.shape[-1] != limit or not torch.isfinite(value).all():
-        raise UserError(f"the {name} of the {what} must be finite [N, L, {limit}], not {list(value.shape)}")
-    return value.float()
+        return _checked_labels(column[torch.arange(len(data))], limit, what)
+    shape = tuple(column.shape)
+    if len(shape) != 3 or shape[-1] != limit or not all(torch.isfinite(column[ids]).all() for ids in blocks):
+        raise UserError(f"the {name} of the {what} must be finite [N, L, {limit}], not {list(shape)}")
+    return column.float() if isinstance(column, Tensor) else column
+
+
+def _checked_labels(labels: Tensor, limit: int, what: str) -> Tensor:
+    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise UserError(f"the class_labels of the {what} must be whole numbers [N], one for each")
+    outside = labels[(labels < 0) | (labels >= limit)].tolist()
+    if outside:
+        raise UserError(f"the {what} have the label {outside[0]}, and the model's are 0 to {limit - 1}")
+    return labels.long()
 
 
 def _words(shape: tuple[int, ...] | torch.Size) -> str:
@@ -169,14 +177,16 @@ def _words(shape: tuple[int, ...] | torch.Size) -> str:
 
 def _external(items: _Items) -> Queries:
     data, n = items.data, len(items.data)
+    everything = torch.arange(n)
+    batch = data.batch(everything)
     return Queries(
         ids=items.names,
         kinds=("external",) * n,
         roles=("test",) * n,
-        x=data.x,
-        noise=torch.zeros_like(data.x),
+        x=batch.x,
+        noise=torch.zeros_like(batch.x),
         source=(-1,) * n,
         guidance=torch.zeros(n),
-        cond=data.cond,
-        images=None if data.latents is None else data.images,
+        cond=batch.cond,
+        images=None if data.latents is None else data.pixels(everything),
     )

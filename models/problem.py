@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +17,9 @@ from ..datasets.base import ImageDataset
 from ..datasets.queries import Queries
 from ..datasets.truth import Arrays, Assets
 from ..errors import CorruptFile, UserError
+from ..store import FolderStore, home, sha256
 from .denoiser import Denoiser
-from .latents import Autoencoder
+from .latents import Autoencoder, state_hash, with_latents
 from .recipe import ModelSpec, Recipe
 from .training import State, build, load
 
@@ -25,32 +28,44 @@ from .training import State, build, load
 class Problem:
     """What attribution is asked about.
 
-    train: N items; weights: network weights by update count (0 = untrained, the largest = final);
-    recipe: None for a model whose training is unknown; autoencoder: its weights, of a latent model; base: the weights
-    that training starts from, where only a part of them trains and ``weights`` holds that part.
+    train: N items; weights: network weights by update count (0 = untrained, the largest = final), averaged where the
+    recipe averages; raw: those before averaging, where they were kept; recipe: None for a model whose training is
+    unknown; autoencoder: its weights, of a latent model; base: the weights that training starts from, where only a part
+    of them trains and ``weights`` holds that part.
     """
 
     name: str
     train: ImageDataset
     queries: Queries
     spec: ModelSpec
-    weights: dict[int, State]
+    weights: Mapping[int, State]
     recipe: Recipe | None = None
     seed: int = 0
     autoencoder: State | None = None
     base: State | None = None
+    raw: Mapping[int, State] = field(default_factory=dict)
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
         """Update counts of the stored weights in ascending order."""
         return tuple(sorted(self.weights))
 
-    def model(self, at: int, device: torch.device | str = "cpu") -> Denoiser:
-        """Return a private copy of the model after ``at`` updates, in eval mode; 0: untrained, stored or not."""
-        if at == 0 and 0 not in self.weights:
+    @cached_property
+    def identity(self) -> str:
+        """A hash of what training depends on besides recipe and seed: items, and the weights that it starts from."""
+        fingerprint = self.train.fingerprint()
+        return fingerprint if self.base is None else sha256(f"{fingerprint}{state_hash(self.base)}".encode())
+
+    def model(self, at: int, device: torch.device | str = "cpu", raw: bool = False) -> Denoiser:
+        """Return a private copy of the model after ``at`` updates, in eval mode; 0: untrained, stored or not.
+
+        raw: with the weights before averaging; raises KeyError where these were not kept.
+        """
+        stored = self.raw if raw else self.weights
+        if at == 0 and 0 not in stored:
             model = build(self.spec, self.seed, self.base).to(device)
         else:
-            model = load(self.spec, self.weights[at], device, self.base)
+            model = load(self.spec, stored[at], device, self.base)
         model.null = self.train.null
         return model
 
@@ -59,6 +74,26 @@ class Problem:
         if self.spec.autoencoder is None or self.autoencoder is None:
             return x
         return Autoencoder(self.spec.autoencoder, self.autoencoder, device).decode(x)
+
+
+class StoredWeights(Mapping[int, State]):
+    """Weights by update count, each read from its file when it is asked for."""
+
+    def __init__(self, assets: Assets, kind: Literal["weights", "raw"]) -> None:
+        self.assets, self.kind = assets, kind
+        names = [name.removesuffix(".safetensors") for name in assets.manifest["files"] if name.startswith(f"{kind}-")]
+        self.steps = sorted(int(name.rpartition("-")[2]) for name in names)
+
+    def __getitem__(self, step: int) -> State:
+        if step not in self.steps:
+            raise KeyError(step)
+        return _tensors(self.assets.arrays(f"{self.kind}-{step}.safetensors"))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
 
 
 def load_dataset(name: str) -> ImageDataset:
@@ -76,69 +111,120 @@ def load_dataset(name: str) -> ImageDataset:
 
 
 def read_problem(folder: Path) -> Problem:
-    """Return the problem of an assets folder; only the manifest and the problem's file are opened."""
+    """Return the problem of an assets folder; only the manifest and the problem's own files are opened.
+
+    Raises CorruptFile where the dataset here is not the one that the folder was made from.
+    """
     assets = Assets(folder)
     meta, arrays = assets.manifest, assets.arrays("problem.safetensors")
     recipe, coder = Recipe.from_json(meta["recipe"]), _named(arrays, "autoencoder/")
-    data = load_dataset(meta["dataset"]["name"]).select(torch.from_numpy(arrays["train_ids"]))
-    if recipe.model.autoencoder:
-        encoder = Autoencoder(recipe.model.autoencoder, coder).hash
-        data = replace(data, latents=torch.from_numpy(arrays["train_latents"]), encoder=encoder)
+    everything = load_dataset(meta["dataset"]["name"])
+    data = everything.select(torch.from_numpy(arrays["train_ids"]))
+    encoder = Autoencoder(recipe.model.autoencoder, coder) if recipe.model.autoencoder else None
+    if encoder:
+        data = with_latents(data, encoder, FolderStore(home()))
     if data.fingerprint() != meta["dataset"]["fingerprint"]:
         raise CorruptFile(
             f"the images of {meta['dataset']['name']!r} are not those that {folder} was built from: "
             "install the dataset's pinned revision or rebuild the truth"
         )
-    weights, queries = {step: weights_from(arrays, step) for step in meta["checkpoints"]}, queries_from(meta, arrays)
-    parts = {"autoencoder": coder or None, "base": _named(arrays, "base/") or None}
-    return Problem(meta["task"], data, queries, recipe.model, weights, recipe, meta["base_seed"], **parts)
-
-
-def problem_arrays(
-    train_ids: Tensor,
-    weights: dict[int, State],
-    queries: Queries,
-    latents: Tensor | None = None,
-    autoencoder: State | None = None,
-    base: State | None = None,
-) -> Arrays:
-    """Return what ``read_problem`` reads back; of a latent model with the training set's latents, the same for all."""
-    named = {f"weights/{step}/{name}": value for step, state in weights.items() for name, value in state.items()}
-    named |= {"queries/x": queries.x, "queries/noise": queries.noise, "queries/guidance": queries.guidance}
-    named |= {f"queries/cond/{name}": value for name, value in queries.cond.items()}
-    named |= {f"autoencoder/{name}": value for name, value in (autoencoder or {}).items()}
-    named |= {f"base/{name}": value for name, value in (base or {}).items()}
-    named |= {"queries/images": queries.images} if queries.images is not None else {}
-    named |= {"train_latents": latents} if latents is not None else {}
-    return {name: value.numpy() for name, value in {"train_ids": train_ids, **named}.items()}
-
-
-def query_list(queries: Queries) -> list[dict[str, str | int]]:
-    """Return the queries' plain values for a manifest."""
-    fields = zip(queries.ids, queries.kinds, queries.roles, queries.source, strict=True)
-    return [{"id": i, "kind": kind, "role": role, "source": source} for i, kind, role, source in fields]
-
-
-def queries_from(meta: dict[str, Any], arrays: Arrays) -> Queries:
-    """Return the queries that ``problem_arrays`` and ``query_list`` describe."""
-    listed = meta["queries"]
-    tensors = {name: torch.from_numpy(arrays[f"queries/{name}"]) for name in ("x", "noise", "guidance")}
-    images = arrays.get("queries/images")
-    return Queries(
-        ids=tuple(query["id"] for query in listed),
-        kinds=tuple(query["kind"] for query in listed),
-        roles=tuple(query["role"] for query in listed),
-        source=tuple(query["source"] for query in listed),
-        cond=_named(arrays, "queries/cond/"),
-        images=None if images is None else torch.from_numpy(images),
-        **tensors,
+    return Problem(
+        meta["task"],
+        data,
+        _queries(assets, arrays, everything, encoder),
+        recipe.model,
+        _weights(assets, arrays),
+        recipe,
+        meta["base_seed"],
+        coder or None,
+        _named(arrays, "base/") or None,
+        StoredWeights(assets, "raw"),
     )
 
 
-def weights_from(arrays: Arrays, step: int) -> State:
-    """Return the weights after ``step`` updates from ``problem_arrays``."""
-    return _named(arrays, f"weights/{step}/")
+def _weights(assets: Assets, arrays: Arrays) -> Mapping[int, State]:
+    if assets.schema > 1:
+        return StoredWeights(assets, "weights")
+    return {step: _named(arrays, f"weights/{step}/") for step in assets.manifest["checkpoints"]}
 
 
-def _named(arrays: Arrays, prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(prefix)}
+def problem_files(problem: Problem, train_ids: Tensor) -> Iterable[tuple[str, Arrays]]:
+    """Yield the files that ``read_problem`` reads, one at a time; ``train_ids`` [N] are the dataset's ids.
+
+    Without the pixels of held-out queries, which the dataset holds, and without latents, which its encoder makes.
+    """
+    named = {"train_ids": train_ids}
+    named |= {f"autoencoder/{name}": value for name, value in (problem.autoencoder or {}).items()}
+    named |= {f"base/{name}": value for name, value in (problem.base or {}).items()}
+    yield "problem.safetensors", _arrays({**named, **_query_arrays(problem.queries)})
+    for kind, stored in (("weights", problem.weights), ("raw", problem.raw)):
+        for step in sorted(stored):
+            yield f"{kind}-{step}.safetensors", _arrays(stored[step])
+
+
+def _query_arrays(queries: Queries) -> State:
+    kept = queries.pick([i for i in range(len(queries)) if queries.kinds[i] != "heldout" or queries.source[i] < 0])
+    named = {"queries/x": kept.x, "queries/noise": kept.noise, "queries/guidance": kept.guidance}
+    named |= {f"queries/cond/{name}": value for name, value in kept.cond.items()}
+    return named if kept.images is None else {**named, "queries/images": kept.images}
+
+
+def query_list(queries: Queries, data: ImageDataset) -> list[dict[str, str | int]]:
+    """Return the queries' plain values for a manifest; held-out ones by their id in the dataset and their hash."""
+    fields = zip(queries.ids, queries.kinds, queries.roles, queries.source, strict=True)
+    listed: list[dict[str, str | int]] = [dict(zip(FIELDS_OF_QUERIES, values, strict=True)) for values in fields]
+    for query in listed:
+        if query["kind"] == "heldout" and query["source"] != -1:
+            query["sha256"] = data.item_hashes(torch.tensor([query["source"]]))[0]
+    return listed
+
+
+FIELDS_OF_QUERIES = ("id", "kind", "role", "source")
+
+
+def _queries(assets: Assets, arrays: Arrays, data: ImageDataset, encoder: Autoencoder | None) -> Queries:
+    listed = assets.manifest["queries"]
+    columns = {name: tuple(query[name] for query in listed) for name in FIELDS_OF_QUERIES}
+    kept = {name.removeprefix("queries/"): torch.from_numpy(a) for name, a in arrays.items() if "queries/" in name}
+    if assets.schema > 1:
+        kept = _with_heldout(assets.folder, listed, kept, data, encoder)
+    cond = {name.removeprefix("cond/"): kept.pop(name) for name in list(kept) if name.startswith("cond/")}
+    tensors: dict[str, Any] = dict(kept)
+    return Queries(columns["id"], columns["kind"], columns["role"], source=columns["source"], cond=cond, **tensors)
+
+
+def _with_heldout(
+    folder: Path, listed: list[dict[str, Any]], kept: State, data: ImageDataset, encoder: Autoencoder | None
+) -> State:
+    """Return arrays of all queries from those of the queries that are not held out, and the dataset's own images."""
+    heldout = torch.tensor(["sha256" in query for query in listed], dtype=torch.bool)
+    wanted = [query for query in listed if "sha256" in query]
+    if not wanted:
+        return kept
+    ids = torch.tensor([query["source"] for query in wanted])
+    if data.item_hashes(ids) != [query["sha256"] for query in wanted]:
+        raise CorruptFile(f"held-out queries of {folder} are other images in the dataset here: install its revision")
+    images, batch = data.pixels(ids), data.batch(ids)
+    found = {"x": encoder.encode(images) if encoder else images, "guidance": torch.zeros(len(ids))}
+    found |= {f"cond/{name}": value for name, value in batch.cond.items()}
+    found |= {"images": images} if encoder else {}
+    found["noise"] = torch.zeros_like(found["x"])
+    return {name: _merged(heldout, value, kept[name]) for name, value in found.items()}
+
+
+def _merged(first: Tensor, chosen: Tensor, others: Tensor) -> Tensor:
+    out = torch.empty(len(first), *chosen.shape[1:], dtype=chosen.dtype)
+    out[first], out[~first] = chosen, others
+    return out
+
+
+def _arrays(named: Mapping[str, Tensor]) -> Arrays:
+    return {name: value.numpy() for name, value in named.items()}
+
+
+def _tensors(arrays: Arrays) -> State:
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}
+
+
+def _named(arrays: Arrays, prefix: str) -> State:
+    return _tensors({name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)})

@@ -98,6 +98,7 @@ class Recipe:
     then cosine decay to zero, gradients clipped at ``clip_norm``, and an exponential moving average of the weights that
     is the model; ``checkpoints`` are the updates after which the average is kept besides the last one. Every model sees
     ``steps`` updates, however small its training set. cond_drop: the share of items that train without conditions.
+    keep_raw: whether a task's base model keeps its weights before averaging beside the averaged ones.
     """
 
     model: ModelSpec
@@ -111,6 +112,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float = 1.0
     cond_drop: float = field(default=0.0, metadata=LATER)
+    keep_raw: bool = field(default=False, metadata=LATER)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a manifest."""

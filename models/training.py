@@ -126,10 +126,12 @@ def train(
     device: torch.device | str = "cpu",
     on_step: Callable[[int], None] = lambda step: None,
     base: State | None = None,
+    raw: dict[int, State] | None = None,
 ) -> tuple[Denoiser, dict[int, State]]:
     """Train on the items ``members`` [n] and return the averaged model and its checkpoints by update count.
 
     The untrained weights are checkpoint 0. Bits are reproducible for one machine, build and thread count.
+    raw: where given, gets the weights before averaging at the same update counts, and at the end.
     base: the weights to start from; raises UserError where there are none and only a part of them trains.
     """
     if recipe.model.trainable and base is None:
@@ -153,6 +155,8 @@ def train(
         _update_average(average, model, min(recipe.ema_decay, (1 + step) / (10 + step)))
         if step + 1 in recipe.checkpoints:
             kept[step + 1] = snapshot(average)
+        if raw is not None and step + 1 in (*recipe.checkpoints, recipe.steps):
+            raw[step + 1] = snapshot(model)
         on_step(step + 1)
     return average, kept
 

@@ -168,7 +168,7 @@ class Removing:
     def _seconds_each(self) -> float:
         recipe = Recipe.from_json(self.assets.manifest["recipe"])
         with one_thread():
-            update = seconds_per_update(recipe, self.problem.train, self.session.options.device)
+            update = seconds_per_update(recipe, self.problem, self.session.options.device)
         return recipe.steps * update / self.session.options.jobs
 
     def _write(self, ready: list[Ready]) -> None:
@@ -188,7 +188,7 @@ class Removing:
         console.print(f"{one.planned.entry}: {what}", soft_wrap=True, markup=False)
 
     def _similarities(self) -> Similarities:
-        side = min(self.problem.queries.x.shape[-2:])
+        side = min(self.problem.queries.pixels.shape[-2:])
         return open_similarities(self.settings.encoders, side, self.session.options.device)
 
     def _write_one(self, one: Ready, evidence: Evidence, similarities: Similarities) -> None:

@@ -16,23 +16,23 @@ from ...errors import CorruptFile, UserError
 from ...models.problem import read_problem
 from ...models.training import train
 from ...seeds import numpy_generator
-from ...store import LONG_CLAIM_S, FolderStore, sha256
+from ...store import LONG_CLAIM_S, FolderStore, home, sha256
 from ..metrics import lds
 from ..metrics.scores import query_ids
 from ..processes import cores
-from ..tasks.find import find_task, home, open_assets
+from ..tasks.find import find_task, open_assets
 from ..tasks.spec import TaskSpec
 from ..truth.build import Built, assemble, build_runs, prepare_base
 from ..truth.outcomes import measure
 from ..truth.queries import attributed
 from ..truth.retraining import seconds_per_update
+from .session import check_device
 from .terminal import Bar, console, duration
 
-ARCHIVE_FILES = ("manifest.json", "problem.safetensors", "truth-open.safetensors", "truth-report.safetensors")
 
-
-def build(task: str, workers: int, out: Path | None) -> None:
-    """Build a task's truth, or what is missing of it."""
+def build(task: str, workers: int, out: Path | None, device: str = "cpu") -> None:
+    """Build a task's truth, or what is missing of it, ``workers`` models at a time on a device."""
+    check_device(device)
     spec, store = find_task(task), FolderStore(home())
     if workers < 0:
         raise UserError("--workers must not be negative: 0 means one per core")
@@ -41,24 +41,24 @@ def build(task: str, workers: int, out: Path | None) -> None:
         if not held:
             raise UserError(f"another process is building {spec.label} in {store.root}: wait for it, or stop it first")
         torch.set_num_threads(1)
-        built = _base(spec, store)
-        jobs = built.jobs(store)
+        built = _base(spec, store, device)
+        jobs = built.jobs(store, device)
         missing = sum(not store.exists(job.key) for job in jobs)
-        workers = workers or cores()
-        seconds = missing * spec.recipe.steps * seconds_per_update(spec.recipe, built.train) / workers
+        workers = workers or (cores() if device == "cpu" else 1)
+        seconds = missing * spec.recipe.steps * seconds_per_update(spec.recipe, built.problem, device) / workers
         console.print(
             f"{spec.label}: {missing} of {len(jobs)} models to train, {workers} at a time, about {duration(seconds)}"
         )
         with Bar(f"{spec.label} retrainings") as bar:
-            jobs = build_runs(built, store, workers, bar.update)
+            jobs = build_runs(built, store, workers, bar.update, device)
         assets = assemble(built, jobs, store, folder)
     size = sum(file["bytes"] for file in assets.manifest["files"].values())
     console.print(f"{spec.label}: complete, {size / 2**20:.1f} MiB in {assets.folder}", soft_wrap=True, markup=False)
 
 
-def _base(spec: TaskSpec, store: FolderStore) -> Built:
+def _base(spec: TaskSpec, store: FolderStore, device: str) -> Built:
     with Bar(f"{spec.label} base model") as bar:
-        return prepare_base(spec, store, lambda step: bar.update(step, spec.recipe.steps))
+        return prepare_base(spec, store, lambda step: bar.update(step, spec.recipe.steps), device)
 
 
 def verify(task: str, sample: int, seed: int) -> int:
@@ -81,7 +81,8 @@ def _verify_cell(spec: TaskSpec, assets: Assets, cell: tuple[int, int]) -> int:
     replicate, index = cell
     problem, truth = read_problem(assets.folder), assets.truth("report")
     members = torch.from_numpy(truth.masks[index].nonzero()[0])
-    model, _ = train(spec.recipe, problem.train, members, assets.manifest["base_seed"] + 1 + replicate)
+    seed = assets.manifest["base_seed"] + 1 + replicate
+    model, _ = train(spec.recipe, problem.train, members, seed, base=problem.base)
     found = measure(model, attributed(problem.queries), spec.truth).astype(np.float64)
     distances = np.abs(truth.outputs.astype(np.float64) - found).mean(axis=(2, 3))
     nearest = np.unravel_index(distances.argmin(), distances.shape)
@@ -136,7 +137,7 @@ def export(task: str, archive: Path) -> None:
     buffer = io.BytesIO()
     label = f"{assets.manifest['task']}@{assets.manifest['version']}"
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in ARCHIVE_FILES:
+        for name in ("manifest.json", *assets.manifest["files"]):
             data = assets.store.get(name)
             member = tarfile.TarInfo(f"{label}/{name}")
             member.size = len(data)
@@ -167,8 +168,8 @@ def _read_archive(archive: Path) -> tuple[str, dict[str, bytes]]:
         raise UserError(f"{archive} cannot be read as an archive ({error}): export it again") from error
     labels = {name.split("/")[0] for name in read}
     files = {name.split("/")[-1]: data for name, data in read.items()}
-    if len(labels) != 1 or set(files) != set(ARCHIVE_FILES) or len(read) != len(ARCHIVE_FILES):
-        raise UserError(f"{archive} is no exported truth: it should hold {', '.join(ARCHIVE_FILES)}")
+    if len(labels) != 1 or "manifest.json" not in files or len(read) != len(files):
+        raise UserError(f"{archive} is no exported truth: it should hold one task's manifest.json and files")
     return labels.pop(), files
 
 
@@ -181,6 +182,9 @@ def _check_archive(archive: Path, files: dict[str, bytes], label: str) -> None:
         raise CorruptFile(f"{archive} has a broken manifest ({error}): export it again") from error
     if found != label:
         raise CorruptFile(f"{archive} is named after {label}, but holds {found}: export it again")
-    wrong = [name for name in ARCHIVE_FILES[1:] if sha256(files[name]) != hashes.get(name)]
+    if set(hashes) != set(files) - {"manifest.json"}:
+        odd = ", ".join(sorted(set(hashes) ^ (set(files) - {"manifest.json"})))
+        raise CorruptFile(f"{archive} does not hold just what its manifest lists ({odd}): export it again")
+    wrong = [name for name in hashes if sha256(files[name]) != hashes[name]]
     if wrong:
         raise CorruptFile(f"{archive}: {', '.join(wrong)} does not match the manifest: export it again")

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -18,9 +17,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from ...datasets.truth import ABOUT_MODELS
 from ...seeds import derive
-
-TRUTH_FILES = "truth-*.safetensors"
 
 
 @dataclass
@@ -167,7 +165,7 @@ def _install() -> None:
 def _file_log(scratch: Path, effects: Effects) -> Iterator[None]:
     def note(event: str, args: tuple[Any, ...]) -> None:
         for path in _paths(event, args):
-            if event == "open" and fnmatch(path.name, TRUTH_FILES):
+            if event == "open" and path.name.startswith(ABOUT_MODELS) and path.suffix == ".safetensors":
                 effects.truth.append(str(path))
             if (event != "open" or int(args[2] or 0) & _WRITING) and not _harmless(path, scratch):
                 effects.written.append(str(path))

@@ -131,7 +131,8 @@ class Subject:
 
 def _synthetic(problem: Problem, cls: type[Method]) -> dict[str, Any]:
     """Return what the runner would have to compute first: members' scores and open truth, here from pixel distances."""
-    closeness = -torch.cdist(problem.queries.x.flatten(1), problem.train.images.flatten(1))
+    images = problem.train.pixels(torch.arange(len(problem.train)))
+    closeness = -torch.cdist(problem.queries.pixels.flatten(1), images.flatten(1))
     given: dict[str, Any] = {"stored_scores": {name: _stored(problem, closeness, name) for name in cls.members}}
     if "open-truth" in cls.needs:
         masks = torch.rand(64, len(problem.train), generator=torch_generator("contract", "masks")) < 0.5

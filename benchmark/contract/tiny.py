@@ -59,7 +59,8 @@ def tiny_problem(seed: int = 0) -> Problem:
 def planted_ids(problem: Problem) -> dict[str, int]:
     """Return the id of the training image that equals a query, for every query that has one."""
     queries = problem.queries
-    same = (queries.x.flatten(1)[:, None] == problem.train.images.flatten(1)).all(2)
+    images = problem.train.pixels(torch.arange(len(problem.train)))
+    same = (queries.pixels.flatten(1)[:, None] == images.flatten(1)).all(2)
     return {queries.ids[row]: int(found.nonzero()[0]) for row, found in enumerate(same) if found.any()}
 
 

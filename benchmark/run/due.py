@@ -51,7 +51,7 @@ class Inspector:
         for member in planned.members.values():
             if (state := self._member_state(member)) is not None:
                 return f"member {member.entry} has {state}"
-        members, is_open = set(planned.members), "truth-open.safetensors" in planned.assets.manifest["files"]
+        members, is_open = set(planned.members), planned.assets.has("open")
         if "open-truth" in planned.cls.needs and planned.key.query_set == "dev":
             return "learns from dev queries and open subsets, so that scores there would say nothing"
         return unsupported(planned.cls, self._problem(planned), stored=members, open_truth=is_open, members=members)

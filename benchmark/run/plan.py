@@ -60,7 +60,7 @@ class PlannedCell:
     @property
     def identity(self) -> str:
         """What the scores depend on: method, parameters, code, problem, queries and seed."""
-        problem = self.assets.manifest["files"]["problem.safetensors"]["sha256"]
+        problem = self.assets.problem_sha256
         members = [member.identity for member in self.members.values()]
         return digest([self.key.model_dump(), self.code, problem, self.query_ids, members])
 

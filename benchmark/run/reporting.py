@@ -123,7 +123,7 @@ class Reporter:
             git_revision=revision,
             git_dirty=dirty,
             truth_sha256=planned.assets.sha256,
-            problem_sha256=planned.assets.manifest["files"]["problem.safetensors"]["sha256"],
+            problem_sha256=planned.assets.problem_sha256,
             scores_sha256=record.scores_hash() if scored else None,
             code_sha256=planned.code,
             notes=[note for preset, note in planned.cls.notes.items() if preset == planned.key.preset],

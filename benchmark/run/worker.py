@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def _method(spec: Spec) -> Method:
 def _view(spec: Spec, scratch: Path, report: Progress) -> View:
     problem = read_problem(Path(spec.assets))
     stored = {name: _reader(Path(folder)) for name, folder in (spec.members or {}).items()}
-    hidden = Problem(**{**problem.__dict__, "queries": _queries(problem, spec.query_ids)})
+    hidden = replace(problem, queries=_queries(problem, spec.query_ids))
     device = torch.device(spec.device)
     given = _open_truth(spec, problem) if spec.open_truth else None
     return View(hidden, scratch, spec.seed, device, spec.micro_batch, report, stored, given)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 from pathlib import Path
 
 from ...datasets.truth import SHIPPED, Assets
 from ...errors import CorruptFile, UserError, unknown
+from ...store import home
 from .spec import TaskSpec
 
 
@@ -28,11 +28,6 @@ def find_task(name: str) -> TaskSpec:
     if version and version != str(spec.version):
         raise UserError(f"task {bare!r} is at version {spec.version}, not {version}: ask for {spec.label}")
     return spec
-
-
-def home() -> Path:
-    """Return the user's folder for built truths and results: $TDABENCH_HOME, else ~/.cache/tdabench."""
-    return Path(os.environ.get("TDABENCH_HOME") or Path.home() / ".cache" / "tdabench").expanduser()
 
 
 def assets_folder(spec: TaskSpec) -> Path:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ...errors import UserError
 from ...models.recipe import LATER, Recipe, compact
+from ...store import sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,11 @@ class RemovalPlan:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task before anything is trained; ``n_train`` items of ``dataset``, stratified, the rest held out."""
+    """A task before anything is trained; ``n_train`` items of ``dataset``, stratified, the rest held out.
+
+    weights: safetensors files of the frozen weights that ship with it: ``autoencoder`` of a latent model, and ``base``,
+    from which training starts where only a part of the weights trains.
+    """
 
     name: str
     version: int
@@ -73,6 +84,7 @@ class TaskSpec:
     queries: QueryPlan
     truth: TruthPlan
     removal: RemovalPlan = RemovalPlan()
+    weights: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -80,5 +92,19 @@ class TaskSpec:
         return f"{self.name}@{self.version}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values: what a build is keyed by."""
-        return compact(self)
+        """Return plain values, of files their hashes: what a build is keyed by."""
+        plain = {f.name: compact(getattr(self, f.name)) for f in fields(self) if f.name != "weights"}
+        hashes = {name: sha256(path.read_bytes()) for name, path in self.weights.items()}
+        return {**plain, "weights": hashes} if hashes else plain
+
+    def frozen(self, name: str) -> dict[str, Tensor] | None:
+        """Return the frozen weights of a name, or None where it ships without; raises UserError for a broken file."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        if name not in self.weights:
+            return None
+        try:
+            return load_file(self.weights[name])
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"the {name} of {self.label} cannot be read from {self.weights[name]}: {error}") from None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from safetensors.numpy import save as save_arrays
 
 from ... import __version__
 from ...datasets.base import ImageDataset
-from ...datasets.queries import Queries
-from ...datasets.truth import Arrays, Assets, Role, Truth, truth_arrays, write_assets
+from ...datasets.truth import Arrays, Assets, write_assets
 from ...errors import UserError
-from ...models.problem import load_dataset, problem_arrays, queries_from, query_list, weights_from
+from ...models.denoiser import Denoiser
+from ...models.latents import Autoencoder, with_latents
+from ...models.problem import Problem, load_dataset, problem_files, query_list, read_problem
 from ...models.processes import open_process
-from ...models.recipe import Recipe
 from ...models.training import State, load, snapshot, train
 from ...seeds import digest
-from ...store import FolderStore, sha256
+from ...store import FolderStore, home
 from ..processes import run_jobs
 from ..tasks.spec import TaskSpec, TruthPlan
 from .outcomes import measure, regenerate
@@ -43,99 +43,114 @@ class Job:
 
     root: Path
     key: str
-    recipe: Recipe
+    base: Path
     plan: TruthPlan
-    dataset: str
-    train_ids: tuple[int, ...]
-    queries: Queries
     run: Run
+    device: str
 
 
 def run_job(job: Job) -> str:
     """Train (or find) the run's model, measure it, and store the result under its key."""
     store = FolderStore(job.root)
     if not store.exists(job.key):
-        data = load_dataset(job.dataset).select(torch.tensor(job.train_ids))
-        model = retrained(job.run.retraining, job.recipe, data, data.fingerprint(), store)
-        outputs = measure(model, attributed(job.queries), job.plan)
-        images = regenerate(model, job.queries, job.recipe).astype(np.float16)
+        problem = _opened(job.base)
+        model = retrained(job.run.retraining, problem, store, job.device)
+        outputs = measure(model, attributed(problem.queries), job.plan)
+        images = regenerate(model, problem).astype(np.float16)
         store.put(job.key, save_arrays({"outputs": outputs, "regenerated": images}))
     return job.key
 
 
+@cache
+def _opened(folder: Path) -> Problem:
+    return read_problem(folder)
+
+
 @dataclass(frozen=True)
 class Built:
-    """A task's base model and queries, before any subset is retrained."""
+    """A task's base model and queries, before any subset is retrained: assets that hold the problem alone."""
 
     spec: TaskSpec
-    parts: Split
-    train: ImageDataset
-    weights: dict[int, State]
-    queries: Queries
+    base: Assets
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What is attributed to."""
+        return read_problem(self.base.folder)
 
     @cached_property
     def identity(self) -> str:
-        """What every measurement depends on: recipe, plan, training images and queries."""
-        plan, queries = self.spec.to_json(), [sha256(self.queries.x.numpy().tobytes())]
-        asked = {**self.queries.cond, "guidance": self.queries.guidance} if self.queries.cond else {}
-        queries += [sha256(name.encode() + asked[name].numpy().tobytes()) for name in sorted(asked)]
-        return digest([plan["recipe"], plan["truth"], self.train.fingerprint(), *queries])
+        """What every measurement depends on: recipe, training images and queries, and what is measured."""
+        return digest([self.base.problem_sha256, self.spec.to_json()["truth"]])
 
-    @cached_property
-    def train_ids(self) -> tuple[int, ...]:
-        """The dataset's indices of the training set, one tuple for all jobs."""
-        return tuple(self.parts.train.tolist())
-
-    def jobs(self, store: FolderStore) -> list[Job]:
+    def jobs(self, store: FolderStore, device: str = "cpu") -> list[Job]:
         """Return one job a run, in the order in which they are best done."""
-        return [self._job(store, run) for run in plan_runs(self.spec, self.train.classes)]
+        kind = torch.device(device).type
+        folder = f"measured/{self.spec.label}-{self.identity}" + (f"-{kind}" if kind != "cpu" else "")
+        return [self._job(store, folder, run, device) for run in plan_runs(self.spec, self.problem.train.classes)]
 
-    def _job(self, store: FolderStore, run: Run) -> Job:
+    def _job(self, store: FolderStore, folder: str, run: Run, device: str) -> Job:
         name = f"{run.role}-{run.index:03d}-seed{run.retraining.seed}"
-        return Job(
-            root=store.root,
-            key=f"measured/{self.spec.label}-{self.identity}/{name}.safetensors",
-            recipe=self.spec.recipe,
-            plan=self.spec.truth,
-            dataset=self.spec.dataset,
-            train_ids=self.train_ids,
-            queries=self.queries,
-            run=run,
-        )
+        return Job(store.root, f"{folder}/{name}.safetensors", self.base.folder, self.spec.truth, run, device)
 
 
-def prepare_base(spec: TaskSpec, store: FolderStore, on_step: Callable[[int], None] = lambda step: None) -> Built:
+def prepare_base(
+    spec: TaskSpec, store: FolderStore, on_step: Callable[[int], None] = lambda step: None, device: str = "cpu"
+) -> Built:
     """Train the base model and make the queries, or find both.
 
     They are stored together: sampling again on another machine would give other bits, so other queries.
     """
-    if spec.recipe.model.autoencoder or spec.recipe.model.trainable:
-        raise UserError(f"{spec.label}: no truth can be built yet for latents or for models of which a part trains")
     data = load_dataset(spec.dataset)
-    parts = split(spec, data)
-    train_set = data.select(parts.train)
-    identity = digest([spec.label, spec.recipe.to_json(), spec.to_json()["queries"], data.fingerprint()])
+    parts, plain = split(spec, data), spec.to_json()
+    frozen = plain.get("weights", {})
+    identity = digest([spec.label, plain["recipe"], plain["queries"], data.fingerprint(), *sorted(frozen.items())])
     key = f"base/{spec.label}-{identity}"
-    if not store.exists(f"{key}.json"):
-        weights = _train_base(spec, train_set, on_step)
-        base = load(spec.recipe.model, weights[spec.recipe.steps])
-        base.null = data.null
-        queries = make_queries(spec, data, parts, base)
-        store.put(f"{key}.safetensors", save_arrays(problem_arrays(parts.train, weights, queries)))
-        store.put_json(f"{key}.json", {"checkpoints": list(weights), "queries": query_list(queries)})
-    arrays, meta = load_arrays(store.get(f"{key}.safetensors")), store.get_json(f"{key}.json")
-    weights = {step: weights_from(arrays, step) for step in meta["checkpoints"]}
-    return Built(spec, parts, train_set, weights, queries_from(meta, arrays))
+    if not store.exists(f"{key}/manifest.json"):
+        problem = _base_problem(spec, data, parts, on_step, device)
+        files, manifest = problem_files(problem, parts.train), _problem_manifest(spec, problem, data)
+        return Built(spec, write_assets(store.path(key), files, manifest))
+    return Built(spec, Assets(store.path(key)))
 
 
-def _train_base(spec: TaskSpec, data: ImageDataset, on_step: Callable[[int], None]) -> dict[int, State]:
-    model, kept = train(spec.recipe, data, torch.arange(len(data)), BASE_SEED, on_step=on_step)
-    return {**kept, spec.recipe.steps: snapshot(model)}
+def _base_problem(
+    spec: TaskSpec, data: ImageDataset, parts: Split, on_step: Callable[[int], None], device: str
+) -> Problem:
+    model, items = spec.recipe.model, data.select(parts.train)
+    coder, base, encoder = spec.frozen("autoencoder"), spec.frozen("base"), None
+    _check_frozen(spec, coder, base)
+    if model.autoencoder and coder is not None:
+        encoder = Autoencoder(model.autoencoder, coder, device)
+        items = with_latents(items, encoder, FolderStore(home()))
+    raw: dict[int, State] | None = {} if spec.recipe.keep_raw else None
+    everything = torch.arange(len(items))
+    trained, kept = train(spec.recipe, items, everything, BASE_SEED, device, on_step, base, raw)
+    weights = {**kept, spec.recipe.steps: snapshot(trained)}
+    queries = make_queries(spec, data, parts, _sampler(spec, weights, base, items, device), encoder)
+    return Problem(spec.name, items, queries, model, weights, spec.recipe, BASE_SEED, coder, base, raw or {})
 
 
-def build_runs(built: Built, store: FolderStore, workers: int, on_done: OnDone = lambda done, total: None) -> list[Job]:
+def _sampler(
+    spec: TaskSpec, weights: dict[int, State], base: State | None, items: ImageDataset, device: str
+) -> Denoiser:
+    model = load(spec.recipe.model, weights[spec.recipe.steps], device, base)
+    model.null = items.null
+    return model
+
+
+def _check_frozen(spec: TaskSpec, coder: State | None, base: State | None) -> None:
+    wanted = {"autoencoder": bool(spec.recipe.model.autoencoder), "base": bool(spec.recipe.model.trainable)}
+    for name, given in (("autoencoder", coder), ("base", base)):
+        if wanted[name] != (given is not None):
+            lack = "ships without" if wanted[name] else "has no use for"
+            raise UserError(f"{spec.label} {lack} the weights {name!r}: mend TaskSpec.weights")
+
+
+def build_runs(
+    built: Built, store: FolderStore, workers: int, on_done: OnDone = lambda done, total: None, device: str = "cpu"
+) -> list[Job]:
     """Do the jobs that are not done yet, ``workers`` at a time, and return all of them."""
-    jobs = built.jobs(store)
+    jobs = built.jobs(store, device)
     missing = [job for job in jobs if not store.exists(job.key)]
     on_done(len(jobs) - len(missing), len(jobs))
     for count, _ in enumerate(run_jobs(run_job, missing, workers), 1):
@@ -145,46 +160,52 @@ def build_runs(built: Built, store: FolderStore, workers: int, on_done: OnDone =
 
 def assemble(built: Built, jobs: list[Job], store: FolderStore, folder: Path) -> Assets:
     """Write the assets folder from finished jobs; the manifest, written last, makes it complete."""
-    results = {(job.run.role, job.run.retraining.seed, job.run.index): load_arrays(store.get(job.key)) for job in jobs}
-    files: dict[str, Arrays] = {"problem.safetensors": problem_arrays(built.parts.train, built.weights, built.queries)}
+    manifest = {**built.base.manifest, **_truth_manifest(built.spec, jobs)}
+    return write_assets(folder, _all_files(built, jobs, store), manifest)
+
+
+def _all_files(built: Built, jobs: list[Job], store: FolderStore) -> Iterator[tuple[str, Arrays]]:
+    """Yield the problem's files and then those of the truth, never more than one replicate in memory."""
+    for name in built.base.manifest["files"]:
+        yield name, built.base.arrays(name)
     for role in ROLES:
-        files[f"truth-{role}.safetensors"] = truth_arrays(_truth(built, role, results))
-    return write_assets(folder, files, _manifest(built))
+        chosen = masks(built.spec, built.problem.train.classes, role).numpy()
+        yield f"truth-{role}.safetensors", {"masks": np.packbits(chosen, axis=1)}
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        role, seed = job.run.role, job.run.retraining.seed
+        groups.setdefault("full" if role == "full" else f"{role}-{seed - BASE_SEED - 1}", []).append(job)
+    for name, members in groups.items():
+        results = [load_arrays(store.get(job.key)) for job in sorted(members, key=lambda job: job.run.index)]
+        yield f"truth-{name}.safetensors", {"outputs": np.stack([one["outputs"] for one in results])}
+        yield f"regenerated-{name}.safetensors", {"images": np.stack([one["regenerated"] for one in results])}
 
 
-def _truth(built: Built, role: Role, results: dict[tuple[str, int, int], Arrays]) -> Truth:
-    plan = built.spec.truth
-    chosen = masks(built.spec, built.train.classes, role).numpy()
-    replicates = plan.report_replicates if role == "report" else plan.open_replicates
-
-    def stack(name: str) -> np.ndarray:
-        rows = [[results[role, BASE_SEED + 1 + r, i][name] for i in range(len(chosen))] for r in range(replicates)]
-        return np.stack([np.stack(row) for row in rows])
-
-    def full(name: str) -> np.ndarray:
-        return np.stack([results["full", BASE_SEED + 1 + r, r][name] for r in range(plan.full)])
-
-    ids = attributed(built.queries).ids, built.queries.where(kind="generated").ids
-    return Truth(role, *ids, chosen, stack("outputs"), full("outputs"), stack("regenerated"), full("regenerated"))
-
-
-def _manifest(built: Built) -> dict[str, Any]:
-    spec, data = built.spec, built.train
+def _problem_manifest(spec: TaskSpec, problem: Problem, data: ImageDataset) -> dict[str, Any]:
     return {
         "task": spec.name,
         "version": spec.version,
-        "n_train": len(data),
-        "dataset": {"name": spec.dataset, "fingerprint": data.fingerprint(), "revision": data.card.revision},
+        "n_train": len(problem.train),
+        "dataset": {
+            "name": spec.dataset,
+            "fingerprint": problem.train.fingerprint(),
+            "revision": problem.train.card.revision,
+        },
         "recipe": spec.recipe.to_json(),
+        "base_seed": BASE_SEED,
+        "checkpoints": list(problem.weights),
+        "queries": query_list(problem.queries, data),
+        "provenance": _provenance(),
+    }
+
+
+def _truth_manifest(spec: TaskSpec, jobs: list[Job]) -> dict[str, Any]:
+    device = torch.device(jobs[0].device).type if jobs else "cpu"
+    return {
         "truth_plan": spec.to_json()["truth"],
         "target": "mean over bins of the training loss, draws keyed by query id and shared by all models",
         "target_unit": open_process(spec.recipe.model.process).unit,
-        "base_seed": BASE_SEED,
-        "checkpoints": list(built.weights),
-        "queries": query_list(built.queries),
-        "query_ids": list(attributed(built.queries).ids),
-        "generated_ids": list(built.queries.where(kind="generated").ids),
-        "provenance": _provenance(),
+        "provenance": {**_provenance(), "device": device},
     }
 
 

@@ -22,7 +22,7 @@ from ...store import FolderStore, sha256
 from ..processes import run_jobs
 from ..tasks.spec import TruthPlan
 from .outcomes import measure, regenerate
-from .retraining import Retraining, retrained, torch_version
+from .retraining import Members, Retraining, retrained, torch_version
 
 VERSION = 1  # of training, sampling and measuring: outcomes of another one are not mixed with these
 
@@ -36,8 +36,9 @@ class Counterfactual:
 
     def retraining(self, n_items: int) -> Retraining:
         """Return what is trained, of a training set of ``n_items``."""
-        kept = np.delete(np.arange(n_items), list(self.removed))
-        return Retraining(tuple(kept.tolist()), self.seed)
+        kept = np.ones(n_items, dtype=bool)
+        kept[list(self.removed)] = False
+        return Retraining(Members.of(kept), self.seed)
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,8 @@ class Laboratory:
     def __init__(self, assets: Assets, store: FolderStore, device: str = "cpu") -> None:
         self.assets, self.store, self.device = assets, store, device
         recipe = Recipe.from_json(assets.manifest["recipe"])
-        problem = assets.manifest["files"]["problem.safetensors"]["sha256"]
         self.provenance = {"torch": torch_version(), "device": torch.device(device).type, "version": VERSION}
-        self.identity = digest([recipe.hash(), problem, assets.manifest["truth_plan"], self.provenance])
+        self.identity = digest([recipe.hash(), assets.problem_sha256, assets.manifest["truth_plan"], self.provenance])
 
     def key(self, counterfactual: Counterfactual) -> str:
         """Return where the outcome is stored: by recipe, problem, seed and removed ids."""
@@ -110,17 +110,14 @@ class Laboratory:
 def run_job(job: Job) -> str:
     """Train (or find) the counterfactual model, measure it, and store the outcome under its key."""
     store = FolderStore(job.root)
-    problem, recipe, plan, fingerprint = _opened(job.assets)
-    retraining = job.counterfactual.retraining(len(problem.train))
-    model = retrained(retraining, recipe, problem.train, fingerprint, store, job.device)
+    problem, plan = _opened(job.assets)
+    model = retrained(job.counterfactual.retraining(len(problem.train)), problem, store, job.device)
     generated = problem.queries.where(kind="generated")
-    outcome = {"images": regenerate(model, generated, recipe), "losses": measure(model, generated, plan)}
+    outcome = {"images": regenerate(model, problem), "losses": measure(model, generated, plan)}
     store.put(job.key, save_arrays({name: np.ascontiguousarray(value) for name, value in outcome.items()}))
     return job.key
 
 
 @cache
-def _opened(folder: Path) -> tuple[Problem, Recipe, TruthPlan, str]:
-    problem, manifest = read_problem(folder), Assets(folder).manifest
-    recipe = Recipe.from_json(manifest["recipe"])
-    return problem, recipe, TruthPlan(**manifest["truth_plan"]), problem.train.fingerprint()
+def _opened(folder: Path) -> tuple[Problem, TruthPlan]:
+    return read_problem(folder), TruthPlan(**Assets(folder).manifest["truth_plan"])

@@ -17,16 +17,16 @@ from torch import Tensor
 from ...datasets.queries import Queries
 from ...datasets.truth import FIELDS, Assets, write_assets
 from ...errors import UserError
-from ...models.problem import Problem, load_dataset, problem_arrays, query_list, read_problem
+from ...models.latents import Autoencoder, with_latents
+from ...models.problem import Problem, load_dataset, problem_files, query_list, read_problem
 from ...models.training import State, build, snapshot, train
 from ...seeds import derive, digest, torch_generator
-from ...store import LONG_CLAIM_S, FolderStore
+from ...store import LONG_CLAIM_S, FolderStore, home
 from ..processes import one_thread
-from ..tasks.find import home
 from ..tasks.spec import TaskSpec
 
 OnUpdate = Callable[[int, int], None]
-DERIVATION = 1  # part of every derived problem's name: bumped when they are derived in another way
+DERIVATION = 2  # part of every derived problem's name: bumped when they are derived in another way
 
 
 def derived(spec: TaskSpec, assets: Assets, variant: str, n: int, on_update: OnUpdate) -> Assets:
@@ -36,7 +36,7 @@ def derived(spec: TaskSpec, assets: Assets, variant: str, n: int, on_update: OnU
     deriving them.
     """
     store = FolderStore(home() / "derived")
-    key = f"{spec.label}-{variant}-{digest([DERIVATION, _hash(assets), n])}"
+    key = f"{spec.label}-{variant}-{digest([DERIVATION, assets.problem_sha256, n])}"
     with store.claim(key, LONG_CLAIM_S) as held:
         if not held:
             raise UserError(f"another process is deriving {store.path(key)}: wait for it, or stop it first")
@@ -68,8 +68,10 @@ def _planted(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Probl
     queries = queries.pick(list(range(min(n, len(queries)))))
     train_ids = torch.cat([train_ids, torch.tensor(queries.source)])
     items = load_dataset(assets.manifest["dataset"]["name"]).select(train_ids)
+    if problem.spec.autoencoder and problem.autoencoder:
+        items = with_latents(items, Autoencoder(problem.spec.autoencoder, problem.autoencoder), FolderStore(home()))
     larger = replace(problem, train=items, queries=queries)
-    return train_ids, replace(larger, weights=_trained(larger, on_update))
+    return train_ids, replace(larger, weights=_trained(larger, on_update), raw={})
 
 
 def _trained(problem: Problem, on_update: OnUpdate) -> dict[int, State]:
@@ -78,7 +80,12 @@ def _trained(problem: Problem, on_update: OnUpdate) -> dict[int, State]:
     everything = torch.arange(len(problem.train))
     with one_thread():
         model, kept = train(
-            recipe, problem.train, everything, problem.seed, on_step=lambda done: on_update(done, recipe.steps)
+            recipe,
+            problem.train,
+            everything,
+            problem.seed,
+            on_step=lambda done: on_update(done, recipe.steps),
+            base=problem.base,
         )
     return {**kept, recipe.steps: snapshot(model)}
 
@@ -96,6 +103,7 @@ def _self(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]
         source=tuple(train_ids[chosen].tolist()),
         guidance=torch.zeros(count),
         cond=batch.cond,
+        images=None if problem.train.latents is None else problem.train.pixels(chosen),
     )
     return train_ids, replace(problem, queries=queries)
 
@@ -103,11 +111,11 @@ def _self(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]
 def _randomised(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]:
     train_ids, problem = _read(assets)
     weights = {step: _untrained(problem, step) if step else state for step, state in problem.weights.items()}
-    return train_ids, replace(problem, queries=_sample(problem.queries, n), weights=weights)
+    return train_ids, replace(problem, queries=_sample(problem.queries, n), weights=weights, raw={})
 
 
 def _untrained(problem: Problem, step: int) -> State:
-    return snapshot(build(problem.spec, derive("randomised", problem.name, step)))
+    return snapshot(build(problem.spec, derive("randomised", problem.name, step), problem.base))
 
 
 def _stability(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]:
@@ -130,24 +138,14 @@ def _sample(queries: Queries, n: int) -> Queries:
 
 def _write(store: FolderStore, key: str, assets: Assets, variant: str, train_ids: Tensor, problem: Problem) -> Assets:
     queries = replace(problem.queries, roles=(variant,) * len(problem.queries))
-    kept = {name: assets.manifest[name] for name in FIELDS}
+    data = load_dataset(assets.manifest["dataset"]["name"])
     manifest = {
-        **kept,
+        **{name: assets.manifest[name] for name in FIELDS},
         "n_train": len(problem.train),
-        "dataset": {**kept["dataset"], "fingerprint": problem.train.fingerprint()},
+        "dataset": {**assets.manifest["dataset"], "fingerprint": problem.train.fingerprint()},
         "checkpoints": list(problem.weights),
-        "queries": query_list(queries),
-        "query_ids": list(queries.ids),
-        "generated_ids": list(queries.where(kind="generated").ids),
-        "derived": {"variant": variant, "problem_sha256": _hash(assets)},
+        "queries": query_list(queries, data),
+        "derived": {"variant": variant, "problem_sha256": assets.problem_sha256},
     }
-    files = {
-        "problem.safetensors": problem_arrays(
-            train_ids, problem.weights, queries, problem.train.latents, problem.autoencoder, problem.base
-        )
-    }
+    files = problem_files(replace(problem, queries=queries), train_ids)
     return write_assets(store.path(key), files, manifest)
-
-
-def _hash(assets: Assets) -> str:
-    return assets.manifest["files"]["problem.safetensors"]["sha256"]

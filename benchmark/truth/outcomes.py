@@ -8,7 +8,7 @@ import torch
 from ...datasets.queries import Queries
 from ...models.denoiser import Denoiser
 from ...models.draws import Draws, Law
-from ...models.recipe import Recipe
+from ...models.problem import Problem
 from ...models.sampling import sample
 from ..tasks.spec import TruthPlan
 
@@ -27,7 +27,11 @@ def measure(model: Denoiser, queries: Queries, plan: TruthPlan) -> np.ndarray:
     return losses.view(len(queries), plan.bins, plan.draws_per_bin).mean(-1).cpu().numpy()
 
 
-def regenerate(model: Denoiser, queries: Queries, recipe: Recipe) -> np.ndarray:
-    """Return the generated queries and controls as this model makes them from their initial noise [G, C, H, W]."""
-    generated = queries.where(kind="generated")
-    return sample(model, generated.noise, recipe.model, generated.cond, generated.guidance).cpu().numpy()
+def regenerate(model: Denoiser, problem: Problem) -> np.ndarray:
+    """Return the generated queries and controls as a model makes them from their initial noise, as people see them.
+
+    [G, C, H, W] float32; of a latent model decoded.
+    """
+    generated = problem.queries.where(kind="generated")
+    made = sample(model, generated.noise, problem.spec, generated.cond, generated.guidance)
+    return problem.pixels(made.cpu(), model.device).numpy()

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...datasets.base import ImageDataset, stratified_halves
 from ...datasets.queries import Queries, concatenate
 from ...models.denoiser import Denoiser
+from ...models.latents import Autoencoder
 from ...models.sampling import initial_noise, sample
 from ...seeds import derive, torch_generator
 from ..tasks.spec import TaskSpec
@@ -33,33 +34,58 @@ def split(spec: TaskSpec, data: ImageDataset) -> Split:
     return Split(train_ids, rest[: spec.queries.dev], rest[spec.queries.dev :][: spec.queries.test])
 
 
-def make_queries(spec: TaskSpec, data: ImageDataset, parts: Split, base: Denoiser) -> Queries:
-    """Return held-out queries from the dataset and generated ones and controls sampled from the base model."""
-    heldout = [_heldout(data, ids, role) for role, ids in (("dev", parts.dev), ("test", parts.test))]
+def make_queries(
+    spec: TaskSpec, data: ImageDataset, parts: Split, base: Denoiser, encoder: Autoencoder | None = None
+) -> Queries:
+    """Return held-out queries from the dataset and generated ones and controls sampled from the base model.
+
+    encoder: of a latent model, whose queries are latents with images.
+    """
+    heldout = [_heldout(data, ids, role, encoder) for role, ids in (("dev", parts.dev), ("test", parts.test))]
     counts = {"dev": spec.queries.dev, "test": spec.queries.test, "control": spec.queries.controls}
     items = data.select(parts.train)
-    return concatenate(heldout + [_generated(spec, items, base, role, count) for role, count in counts.items()])
+    made = [_generated(spec, items, base, role, count, encoder) for role, count in counts.items()]
+    return concatenate(heldout + made)
 
 
-def _heldout(data: ImageDataset, ids: Tensor, role: str) -> Queries:
-    batch, n = data.batch(ids), len(ids)
-    names = tuple(f"heldout-{role}-{i:03d}" for i in range(n))
-    empty = torch.zeros_like(batch.x)
+def _heldout(data: ImageDataset, ids: Tensor, role: str, encoder: Autoencoder | None) -> Queries:
+    n, images = len(ids), data.pixels(ids)
+    x = encoder.encode(images) if encoder else images
     return Queries(
-        names, ("heldout",) * n, (role,) * n, batch.x, empty, tuple(ids.tolist()), torch.zeros(n), batch.cond
+        ids=tuple(f"heldout-{role}-{i:03d}" for i in range(n)),
+        kinds=("heldout",) * n,
+        roles=(role,) * n,
+        x=x,
+        noise=torch.zeros_like(x),
+        source=tuple(ids.tolist()),
+        guidance=torch.zeros(n),
+        cond=data.batch(ids).cond,
+        images=images if encoder else None,
     )
 
 
-def _generated(spec: TaskSpec, items: ImageDataset, base: Denoiser, role: str, count: int) -> Queries:
+def _generated(
+    spec: TaskSpec, items: ImageDataset, base: Denoiser, role: str, count: int, encoder: Autoencoder | None
+) -> Queries:
     """Return queries from noise by seed, each under the conditions of a training item drawn by its seed."""
     seeds = [derive("query", spec.label, role, i) for i in range(count)]
     chosen = [int(torch.randint(len(items), (1,), generator=torch_generator("query-cond", seed))) for seed in seeds]
-    like = items.batch(torch.tensor(chosen, dtype=torch.long))
-    noise = torch.stack([initial_noise(seed, tuple(like.x.shape[1:])) for seed in seeds])
+    cond = items.batch(torch.tensor(chosen, dtype=torch.long)).cond
+    shape = tuple(encoder.encode(items.pixels(torch.tensor([0]))).shape[1:]) if encoder else items.shape
+    noise = torch.stack([initial_noise(seed, shape) for seed in seeds]) if seeds else torch.empty(0, *shape)
     guidance = torch.full((count,), spec.queries.guidance)
-    x = sample(base, noise, spec.recipe.model, like.cond, guidance)
-    names = tuple(f"generated-{role}-{i:03d}" for i in range(count))
-    return Queries(names, ("generated",) * count, (role,) * count, x, noise, tuple(seeds), guidance, like.cond)
+    x = sample(base, noise, spec.recipe.model, cond, guidance).cpu()
+    return Queries(
+        ids=tuple(f"generated-{role}-{i:03d}" for i in range(count)),
+        kinds=("generated",) * count,
+        roles=(role,) * count,
+        x=x,
+        noise=noise,
+        source=tuple(seeds),
+        guidance=guidance,
+        cond=cond,
+        images=encoder.decode(x) if encoder else None,
+    )
 
 
 def attributed(queries: Queries) -> Queries:

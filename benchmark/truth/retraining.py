@@ -5,29 +5,57 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from ...models.denoiser import Denoiser
+from ...models.problem import Problem
 from ...models.recipe import Recipe
-from ...models.training import State, TrainingSet, build, load, snapshot, train, training_loss
+from ...models.training import load, snapshot, train, training_loss
 from ...store import FolderStore
 
 
 @dataclass(frozen=True)
-class Retraining:
-    """One model to be trained: on the items ``members`` (ascending ids) with a seed."""
+class Members:
+    """Which of the items 0..n-1 a model is trained on, a bit for each: 25 kB for 200,000 of them."""
 
-    members: tuple[int, ...]
+    packed: bytes
+    n: int
+
+    @classmethod
+    def of(cls, mask: np.ndarray | Tensor) -> Members:
+        """Return the members of a mask [n]."""
+        return cls(np.packbits(np.asarray(mask, dtype=bool)).tobytes(), len(mask))
+
+    @property
+    def ids(self) -> Tensor:
+        """Their ids, ascending, int64."""
+        mask = np.unpackbits(np.frombuffer(self.packed, np.uint8), count=self.n)
+        return torch.from_numpy(mask.nonzero()[0])
+
+    @cached_property
+    def name(self) -> str:
+        """How many they are, and a hash of which."""
+        ids = tuple(self.ids.tolist())
+        return f"n{len(ids)}-{hashlib.sha256(repr(ids).encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """One model to be trained: on some items, with a seed."""
+
+    members: Members
     seed: int
 
     def key(self, recipe: Recipe, fingerprint: str) -> str:
         """Return where its weights are stored."""
-        ids = hashlib.sha256(repr(self.members).encode()).hexdigest()[:16]
         folder = f"models/{recipe.hash()[:12]}-{fingerprint[:12]}-torch{torch_version()}"
-        return f"{folder}/seed{self.seed}-n{len(self.members)}-{ids}.safetensors"
+        return f"{folder}/seed{self.seed}-{self.members.name}.safetensors"
 
 
 def torch_version() -> str:
@@ -35,33 +63,28 @@ def torch_version() -> str:
     return torch.__version__.partition("+")[0]
 
 
-def retrained(
-    retraining: Retraining,
-    recipe: Recipe,
-    data: TrainingSet,
-    fingerprint: str,
-    store: FolderStore,
-    device: str = "cpu",
-) -> Denoiser:
+def retrained(retraining: Retraining, problem: Problem, store: FolderStore, device: str = "cpu") -> Denoiser:
     """Return the retrained model, from the store or by training it there and then.
 
-    Each kind of device has models of its own: another one's sums round otherwise, and after many updates differ.
+    Each kind of device has models of its own: another one's sums round otherwise, and after many updates differ. The
+    problem's recipe is used, and must be there.
     """
-    kind = torch.device(device).type
-    key = retraining.key(recipe, fingerprint) if kind == "cpu" else f"{kind}/{retraining.key(recipe, fingerprint)}"
+    recipe, kind = problem.recipe, torch.device(device).type
+    assert recipe is not None
+    key = retraining.key(recipe, problem.identity)
+    key = key if kind == "cpu" else f"{kind}/{key}"
     if not store.exists(key):
-        model, _ = train(recipe, data, torch.tensor(retraining.members), retraining.seed, device)
-        state: State = snapshot(model)
-        store.put(key, save_tensors(state))
-    model = load(recipe.model, load_tensors(store.get(key)), device)
-    model.null = data.null
+        members = retraining.members.ids
+        model, _ = train(recipe, problem.train, members, retraining.seed, device, base=problem.base)
+        store.put(key, save_tensors(snapshot(model)))
+    model = load(recipe.model, load_tensors(store.get(key)), device, problem.base)
+    model.null = problem.train.null
     return model
 
 
-def seconds_per_update(recipe: Recipe, data: TrainingSet, device: str = "cpu") -> float:
+def seconds_per_update(recipe: Recipe, problem: Problem, device: str = "cpu") -> float:
     """Measure how long one update of a recipe takes here, in a second or so."""
-    model = build(recipe.model, 0).to(device)
-    model.null = data.null
+    data, model = problem.train, problem.model(0, device)
     batch = data.batch(torch.arange(recipe.batch_size) % len(data))
     times = []
     for _ in range(5):

@@ -12,7 +12,7 @@ from ...datasets.base import stratified_halves
 from ...datasets.truth import Role
 from ...seeds import torch_generator
 from ..tasks.spec import TaskSpec
-from .retraining import Retraining
+from .retraining import Members, Retraining
 
 BASE_SEED = 0
 
@@ -35,14 +35,14 @@ def masks(spec: TaskSpec, classes: Tensor, role: Role) -> Tensor:
 
 def plan_runs(spec: TaskSpec, classes: Tensor) -> list[Run]:
     """Return all retrainings; replicate r of every subset has seed 1 + r; open subsets and first replicates lead."""
-    everything = tuple(range(len(classes)))
+    everything = Members.of(torch.ones(len(classes), dtype=torch.bool))
     runs = [Run("full", r, Retraining(everything, BASE_SEED + 1 + r)) for r in range(spec.truth.full)]
-    ids = {role: [tuple(mask.nonzero().flatten().tolist()) for mask in masks(spec, classes, role)] for role in ROLES}
+    subsets = {role: [Members.of(mask) for mask in masks(spec, classes, role)] for role in ROLES}
     replicates = {"report": spec.truth.report_replicates, "open": spec.truth.open_replicates}
     for r in range(max(replicates.values())):
         for role in ROLES:
             if r < replicates[role]:
-                runs += [Run(role, i, Retraining(members, BASE_SEED + 1 + r)) for i, members in enumerate(ids[role])]
+                runs += [Run(role, i, Retraining(one, BASE_SEED + 1 + r)) for i, one in enumerate(subsets[role])]
     return runs
 
 

@@ -14,7 +14,7 @@ from tdabench.methods.pixel import Params, Pixel
 from tdabench.methods.view import View
 from tdabench.models import problem as problems
 from tdabench.models.latents import Autoencoder, with_latents
-from tdabench.models.problem import Problem, problem_arrays, query_list, read_problem
+from tdabench.models.problem import Problem, problem_files, query_list, read_problem
 from tdabench.models.recipe import AutoencoderSpec, ModelSpec, Recipe
 from tdabench.models.training import build, snapshot, train
 
@@ -103,12 +103,14 @@ def test_a_latent_problem_trains_and_is_read_back(data, coder, tmp_path, monkeyp
     model, _ = train(RECIPE, data, torch.arange(N), seed=0)
     weights, queries = {RECIPE.steps: snapshot(model)}, queries_of(data)
     assert not torch.equal(weights[12]["conv_in.bias"], snapshot(build(RECIPE.model, 0))["conv_in.bias"])
-    arrays = problem_arrays(torch.arange(N), weights, queries, data.latents, coder.state)
+    plain = replace(data, latents=None, encoder="")
+    problem = Problem("latent", data, queries, RECIPE.model, weights, RECIPE, autoencoder=coder.state)
     meta = {"task": "latent", "version": 1, "n_train": N, "recipe": RECIPE.to_json(), "base_seed": 0}
-    meta |= {"checkpoints": [12], "queries": query_list(queries), "query_ids": [], "generated_ids": []}
+    meta |= {"checkpoints": [12], "queries": query_list(queries, plain)}
     meta |= {"dataset": {"name": "blobs", "fingerprint": data.fingerprint()}}
-    write_assets(tmp_path, {"problem.safetensors": arrays}, meta)
-    monkeypatch.setattr(problems, "load_dataset", lambda name: replace(data, latents=None, encoder=""))
-    found = read_problem(tmp_path)
+    assets = write_assets(tmp_path / "assets", problem_files(problem, torch.arange(N)), meta)
+    monkeypatch.setattr(problems, "load_dataset", lambda name: plain)
+    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path))
+    found = read_problem(assets.folder)
     assert torch.equal(found.train.x, data.latents) and torch.equal(found.queries.pixels, queries.images)
     assert torch.equal(found.pixels(found.train.x), coder.decode(data.latents))

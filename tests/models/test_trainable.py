@@ -20,7 +20,7 @@ from tdabench.methods.trak import open_traker, trak_batch
 from tdabench.methods.view import View
 from tdabench.models import problem as problems
 from tdabench.models.draws import Law
-from tdabench.models.problem import Problem, problem_arrays, query_list, read_problem
+from tdabench.models.problem import Problem, problem_files, query_list, read_problem
 from tdabench.models.recipe import LoRA, Recipe
 from tdabench.models.training import build, load, snapshot, train
 
@@ -179,15 +179,17 @@ def test_the_views_untrained_model_is_the_problems(models, part, tmp_path):
 @every_part
 def test_base_weights_are_stored_once(models, part, tmp_path, monkeypatch):
     model, problem = models(part)
-    arrays = problem_arrays(torch.arange(N), problem.weights, problem.queries, base=problem.base)
     meta = {"task": "part", "version": 1, "n_train": N, "recipe": problem.recipe.to_json(), "base_seed": 0}
-    meta |= {"checkpoints": list(problem.weights), "queries": query_list(problem.queries)}
-    meta |= {"query_ids": [], "generated_ids": [], "dataset": {"name": "x", "fingerprint": problem.train.fingerprint()}}
-    write_assets(tmp_path, {"problem.safetensors": arrays}, meta)
+    meta |= {"checkpoints": list(problem.weights), "queries": query_list(problem.queries, problem.train)}
+    meta |= {"dataset": {"name": "x", "fingerprint": problem.train.fingerprint()}}
+    assets = write_assets(tmp_path, problem_files(problem, torch.arange(N)), meta)
     monkeypatch.setattr(problems, "load_dataset", lambda name: problem.train)
     with torch.no_grad():
         assert torch.equal(read_problem(tmp_path).model(12)(*inputs()), model(*inputs()))
-    assert sum(name.startswith("base/") for name in arrays) == len(base())
+    stored = [name for file in assets.manifest["files"] for name in assets.arrays(file)]
+    assert sum(name.startswith("base/") for name in stored) == len(base())
+    names = {name.removeprefix("net.") for name in model.trainable_parameters()}
+    assert set(assets.arrays("weights-12.safetensors")) == names
 
 
 @every_part

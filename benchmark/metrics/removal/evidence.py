@@ -76,7 +76,7 @@ class Evidence:
     def _similar(self, similarity: Similarity, outcome: Outcome) -> Floats:
         if similarity.compare is None:
             return -outcome.losses
-        values = similarity.compare(self.queries.x, torch.from_numpy(outcome.images))
+        values = similarity.compare(self.queries.pixels, torch.from_numpy(outcome.images))
         return values.double().numpy()
 
     def baseline(self, similarity: Similarity) -> Baseline:

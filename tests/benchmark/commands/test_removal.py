@@ -139,11 +139,11 @@ def test_what_is_stored_is_a_model_trained_without_the_items(measured, home: Pat
 
 def test_the_floor_is_the_truths_full_replicates(measured, home: Path) -> None:
     """Both are trained on everything under seeds 1, 2, …: the truth build and the removal metric must agree."""
-    truth, seeds = assets().truth("report"), (1, 2)
-    rows = [truth.generated_ids.index(query) for query in protocol_of(find_task(TASK), assets()).targets]
+    (_, full), seeds = assets().regenerated("report"), (1, 2)
+    rows = [assets().generated_ids.index(query) for query in protocol_of(find_task(TASK), assets()).targets]
     for position, seed in enumerate(seeds):
         images = laboratory(home).read(Counterfactual((), seed)).images[rows]
-        np.testing.assert_allclose(truth.regenerated_full[position][rows], images, atol=2e-3)
+        np.testing.assert_allclose(full[position][rows], images, atol=2e-3)
 
 
 def test_a_damaged_outcome_is_named(measured, home: Path) -> None:

@@ -162,7 +162,7 @@ def equal_weights(one, other):
 def test_a_derived_problem_holds_no_truth_and_is_derived_once(name, variant):
     folder = variant(name).folder
     files = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert set(files) == {"manifest.json", "problem.safetensors"}
+    assert set(files) == {"manifest.json", "problem.safetensors", *(f"weights-{n}.safetensors" for n in (0, 10, 25))}
     assert variant(name).folder == folder
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == files
     assert variant(name, 4).folder != folder

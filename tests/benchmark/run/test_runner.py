@@ -396,8 +396,9 @@ def test_another_truth_of_the_same_problem_scores_again_without_running(status, 
     first = run_cells(folder, ["notes"], [path])["notes"]
     old = run_helpers.assets()
     files = {name: old.arrays(name) for name in old.manifest["files"]}
-    files["truth-report.safetensors"]["outputs"] = -files["truth-report.safetensors"]["outputs"]
-    write_assets(tmp_path / "home" / "truth" / "digits-tiny@1", files, old.manifest)
+    for replicate in range(2):
+        files[f"truth-report-{replicate}.safetensors"]["outputs"] *= -1
+    write_assets(tmp_path / "home" / "truth" / "digits-tiny@1", files.items(), old.manifest)
     monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "home"))
     second = run_cells(folder, ["notes"], [path])["notes"]
     assert len(calls(log)) == 1 and second.status == first.status == status
@@ -413,8 +414,8 @@ def test_another_truth_without_the_old_scores_runs_again(tmp_path, monkeypatch):
     shutil.rmtree(folder / "cells")
     old = run_helpers.assets()
     files = {name: old.arrays(name) for name in old.manifest["files"]}
-    files["truth-open.safetensors"]["outputs"] += 1
-    write_assets(tmp_path / "home" / "truth" / "digits-tiny@1", files, old.manifest)
+    files["truth-open-0.safetensors"]["outputs"] += 1
+    write_assets(tmp_path / "home" / "truth" / "digits-tiny@1", files.items(), old.manifest)
     monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "home"))
     assert computed(run_cells(folder, ["notes"], [path])["notes"]) == computed(first)
     assert len(calls(log)) == 2

@@ -10,10 +10,10 @@ import torch
 
 from tdabench.benchmark.tasks.find import find_task
 from tdabench.benchmark.truth import build
-from tdabench.benchmark.truth.retraining import Retraining, retrained
-from tdabench.errors import UserError
+from tdabench.benchmark.truth.retraining import Members, Retraining, retrained
+from tdabench.datasets.truth import write_assets
 from tdabench.methods.registry import listings
-from tdabench.models.problem import load_dataset, read_problem
+from tdabench.models.problem import problem_files, read_problem
 from tdabench.models.sampling import sample
 from tdabench.store import FolderStore
 
@@ -56,10 +56,10 @@ def test_generated_queries_can_be_made_again(home, task):
 
 @every_task
 def test_regenerated_images_follow_conditions_and_guidance(home, task):
-    truth = run_helpers.assets(task).truth("report")
+    _, images = run_helpers.assets(task).regenerated("report")
     problem = read_problem(run_helpers.assets(task).folder)
-    assert truth.regenerated_full.shape[1] == len(problem.queries.where(kind="generated"))
-    assert np.isfinite(truth.regenerated_full.astype(np.float32)).all()
+    assert images.shape[1] == len(problem.queries.where(kind="generated"))
+    assert np.isfinite(images.astype(np.float32)).all()
 
 
 @every_task
@@ -70,23 +70,21 @@ def test_every_method_runs(home, task, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["labels", "guidance"])
-def test_measurements_are_keyed_by_conditions_too(home, change):
+def test_measurements_are_keyed_by_conditions_too(home, change, tmp_path):
     built = build.prepare_base(find_task("digits-tiny-v"), FolderStore(home))
-    queries = built.queries
+    queries = built.problem.queries
     cond = {"class_labels": queries.cond["class_labels"].roll(1)} if change == "labels" else queries.cond
-    guidance = queries.guidance + (change == "guidance")
-    assert replace(built, queries=replace(queries, cond=cond, guidance=guidance)).identity != built.identity
+    other = replace(
+        built.problem, queries=replace(queries, cond=cond, guidance=queries.guidance + (change != "labels"))
+    )
+    ids = torch.from_numpy(built.base.arrays("problem.safetensors")["train_ids"])
+    base = write_assets(tmp_path, problem_files(other, ids), built.base.manifest)
+    assert replace(built, base=base).identity != built.identity
 
 
-def test_what_stands_for_no_condition_is_known_of_retrained_models(tmp_path):
-    data = replace(load_dataset("digits_classes").select(torch.arange(20)), null={"class_labels": torch.tensor(10)})
-    recipe = replace(find_task("digits-tiny-v").recipe, steps=1, checkpoints=())
-    retraining = Retraining(tuple(range(20)), 1)
-    assert retrained(retraining, recipe, data, "f" * 64, FolderStore(tmp_path)).null == data.null
-
-
-def test_a_truth_that_cannot_be_built_yet_is_one_line(tmp_path):
-    task = find_task("digits-tiny")
-    model = replace(task.recipe.model, trainable="conv_in.*")
-    with pytest.raises(UserError, match="no truth can be built yet"):
-        build.prepare_base(replace(task, recipe=replace(task.recipe, model=model)), FolderStore(tmp_path))
+def test_what_stands_for_no_condition_is_known_of_retrained_models(home, tmp_path):
+    problem = read_problem(run_helpers.assets("digits-tiny-v").folder)
+    data = replace(problem.train, null={"class_labels": torch.tensor(10)})
+    recipe = replace(problem.recipe, steps=1, checkpoints=())
+    retraining = Retraining(Members.of(np.ones(len(data))), 1)
+    assert retrained(retraining, replace(problem, train=data, recipe=recipe), FolderStore(tmp_path)).null == data.null

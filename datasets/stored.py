@@ -1,0 +1,153 @@
+"""Items on disk: columns of a memory-mapped Hugging Face dataset, in an order that the items themselves decide."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import CorruptFile, UserError
+from ..store import FolderStore
+
+ITEMS, COLUMNS = "items.arrow", "columns.json"
+ROWS = 1000  # written at a time
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item before it is stored: pixels uint8 [C, H, W], its class, and conditions by the network's names."""
+
+    pixels: np.ndarray
+    label: int
+    cond: Mapping[str, np.ndarray]
+
+    def hash(self) -> bytes:
+        """Return the SHA-256 of all of it."""
+        digest = hashlib.sha256(f"class {self.label}".encode())
+        for name, value in [("pixels", self.pixels), *sorted(self.cond.items())]:
+            digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+        return digest.digest()
+
+
+@dataclass(frozen=True)
+class StoredColumn:
+    """One array per item, [N, ...], read from a memory-mapped dataset by ids; bytes are images, and come in [-1, 1]."""
+
+    rows: Any
+    name: str
+    dtype: str
+    item: tuple[int, ...]
+    index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As a tensor's."""
+        return len(self.index), *self.item
+
+    def __getitem__(self, ids: Tensor | slice) -> Tensor:
+        chosen = self.index[ids if isinstance(ids, slice) else ids.numpy()]
+        buffers = self.rows[chosen.tolist()][self.name].to_pylist()
+        values = np.frombuffer(bytearray().join(buffers), dtype=self.dtype).reshape(len(chosen), *self.item)
+        found = torch.from_numpy(values)
+        return found.float() / 127.5 - 1 if self.dtype == "|u1" else found
+
+    def select(self, ids: Tensor) -> StoredColumn:
+        """Return the rows with these ids, which stay on disk."""
+        return StoredColumn(self.rows, self.name, self.dtype, self.item, self.index[ids.numpy()])
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An opened store: images and conditions on disk, classes int64 [N] and hashes uint8 [N, 32] in memory."""
+
+    images: StoredColumn
+    classes: Tensor
+    cond: dict[str, StoredColumn]
+    hashes: Tensor
+
+
+def write_items(folder: Path, count: int, read: Callable[[int], Item], on_item: Callable[[int], None]) -> None:
+    """Store items, in the order of their hashes: equal sources in whatever order give equal stores.
+
+    ``read`` returns item i of the source, 0 <= i < count, and is asked twice for each; ``on_item`` sees how many times
+    it was. Written whole or not at all. Raises UserError where items differ in shape, or there are none.
+    """
+    hashes, like = [], None
+    for i in range(count):
+        item = read(i)
+        like = like or item
+        _check_alike(i, like, item)
+        hashes.append(item.hash())
+        on_item(i + 1)
+    if like is None:
+        raise UserError(f"there is nothing to store in {folder}: the source has no rows")
+    order = sorted(range(count), key=hashes.__getitem__)
+    part = folder.with_name(f".{folder.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    _write(part / ITEMS, like, ((hashes[i], read(i)) for i in order), lambda done: on_item(count + done))
+    columns = {"pixels": like.pixels, **like.cond}
+    described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
+    FolderStore(part).put_json(COLUMNS, {"columns": described, "count": count})
+    part.replace(folder)
+
+
+def _check_alike(i: int, like: Item, item: Item) -> None:
+    pairs = {"pixels": (like.pixels, item.pixels)}
+    pairs |= {name: (like.cond.get(name), item.cond.get(name)) for name in {*like.cond, *item.cond}}
+    for name, (first, value) in pairs.items():
+        if first is None or value is None:
+            raise UserError(f"row {i} of the source and row 0 do not both have {name}")
+        if (first.shape, first.dtype) != (value.shape, value.dtype):
+            raise UserError(
+                f"{name} of row {i} is {value.dtype} {value.shape}, and of row 0 {first.dtype} {first.shape}"
+            )
+
+
+def _write(path: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item: Callable[[int], None]) -> None:
+    from datasets import Features, Value
+    from datasets.arrow_writer import ArrowWriter
+
+    kinds = {"class": Value("int64"), "hash": Value("binary"), "pixels": Value("binary")}
+    features = Features({**kinds, **{name: Value("binary") for name in like.cond}})
+    with ArrowWriter(path=str(path), features=features, writer_batch_size=ROWS) as writer:
+        for done, (found, item) in enumerate(items, 1):
+            cond = {name: np.ascontiguousarray(value).tobytes() for name, value in item.cond.items()}
+            pixels = np.ascontiguousarray(item.pixels).tobytes()
+            writer.write({"class": item.label, "hash": found, "pixels": pixels, **cond})
+            on_item(done)
+        writer.finalize()
+
+
+def open_items(folder: Path) -> Stored:
+    """Return what ``write_items`` stored; raises CorruptFile where a file of it is missing or broken."""
+    from datasets import Dataset
+
+    try:
+        described = FolderStore(folder).get_json(COLUMNS)
+        rows = Dataset.from_file(str(folder / ITEMS)).with_format("arrow")
+        columns = {name: (column["dtype"], tuple(column["shape"])) for name, column in described["columns"].items()}
+        if len(rows) != described["count"]:
+            raise ValueError(f"{len(rows)} of {described['count']} items are there")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptFile(
+            f"{folder} cannot be read as a stored dataset ({error}): delete it and fetch again"
+        ) from error
+    index = np.arange(len(rows))
+    found = {name: StoredColumn(rows, name, *column, index) for name, column in columns.items()}
+    classes = torch.from_numpy(rows.data.column("class").to_numpy().copy())
+    hashes = np.frombuffer(bytearray().join(_all(rows, "hash")), np.uint8).reshape(len(rows), 32)
+    return Stored(found.pop("pixels"), classes, found, torch.from_numpy(hashes))
+
+
+def _all(rows: Any, name: str) -> Sequence[bytes]:
+    return rows.data.column(name).to_pylist()
