@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import ImageDataset
+from ..datasets.find import load_dataset
 from ..datasets.queries import Queries
 from ..datasets.truth import Arrays, Assets
-from ..errors import CorruptFile, UserError
+from ..errors import CorruptFile
 from .denoiser import Denoiser
 from .latents import Autoencoder
 from .recipe import ModelSpec, Recipe
@@ -61,26 +60,15 @@ class Problem:
         return Autoencoder(self.spec.autoencoder, self.autoencoder, device).decode(x)
 
 
-def load_dataset(name: str) -> ImageDataset:
-    """Return a registered dataset: the ``load()`` of the module of that name in ``datasets/``.
+def read_problem(folder: Path, plugins: tuple[Path, ...] = ()) -> Problem:
+    """Return the problem of an assets folder; only the manifest and the problem's file are opened.
 
-    Raises UserError where there is no such module, or where it does not import.
+    plugins: files that may hold its dataset.
     """
-    module = importlib.util.resolve_name(f"..datasets.{name}", __package__)
-    try:
-        return importlib.import_module(module).load()
-    except ImportError as error:
-        if error.name == module:
-            raise UserError(f"no dataset {name!r}: add datasets/{name}.py with a load() function") from error
-        raise UserError(f"dataset {name!r} does not load: {error}; install what datasets/{name}.py imports") from error
-
-
-def read_problem(folder: Path) -> Problem:
-    """Return the problem of an assets folder; only the manifest and the problem's file are opened."""
     assets = Assets(folder)
     meta, arrays = assets.manifest, assets.arrays("problem.safetensors")
     recipe, coder = Recipe.from_json(meta["recipe"]), _named(arrays, "autoencoder/")
-    data = load_dataset(meta["dataset"]["name"]).select(torch.from_numpy(arrays["train_ids"]))
+    data = load_dataset(meta["dataset"]["name"], plugins).select(torch.from_numpy(arrays["train_ids"]))
     if recipe.model.autoencoder:
         encoder = Autoencoder(recipe.model.autoencoder, coder).hash
         data = replace(data, latents=torch.from_numpy(arrays["train_latents"]), encoder=encoder)

@@ -18,16 +18,18 @@ from safetensors.numpy import save as save_arrays
 
 from ... import __version__
 from ...datasets.base import ImageDataset
+from ...datasets.find import dataset_origin, load_dataset
 from ...datasets.queries import Queries
 from ...datasets.truth import Arrays, Assets, Role, Truth, truth_arrays, write_assets
 from ...errors import UserError
-from ...models.problem import load_dataset, problem_arrays, queries_from, query_list, weights_from
+from ...models.problem import problem_arrays, queries_from, query_list, weights_from
 from ...models.processes import open_process
 from ...models.recipe import Recipe
 from ...models.training import State, load, snapshot, train
 from ...seeds import digest
 from ...store import FolderStore, sha256
 from ..processes import run_jobs
+from ..tasks.checks import check_task
 from ..tasks.spec import TaskSpec, TruthPlan
 from .outcomes import measure, regenerate
 from .queries import Split, attributed, make_queries, split
@@ -49,13 +51,14 @@ class Job:
     train_ids: tuple[int, ...]
     queries: Queries
     run: Run
+    plugins: tuple[Path, ...] = ()
 
 
 def run_job(job: Job) -> str:
     """Train (or find) the run's model, measure it, and store the result under its key."""
     store = FolderStore(job.root)
     if not store.exists(job.key):
-        data = load_dataset(job.dataset).select(torch.tensor(job.train_ids))
+        data = load_dataset(job.dataset, job.plugins).select(torch.tensor(job.train_ids))
         model = retrained(job.run.retraining, job.recipe, data, data.fingerprint(), store)
         outputs = measure(model, attributed(job.queries), job.plan)
         images = regenerate(model, job.queries, job.recipe).astype(np.float16)
@@ -72,6 +75,7 @@ class Built:
     train: ImageDataset
     weights: dict[int, State]
     queries: Queries
+    plugins: tuple[Path, ...] = ()
 
     @cached_property
     def identity(self) -> str:
@@ -101,17 +105,24 @@ class Built:
             train_ids=self.train_ids,
             queries=self.queries,
             run=run,
+            plugins=self.plugins,
         )
 
 
-def prepare_base(spec: TaskSpec, store: FolderStore, on_step: Callable[[int], None] = lambda step: None) -> Built:
-    """Train the base model and make the queries, or find both.
+def prepare_base(
+    spec: TaskSpec,
+    store: FolderStore,
+    on_step: Callable[[int], None] = lambda step: None,
+    plugins: tuple[Path, ...] = (),
+) -> Built:
+    """Train the base model and make the queries, or find both; plugins: files that may hold the dataset.
 
     They are stored together: sampling again on another machine would give other bits, so other queries.
     """
     if spec.recipe.model.autoencoder or spec.recipe.model.trainable:
         raise UserError(f"{spec.label}: no truth can be built yet for latents or for models of which a part trains")
-    data = load_dataset(spec.dataset)
+    data = load_dataset(spec.dataset, plugins)
+    check_task(spec, data)
     parts = split(spec, data)
     train_set = data.select(parts.train)
     identity = digest([spec.label, spec.recipe.to_json(), spec.to_json()["queries"], data.fingerprint()])
@@ -125,7 +136,7 @@ def prepare_base(spec: TaskSpec, store: FolderStore, on_step: Callable[[int], No
         store.put_json(f"{key}.json", {"checkpoints": list(weights), "queries": query_list(queries)})
     arrays, meta = load_arrays(store.get(f"{key}.safetensors")), store.get_json(f"{key}.json")
     weights = {step: weights_from(arrays, step) for step in meta["checkpoints"]}
-    return Built(spec, parts, train_set, weights, queries_from(meta, arrays))
+    return Built(spec, parts, train_set, weights, queries_from(meta, arrays), plugins)
 
 
 def _train_base(spec: TaskSpec, data: ImageDataset, on_step: Callable[[int], None]) -> dict[int, State]:
@@ -174,7 +185,12 @@ def _manifest(built: Built) -> dict[str, Any]:
         "task": spec.name,
         "version": spec.version,
         "n_train": len(data),
-        "dataset": {"name": spec.dataset, "fingerprint": data.fingerprint(), "revision": data.card.revision},
+        "dataset": {
+            "name": spec.dataset,
+            "fingerprint": data.fingerprint(),
+            "revision": data.card.revision,
+            **dataset_origin(spec.dataset, built.plugins),
+        },
         "recipe": spec.recipe.to_json(),
         "truth_plan": spec.to_json()["truth"],
         "target": "mean over bins of the training loss, draws keyed by query id and shared by all models",

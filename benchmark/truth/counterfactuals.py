@@ -60,13 +60,17 @@ class Job:
     assets: Path
     counterfactual: Counterfactual
     device: str
+    plugins: tuple[Path, ...] = ()
 
 
 class Laboratory:
-    """Makes and keeps the counterfactual models of a task's assets, whoever asks for them."""
+    """Makes and keeps the counterfactual models of a task's assets, whoever asks for them.
 
-    def __init__(self, assets: Assets, store: FolderStore, device: str = "cpu") -> None:
-        self.assets, self.store, self.device = assets, store, device
+    plugins: files that may hold its dataset.
+    """
+
+    def __init__(self, assets: Assets, store: FolderStore, device: str = "cpu", plugins: tuple[Path, ...] = ()) -> None:
+        self.assets, self.store, self.device, self.plugins = assets, store, device, plugins
         recipe = Recipe.from_json(assets.manifest["recipe"])
         problem = assets.manifest["files"]["problem.safetensors"]["sha256"]
         self.provenance = {"torch": torch_version(), "device": torch.device(device).type, "version": VERSION}
@@ -101,7 +105,9 @@ class Laboratory:
     ) -> None:
         """Train and measure those that are missing, ``workers`` at a time; each is stored as soon as it is done."""
         missing = self.lacking(wanted)
-        jobs = [Job(self.store.root, self.key(one), self.assets.folder, one, self.device) for one in missing]
+        jobs = [
+            Job(self.store.root, self.key(one), self.assets.folder, one, self.device, self.plugins) for one in missing
+        ]
         on_done(0, len(jobs))
         for count, _ in enumerate(run_jobs(run_job, jobs, workers), 1):
             on_done(count, len(jobs))
@@ -110,7 +116,7 @@ class Laboratory:
 def run_job(job: Job) -> str:
     """Train (or find) the counterfactual model, measure it, and store the outcome under its key."""
     store = FolderStore(job.root)
-    problem, recipe, plan, fingerprint = _opened(job.assets)
+    problem, recipe, plan, fingerprint = _opened(job.assets, job.plugins)
     retraining = job.counterfactual.retraining(len(problem.train))
     model = retrained(retraining, recipe, problem.train, fingerprint, store, job.device)
     generated = problem.queries.where(kind="generated")
@@ -120,7 +126,7 @@ def run_job(job: Job) -> str:
 
 
 @cache
-def _opened(folder: Path) -> tuple[Problem, Recipe, TruthPlan, str]:
-    problem, manifest = read_problem(folder), Assets(folder).manifest
+def _opened(folder: Path, plugins: tuple[Path, ...]) -> tuple[Problem, Recipe, TruthPlan, str]:
+    problem, manifest = read_problem(folder, plugins), Assets(folder).manifest
     recipe = Recipe.from_json(manifest["recipe"])
     return problem, recipe, TruthPlan(**manifest["truth_plan"]), problem.train.fingerprint()

@@ -108,7 +108,7 @@ def test_a_latent_problem_trains_and_is_read_back(data, coder, tmp_path, monkeyp
     meta |= {"checkpoints": [12], "queries": query_list(queries), "query_ids": [], "generated_ids": []}
     meta |= {"dataset": {"name": "blobs", "fingerprint": data.fingerprint()}}
     write_assets(tmp_path, {"problem.safetensors": arrays}, meta)
-    monkeypatch.setattr(problems, "load_dataset", lambda name: replace(data, latents=None, encoder=""))
+    monkeypatch.setattr(problems, "load_dataset", lambda *_: replace(data, latents=None, encoder=""))
     found = read_problem(tmp_path)
     assert torch.equal(found.train.x, data.latents) and torch.equal(found.queries.pixels, queries.images)
     assert torch.equal(found.pixels(found.train.x), coder.decode(data.latents))

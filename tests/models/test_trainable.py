@@ -184,7 +184,7 @@ def test_base_weights_are_stored_once(models, part, tmp_path, monkeypatch):
     meta |= {"checkpoints": list(problem.weights), "queries": query_list(problem.queries)}
     meta |= {"query_ids": [], "generated_ids": [], "dataset": {"name": "x", "fingerprint": problem.train.fingerprint()}}
     write_assets(tmp_path, {"problem.safetensors": arrays}, meta)
-    monkeypatch.setattr(problems, "load_dataset", lambda name: problem.train)
+    monkeypatch.setattr(problems, "load_dataset", lambda *_: problem.train)
     with torch.no_grad():
         assert torch.equal(read_problem(tmp_path).model(12)(*inputs()), model(*inputs()))
     assert sum(name.startswith("base/") for name in arrays) == len(base())

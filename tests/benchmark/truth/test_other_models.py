@@ -11,9 +11,10 @@ import torch
 from tdabench.benchmark.tasks.find import find_task
 from tdabench.benchmark.truth import build
 from tdabench.benchmark.truth.retraining import Retraining, retrained
+from tdabench.datasets.find import load_dataset
 from tdabench.errors import UserError
 from tdabench.methods.registry import listings
-from tdabench.models.problem import load_dataset, read_problem
+from tdabench.models.problem import read_problem
 from tdabench.models.sampling import sample
 from tdabench.store import FolderStore
 
