@@ -5,6 +5,7 @@ names stay; everything else in tdabench is private and may move.
 
 Method, register, NoParams, Estimate, Scores    the contract (``base.py``)
 View, Batch, Queries, Denoiser                  what an adapter is given
+dataset, ImageDataset, Card                     a dataset of one's own: what loads it, is it, and describes it
 Law, Draws                                      noise levels, and draws of (log-SNR, noise) keyed by names
 seeded                                          a context in which layers that take no generator draw by name
 per_sample_gradients, Features, FeatureParams   gradients of an output function, one per image, projected
@@ -18,7 +19,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..datasets.base import Batch
+    from ..datasets.base import Batch, Card, ImageDataset
+    from ..datasets.find import dataset
     from ..datasets.queries import Queries
     from ..models.denoiser import Denoiser
     from ..models.draws import Draws, Law
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 
 # Imported when asked for: listing methods takes the registry from this package, and must not wait for torch.
 _HOMES = {
-    "..datasets.base": ("Batch",),
+    "..datasets.base": ("Batch", "Card", "ImageDataset"),
+    "..datasets.find": ("dataset",),
     "..datasets.queries": ("Queries",),
     "..models.denoiser": ("Denoiser",),
     "..models.draws": ("Draws", "Law"),
@@ -48,12 +51,14 @@ HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Batch",
+    "Card",
     "Denoiser",
     "Draws",
     "Estimate",
     "FeatureParams",
     "Features",
     "GradientKernel",
+    "ImageDataset",
     "Law",
     "Method",
     "NoParams",
@@ -62,6 +67,7 @@ __all__ = [
     "Scores",
     "Unlearning",
     "View",
+    "dataset",
     "null_loss",
     "per_sample_gradients",
     "register",

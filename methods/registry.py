@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import ast
-import importlib
-import importlib.util
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import plugins as outside
 from ..errors import UserError, unknown
 from ..models.recipe import compact
 from ..seeds import digest
@@ -65,24 +62,14 @@ def listings(plugins: tuple[Path, ...] = ()) -> dict[str, Listing]:
     found: dict[str, Listing] = {}
     folder = Path(__file__).parent
     package = __package__ or ""
-    sources = [(path, f"{package}.{path.stem}") for path in sorted(folder.glob("*.py"))]
-    sources += [(_entry_point_file(point), point.module) for point in entry_points(group=GROUP)]
-    sources += [(path, str(path)) for path in plugins]
-    for path, origin in sources:
-        for listing in _read(path, origin):
+    own = [outside.Source(path, f"{package}.{path.stem}") for path in sorted(folder.glob("*.py"))]
+    for source in [*own, *outside.sources(GROUP, plugins)]:
+        for listing in _read(source):
             if listing.name in found:
-                raise UserError(f"two methods are called {listing.name!r}: {found[listing.name].origin} and {origin}")
+                origins = f"{found[listing.name].origin} and {source.origin}"
+                raise UserError(f"two methods are called {listing.name!r}: {origins}; rename one")
             found[listing.name] = listing
     return found
-
-
-def checked_listings(plugins: tuple[Path, ...] = ()) -> dict[str, Listing]:
-    """Return ``listings``; raises UserError too for a plugin that brings no method."""
-    known = listings(plugins)
-    for path in plugins:
-        if all(listing.origin != str(path) for listing in known.values()):
-            raise UserError(f'{path} registers no method: decorate its class with @register("name")')
-    return known
 
 
 def method_class(name: str, plugins: tuple[Path, ...] = ()) -> type[Method]:
@@ -94,7 +81,7 @@ def method_class(name: str, plugins: tuple[Path, ...] = ()) -> type[Method]:
     from .base import CLASSES
 
     if name not in CLASSES:
-        _import(origin)
+        outside.imported(origin)
     if name not in CLASSES:
         raise UserError(f"{origin} was imported but registers no method called {name!r}")
     return CLASSES[name]
@@ -135,69 +122,26 @@ def params_hash(params: Any) -> str:
     return digest(params_json(params), 8)
 
 
-def _import(origin: str) -> None:
-    try:
-        if origin.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(f"tdabench_plugin_{digest(origin, 8)}", origin)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            spec.loader.exec_module(module)
-        else:
-            importlib.import_module(origin)
-    except (Exception, SystemExit) as error:
-        raise UserError(
-            f"{origin} does not import: {type(error).__name__}: {error}; mend the file and try again"
-        ) from error
-
-
-def _entry_point_file(point: EntryPoint) -> Path:
-    spec = importlib.util.find_spec(point.module)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"entry point {point.name!r} names {point.module}, which cannot be found: reinstall its package"
-        )
-    return Path(spec.origin)
-
-
-def _read(path: Path, origin: str) -> list[Listing]:
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is not valid Python: {error}; mend the file and try again") from error
-    classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
-    return [_listing(node, name, origin) for node in classes if (name := _registered(node, origin)) is not None]
+def _read(source: outside.Source) -> list[Listing]:
+    classes = [node for node in outside.parsed(source).body if isinstance(node, ast.ClassDef)]
+    named = [(node, _registered(node, source.origin)) for node in classes]
+    return [_listing(node, name, source.origin) for node, name in named if name is not None]
 
 
 def _registered(node: ast.ClassDef, origin: str) -> str | None:
-    for call in node.decorator_list:
-        if isinstance(call, ast.Call) and getattr(call.func, "id", getattr(call.func, "attr", "")) == "register":
-            name = call.args[0] if call.args else None
-            if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
-                raise UserError(f"{origin}: the name in @register of {node.name} must be a literal string")
-            return name.value
-    return None
+    names = (outside.literal_name(call, "register", node.name, origin) for call in node.decorator_list)
+    return next((name for name in names if name is not None), None)
 
 
 def _listing(node: ast.ClassDef, name: str, origin: str) -> Listing:
     summary = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
     literals: dict[str, Any] = {}
-    for key, value in _assigned(node):
+    for key, value in outside.assigned(node.body):
         if key in ("presets", "ablations") and isinstance(value, ast.Dict):
             literals[key] = tuple(ast.literal_eval(item) for item in value.keys if item is not None)
         elif key in Listing.__dataclass_fields__:
             literals[key] = _literal(value, key, name, origin)
     return Listing(name=name, origin=origin, summary=summary, **literals)
-
-
-def _assigned(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
-    """Yield what a class's body assigns, annotated or not."""
-    for statement in node.body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
-            yield from ((target.id, statement.value) for target in targets if isinstance(target, ast.Name))
 
 
 def _literal(value: ast.expr, key: str, name: str, origin: str) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import ImageDataset
+from ..datasets.find import load_dataset
 from ..datasets.queries import Queries
 from ..datasets.truth import Arrays, Assets
-from ..errors import CorruptFile, UserError
+from ..errors import CorruptFile
 from ..store import FolderStore, home, sha256
 from .denoiser import Denoiser
 from .latents import Autoencoder, state_hash, with_latents
@@ -96,29 +95,15 @@ class StoredWeights(Mapping[int, State]):
         return len(self.steps)
 
 
-def load_dataset(name: str) -> ImageDataset:
-    """Return a registered dataset: the ``load()`` of the module of that name in ``datasets/``.
-
-    Raises UserError where there is no such module, or where it does not import.
-    """
-    module = importlib.util.resolve_name(f"..datasets.{name}", __package__)
-    try:
-        return importlib.import_module(module).load()
-    except ImportError as error:
-        if error.name == module:
-            raise UserError(f"no dataset {name!r}: add datasets/{name}.py with a load() function") from error
-        raise UserError(f"dataset {name!r} does not load: {error}; install what datasets/{name}.py imports") from error
-
-
-def read_problem(folder: Path) -> Problem:
+def read_problem(folder: Path, plugins: tuple[Path, ...] = ()) -> Problem:
     """Return the problem of an assets folder; only the manifest and the problem's own files are opened.
 
-    Raises CorruptFile where the dataset here is not the one that the folder was made from.
+    plugins: files that may hold its dataset. Raises CorruptFile where that is not the one the folder was made from.
     """
     assets = Assets(folder)
     meta, arrays = assets.manifest, assets.arrays("problem.safetensors")
     recipe, coder = Recipe.from_json(meta["recipe"]), _named(arrays, "autoencoder/")
-    everything = load_dataset(meta["dataset"]["name"])
+    everything = load_dataset(meta["dataset"]["name"], plugins)
     data = everything.select(torch.from_numpy(arrays["train_ids"]))
     encoder = Autoencoder(recipe.model.autoencoder, coder) if recipe.model.autoencoder else None
     if encoder:

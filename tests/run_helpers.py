@@ -31,6 +31,7 @@ from tdabench.datasets.truth import Assets
 from tdabench.leaderboard.rows.row import Row
 from tdabench.methods.base import CLASSES
 from tdabench.models.problem import read_problem
+from tdabench.plugins import PREFIX
 from tdabench.store import FolderStore
 
 TASK = "digits-tiny"
@@ -125,8 +126,10 @@ def plugin(folder: Path, name: str, attribute: str = "pass", fit: str = "pass", 
 
 def forget_plugins() -> None:
     """Make the registry import plugin files again, as a new process would."""
-    for name in [name for name, cls in CLASSES.items() if cls.__module__.startswith("tdabench_plugin_")]:
+    for name in [name for name, cls in CLASSES.items() if cls.__module__.startswith(PREFIX)]:
         del CLASSES[name]
+    for name in [name for name in sys.modules if name.startswith(PREFIX)]:
+        del sys.modules[name]
 
 
 def assets(task: str = TASK) -> Assets:
@@ -168,7 +171,7 @@ def session(folder: Path, plugins: Iterable[Path] = (), **options: Any) -> Sessi
 def uncalibrated(patch: pytest.MonkeyPatch) -> None:
     """Let estimates be made up, which saves a second a command."""
     made_up, module = Rates(1e-4, 1e-4, 1e-4, setup=1e-4), "tdabench.benchmark.commands.session"
-    patch.setattr(f"{module}.calibrate", lambda folder, device: (read_problem(folder), made_up))
+    patch.setattr(f"{module}.calibrate", lambda folder, device, plugins=(): (read_problem(folder, plugins), made_up))
     patch.setattr(f"{module}.start_up", lambda: 0.0)
 
 

@@ -28,7 +28,9 @@ Excluded = Annotated[str, typer.Option(help="Comma-separated methods to leave ou
 Preset = Annotated[str, typer.Option(help="Preset of methods named without one.")]
 Seeds = Annotated[str, typer.Option(help="Comma-separated seeds of the methods' own randomness.")]
 ResultsDir = Annotated[Path, typer.Option(help="Folder for rows, scores and logs.")]
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A file with a method of your own; repeatable.")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="A file with methods, datasets or tasks of your own; repeatable.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 DEFAULT_RESULTS = Path("tdabench-results")
@@ -64,7 +66,7 @@ def run(
     from .session import checked_options, open_session
 
     options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry)
-    session = open_session(task, results, tuple(plugin or ()), options)
+    session = open_session(task, results, _plugins(plugin), options)
     cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
     wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)
     raise typer.Exit(command.run(session, cells, wanted, removal))
@@ -84,7 +86,7 @@ def plan(
     from . import plan as command
     from .session import open_planner
 
-    planner = open_planner(task, tuple(plugin or ()))
+    planner = open_planner(task, _plugins(plugin))
     command.plan(planner.selected(_selection(methods, exclude, preset, seeds)), device)
 
 
@@ -106,7 +108,7 @@ def tune(
     from . import tune as command
     from .session import checked_options, open_session
 
-    session = open_session(task, results, tuple(plugin or ()), checked_options(device, jobs))
+    session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
     command.tune(session, method, preset, trials, _split(only))
 
 
@@ -125,7 +127,7 @@ def ablate(
     from . import ablate as command
     from .session import checked_options, open_session
 
-    session = open_session(task, results, tuple(plugin or ()), checked_options(device, jobs))
+    session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
     raise typer.Exit(command.ablate(session, method, preset, _split(only)))
 
 
@@ -149,7 +151,7 @@ def ensembles(
     from .removal import parse_settings
     from .session import checked_options, open_session
 
-    session = open_session(task, results, tuple(plugin or ()), checked_options(device, jobs))
+    session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
     command.ensembles(session, _split(methods), preset, keep, parse_settings(("union",), "auto", budget, dry_run))
 
 
@@ -161,19 +163,20 @@ def show(
     results: Annotated[Path | None, typer.Option(help="Folder of a run; default: the committed rows.")] = None,
     queries: Annotated[int, typer.Option(min=1, help="How many generated test queries.")] = 8,
     count: Annotated[int, typer.Option(min=1, help="How many training images of each method.")] = 5,
+    plugin: Plugins = None,
 ) -> None:
     """Draw queries beside the training images that methods put on top."""
     from . import pictures
 
-    pictures.top_items(task, picture, results, _split(methods), queries, count)
+    pictures.top_items(task, picture, results, _split(methods), queries, count, _plugins(plugin))
 
 
 @app.command(name="list")
 def list_all(plugin: Plugins = None) -> None:
-    """List tasks and methods."""
+    """List tasks, datasets and methods."""
     from . import list as command
 
-    command.show(tuple(plugin or ()))
+    command.show(_plugins(plugin))
 
 
 @app.command()
@@ -205,19 +208,23 @@ def check_method(
     """Check a method against the adapter contract on a tiny twin of a task."""
     from . import check_method as command
 
-    raise typer.Exit(command.check_method(method, preset, tuple(plugin or ())))
+    raise typer.Exit(command.check_method(method, preset, _plugins(plugin)))
 
 
 @truth_app.command()
 def build(
     task: Task,
-    workers: Annotated[int, typer.Option(help="Retrainings at a time; 0: one per core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Retrainings at a time, on a GPU too; 0: one per core, one on a GPU.")
+    ] = 0,
     out: Annotated[Path | None, typer.Option(help="Assets folder; default: the user's truth folder.")] = None,
+    plugin: Plugins = None,
+    device: Device = "cpu",
 ) -> None:
     """Train the base model, make queries, retrain subsets; run again after an interruption to go on."""
     from . import truth as command
 
-    command.build(task, workers, out)
+    command.build(task, workers, out, _plugins(plugin), device)
 
 
 @truth_app.command()
@@ -225,47 +232,63 @@ def verify(
     task: Task,
     sample: Annotated[int, typer.Option(help="How many retrainings to repeat.")] = 2,
     seed: Annotated[int, typer.Option(help="Which ones: another seed picks others.")] = 0,
+    plugin: Plugins = None,
 ) -> None:
     """Check all hashes and repeat randomly picked retrainings."""
     from . import truth as command
 
-    raise typer.Exit(command.verify(task, sample, seed))
+    raise typer.Exit(command.verify(task, sample, seed, _plugins(plugin)))
 
 
 @truth_app.command()
-def info(task: Task) -> None:
+def info(task: Task, plugin: Plugins = None) -> None:
     """Print size, noise ceilings and provenance."""
     from . import truth as command
 
-    command.info(task)
+    command.info(task, _plugins(plugin))
 
 
 @truth_app.command()
-def export(task: Task, archive: Annotated[Path, typer.Argument(help="The .tar file to write.")]) -> None:
+def export(
+    task: Task, archive: Annotated[Path, typer.Argument(help="The .tar file to write.")], plugin: Plugins = None
+) -> None:
     """Write a task's truth as one archive."""
     from . import truth as command
 
-    command.export(task, archive)
+    command.export(task, archive, _plugins(plugin))
 
 
 @truth_app.command(name="import")
-def import_archive(archive: Annotated[Path, typer.Argument(help="An archive that `truth export` wrote.")]) -> None:
+def import_archive(
+    archive: Annotated[Path, typer.Argument(help="An archive that `truth export` wrote.")], plugin: Plugins = None
+) -> None:
     """Check an archive and put its truth where tasks find it."""
     from . import truth as command
 
-    command.import_archive(archive)
+    command.import_archive(archive, _plugins(plugin))
 
 
 @truth_app.command()
-def samples(task: Task, picture: Annotated[Path, typer.Argument(help="The PNG file to write.")]) -> None:
+def samples(
+    task: Task, picture: Annotated[Path, typer.Argument(help="The PNG file to write.")], plugin: Plugins = None
+) -> None:
     """Draw what the task's base model generates beside training images."""
     from . import pictures
 
-    pictures.samples(task, picture)
+    pictures.samples(task, picture, _plugins(plugin))
 
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _plugins(given: list[Path] | None) -> tuple[Path, ...]:
+    """Return the plugin files, each once; raises UserError for one that is none, or whose names are taken."""
+    from ..tasks.find import check_plugins
+
+    plugins = tuple({path.resolve(): path for path in given or ()}.values())
+    check_plugins(plugins)
+    return plugins
 
 
 def _selection(methods: str, exclude: str, preset: str, seeds: str) -> Selection:

@@ -73,8 +73,8 @@ class Removing:
     def __init__(self, session: Session, settings: Settings) -> None:
         self.session, self.assets, self.settings = session, session.assets, settings
         self.protocol = protocol_of(session.spec, session.assets)
-        self.laboratory = Laboratory(session.assets, FolderStore(home()), session.options.device)
-        self.problem: Problem = read_problem(session.assets.folder)
+        self.laboratory = Laboratory(session.assets, FolderStore(home()), session.options.device, session.plugins)
+        self.problem: Problem = read_problem(session.assets.folder, session.plugins)
 
     def measure(self, cells: Iterable[PlannedCell]) -> None:
         """Retrain what is missing within the budget, and write ``metrics.removal`` of every cell that has its share."""

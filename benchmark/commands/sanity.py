@@ -60,8 +60,9 @@ def plan_sanity(cells: list[PlannedCell], n: int = N_QUERIES) -> list[PlannedCel
 
 
 def _problems(session: Session, n: int) -> dict[str, Assets]:
+    task = session.spec, session.assets
     with Bar(f"{session.spec.name} with planted copies, updates") as bar:
-        return {variant: derived(session.spec, session.assets, variant, n, bar.update) for variant in DERIVE}
+        return {variant: derived(*task, variant, n, bar.update, session.plugins) for variant in DERIVE}
 
 
 def _has_scores(row: Row | None, cell: PlannedCell) -> bool:

@@ -40,6 +40,11 @@ class Session:
         """The task's truth."""
         return self.planner.assets
 
+    @property
+    def plugins(self) -> tuple[Path, ...]:
+        """The plugin files, as absolute paths."""
+        return tuple(path.resolve() for path in self.planner.plugins)
+
     @cached_property
     def results(self) -> Results:
         """The results folder, made when it is first needed, so that a mistake leaves none behind."""
@@ -83,7 +88,7 @@ class Session:
 
 def open_planner(task: str, plugins: tuple[Path, ...]) -> Planner:
     """Return the planner of a task; raises UserError where it is unknown or has no truth here."""
-    spec = find_task(task)
+    spec = find_task(task, plugins)
     return Planner(spec, open_assets(spec), plugins)
 
 
@@ -129,7 +134,7 @@ def check_device(device: str) -> None:
 def forecasts(cells: list[PlannedCell], device: str) -> list[Forecast]:
     """Return what cells will cost, after a short calibration."""
     with one_thread():
-        return forecast(cells, *calibrate(cells[0].assets.folder, device))
+        return forecast(cells, *calibrate(cells[0].assets.folder, device, cells[0].plugin_paths))
 
 
 def failed(rows: list[Row]) -> int:

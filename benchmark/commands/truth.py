@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ...datasets.truth import Assets
 from ...errors import CorruptFile, UserError
-from ...models.problem import read_problem
+from ...models.problem import Problem, read_problem
 from ...models.training import train
 from ...seeds import numpy_generator
 from ...store import LONG_CLAIM_S, FolderStore, home, sha256
@@ -30,10 +30,10 @@ from .session import check_device
 from .terminal import Bar, console, duration
 
 
-def build(task: str, workers: int, out: Path | None, device: str = "cpu") -> None:
+def build(task: str, workers: int, out: Path | None, plugins: tuple[Path, ...] = (), device: str = "cpu") -> None:
     """Build a task's truth, or what is missing of it, ``workers`` models at a time on a device."""
     check_device(device)
-    spec, store = find_task(task), FolderStore(home())
+    spec, store = find_task(task, plugins), FolderStore(home())
     if workers < 0:
         raise UserError("--workers must not be negative: 0 means one per core")
     folder = out or home() / "truth" / spec.label
@@ -41,7 +41,7 @@ def build(task: str, workers: int, out: Path | None, device: str = "cpu") -> Non
         if not held:
             raise UserError(f"another process is building {spec.label} in {store.root}: wait for it, or stop it first")
         torch.set_num_threads(1)
-        built = _base(spec, store, device)
+        built = _base(spec, store, plugins, device)
         jobs = built.jobs(store, device)
         missing = sum(not store.exists(job.key) for job in jobs)
         workers = workers or (cores() if device == "cpu" else 1)
@@ -56,14 +56,14 @@ def build(task: str, workers: int, out: Path | None, device: str = "cpu") -> Non
     console.print(f"{spec.label}: complete, {size / 2**20:.1f} MiB in {assets.folder}", soft_wrap=True, markup=False)
 
 
-def _base(spec: TaskSpec, store: FolderStore, device: str) -> Built:
+def _base(spec: TaskSpec, store: FolderStore, plugins: tuple[Path, ...], device: str) -> Built:
     with Bar(f"{spec.label} base model") as bar:
-        return prepare_base(spec, store, lambda step: bar.update(step, spec.recipe.steps), device)
+        return prepare_base(spec, store, lambda step: bar.update(step, spec.recipe.steps), plugins, device)
 
 
-def verify(task: str, sample: int, seed: int) -> int:
+def verify(task: str, sample: int, seed: int, plugins: tuple[Path, ...] = ()) -> int:
     """Check every hash, retrain ``sample`` cells of the report subsets, and return the exit code."""
-    spec = find_task(task)
+    spec = find_task(task, plugins)
     assets = open_assets(spec)
     for name in assets.manifest["files"]:
         assets.arrays(name)
@@ -74,12 +74,14 @@ def verify(task: str, sample: int, seed: int) -> int:
     if not 0 <= sample <= count:
         raise UserError(f"--sample {sample}: there are {count} retrainings to pick from")
     cells = numpy_generator("verify", seed).choice(count, sample, replace=False)
-    return max([_verify_cell(spec, assets, divmod(int(cell), truth.outputs.shape[1])) for cell in cells], default=0)
+    places = [divmod(int(cell), truth.outputs.shape[1]) for cell in cells]
+    problem = read_problem(assets.folder, plugins)
+    return max([_verify_cell(spec, assets, problem, place) for place in places], default=0)
 
 
-def _verify_cell(spec: TaskSpec, assets: Assets, cell: tuple[int, int]) -> int:
+def _verify_cell(spec: TaskSpec, assets: Assets, problem: Problem, cell: tuple[int, int]) -> int:
     replicate, index = cell
-    problem, truth = read_problem(assets.folder), assets.truth("report")
+    truth = assets.truth("report")
     members = torch.from_numpy(truth.masks[index].nonzero()[0])
     seed = assets.manifest["base_seed"] + 1 + replicate
     model, _ = train(spec.recipe, problem.train, members, seed, base=problem.base)
@@ -96,9 +98,9 @@ def _verify_cell(spec: TaskSpec, assets: Assets, cell: tuple[int, int]) -> int:
     return 0 if same or nearest == cell else 1
 
 
-def info(task: str) -> None:
+def info(task: str, plugins: tuple[Path, ...] = ()) -> None:
     """Print what a truth holds."""
-    spec = find_task(task)
+    spec = find_task(task, plugins)
     assets = open_assets(spec)
     truth = assets.truth("report")
     size = sum(file["bytes"] for file in assets.manifest["files"].values())
@@ -129,9 +131,9 @@ def _ceilings(assets: Assets) -> Table:
     return table
 
 
-def export(task: str, archive: Path) -> None:
+def export(task: str, archive: Path, plugins: tuple[Path, ...] = ()) -> None:
     """Write the assets as an uncompressed tar, whole or not at all."""
-    assets = open_assets(find_task(task))
+    assets = open_assets(find_task(task, plugins))
     for name in assets.manifest["files"]:
         assets.arrays(name)
     buffer = io.BytesIO()
@@ -146,10 +148,10 @@ def export(task: str, archive: Path) -> None:
     console.print(f"{archive}: {len(buffer.getvalue()) / 2**20:.1f} MiB", soft_wrap=True, markup=False)
 
 
-def import_archive(archive: Path) -> None:
+def import_archive(archive: Path, plugins: tuple[Path, ...] = ()) -> None:
     """Check an archive's files against its manifest, then put them in place, the manifest last."""
     label, files = _read_archive(archive)
-    spec = find_task(label)
+    spec = find_task(label, plugins)
     store = FolderStore(home() / "truth" / spec.label)
     _check_archive(archive, files, spec.label)
     store.delete("manifest.json")

@@ -9,7 +9,8 @@ from functools import cache
 
 import torch
 
-from ...models.problem import Problem, load_dataset
+from ...datasets.find import load_dataset
+from ...models.problem import Problem
 from ...models.recipe import Sampler
 from ...models.training import load, snapshot, train
 from ...seeds import torch_generator

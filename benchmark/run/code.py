@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
 from ... import methods
 from ...methods.base import Method
+from ...plugins import actual_name, imported_names
 from ...store import sha256
 
 PACKAGE = __name__.partition(".")[0]
@@ -24,8 +24,8 @@ def code_hash(cls: type[Method]) -> str:
     """Return the hash of a method's code: stored scores are stale when it changes.
 
     It covers the files of the class and of its bases, those that they import from this package's computing parts, from
-    their own package or from no distribution at all, and the versions of all other packages that these files import.
-    Comments count, because telling them apart is not worth a wrong reuse.
+    their own package, from beside a plugin's file or from no distribution at all, and the versions of all other
+    packages that these files import. Comments count, because telling them apart is not worth a wrong reuse.
     """
     roots = {base.__module__ for base in cls.__mro__ if issubclass(base, Method)}
     sources, packages = _closure(roots)
@@ -41,9 +41,11 @@ def _closure(roots: set[str]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
         if module in sources or (found := _source(module)) is None:
             continue
         sources[module], package = found
-        for name in map(_home, _imported(package, sources[module])):
+        for name in (_home(actual_name(module, name)) for name in imported_names(package, sources[module])):
             top = name.partition(".")[0]
-            if name.startswith(COMPUTING) or top in own or (top != PACKAGE and _of_nobody(top)):
+            if top in own:
+                waiting += _with_parents(name)
+            elif name.startswith(COMPUTING) or (top != PACKAGE and _of_nobody(top)):
                 waiting.append(name)
             elif top != PACKAGE:
                 others.add(top)
@@ -56,6 +58,12 @@ def _home(name: str) -> str:
     if folder == methods.__name__ and public in methods.HOME:
         return resolve_name(methods.HOME[public], folder)
     return f"{name}.base" if name == methods.__name__ else name
+
+
+def _with_parents(name: str) -> list[str]:
+    """Return a module's name and those of the packages that it is in, whose ``__init__`` is run before it."""
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def _of_nobody(top: str) -> bool:
@@ -72,19 +80,6 @@ def _source(module: str) -> tuple[bytes, str] | None:
     if spec is None or path is None or path.suffix != ".py" or not path.is_file():
         return None
     return path.read_bytes(), module if spec.submodule_search_locations is not None else module.rpartition(".")[0]
-
-
-@lru_cache(maxsize=256)
-def _imported(package: str, source: bytes) -> frozenset[str]:
-    """Return the full names that a source imports, wherever in it; of ``from a import b`` both a and a.b."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return frozenset(names)
 
 
 def _versions(modules: set[str]) -> list[tuple[str, str]]:

@@ -112,7 +112,7 @@ class Inspector:
     def _problem(self, planned: PlannedCell) -> Problem:
         folder = planned.assets.folder
         if folder not in self._problems:
-            self._problems[folder] = read_problem(folder)
+            self._problems[folder] = read_problem(folder, planned.plugin_paths)
         return self._problems[folder]
 
 

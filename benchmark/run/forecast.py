@@ -48,10 +48,13 @@ class Forecast:
     seconds: float | None
 
 
-def calibrate(folder: Path, device: str, images: int = 128) -> tuple[Problem, Rates]:
-    """Read the problem of an assets folder, and measure the rates on its final model in a second or two."""
+def calibrate(folder: Path, device: str, plugins: tuple[Path, ...] = (), images: int = 128) -> tuple[Problem, Rates]:
+    """Read the problem of an assets folder, and measure the rates on its final model in a second or two.
+
+    plugins: files that may hold its dataset.
+    """
     start = time.perf_counter()
-    problem = read_problem(folder)
+    problem = read_problem(folder, plugins)
     setup = time.perf_counter() - start
     model = problem.model(problem.checkpoints[-1], device)
     batch = problem.train.batch(torch.arange(images) % len(problem.train))

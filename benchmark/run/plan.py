@@ -17,7 +17,7 @@ from ...methods.base import Method
 from ...methods.registry import (
     Entry,
     Listing,
-    checked_listings,
+    listings,
     method_class,
     params_hash,
     params_json,
@@ -65,6 +65,11 @@ class PlannedCell:
         return digest([self.key.model_dump(), self.code, problem, self.query_ids, members])
 
     @property
+    def plugin_paths(self) -> tuple[Path, ...]:
+        """The plugin files, of which one may hold the dataset."""
+        return tuple(map(Path, self.plugins))
+
+    @property
     def attributed_ids(self) -> tuple[str, ...]:
         """The queries of those kinds that the method takes; the others are missing from its row."""
         kinds = {query["id"]: query["kind"] for query in self.assets.manifest["queries"]}
@@ -95,8 +100,8 @@ class Planner:
 
     @cached_property
     def known(self) -> dict[str, Listing]:
-        """All methods by name, read once; raises UserError for a plugin that cannot be read or brings none."""
-        return checked_listings(self.plugins)
+        """All methods by name, read once; raises UserError for a plugin that cannot be read."""
+        return listings(self.plugins)
 
     def selected(self, selection: Selection) -> list[PlannedCell]:
         """Return the cells of a selection on test queries; raises UserError for unknown names, or for none."""

@@ -99,7 +99,7 @@ class Reporter:
         found = lds_metrics(planned.assets, truth, record.blocks(attributed), ids)
         if planned.key.query_set != "test":
             return found
-        k = find_task(planned.key.task).removal.top_k(planned.assets.manifest["n_train"])
+        k = find_task(planned.key.task, planned.plugin_paths).removal.top_k(planned.assets.manifest["n_train"])
         return found.model_copy(update={"top": top_items(planned.assets, record.blocks(attributed), ids, k)})
 
     def _cost(self, planned: PlannedCell, record: Record, end: Ending) -> Cost | None:

@@ -66,6 +66,10 @@ class Spec:
         """Rebuild a spec from JSON."""
         return cls(**{**value, "query_ids": tuple(value["query_ids"]), "plugins": tuple(value["plugins"])})
 
+    def plugin_paths(self) -> tuple[Path, ...]:
+        """Return the plugin files, which may hold the method and the dataset."""
+        return tuple(map(Path, self.plugins))
+
     def slices(self) -> list[slice]:
         """Return the slices of queries that are attributed and stored one by one."""
         starts = range(0, len(self.query_ids), self.slice_size)
@@ -143,12 +147,12 @@ def warm_up(view: View) -> None:
 
 
 def _method(spec: Spec) -> Method:
-    cls = method_class(spec.method, tuple(Path(path) for path in spec.plugins))
+    cls = method_class(spec.method, spec.plugin_paths())
     return cls(params_from_json(cls, spec.params))
 
 
 def _view(spec: Spec, scratch: Path, report: Progress) -> View:
-    problem = read_problem(Path(spec.assets))
+    problem = read_problem(Path(spec.assets), spec.plugin_paths())
     stored = {name: _reader(Path(folder)) for name, folder in (spec.members or {}).items()}
     hidden = replace(problem, queries=_queries(problem, spec.query_ids))
     device = torch.device(spec.device)

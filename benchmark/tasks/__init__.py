@@ -1,1 +1,19 @@
-"""Tasks: what one is, how it is found, and one file a task."""
+"""Tasks: what one is, how it is found, and one file a task.
+
+Who writes a task of their own takes from here what it is made of: ``from tdabench.benchmark.tasks import TaskSpec``.
+"""
+
+from ...models.recipe import AutoencoderSpec, LoRA, ModelSpec, Recipe, Sampler
+from .spec import QueryPlan, RemovalPlan, TaskSpec, TruthPlan
+
+__all__ = [
+    "AutoencoderSpec",
+    "LoRA",
+    "ModelSpec",
+    "QueryPlan",
+    "Recipe",
+    "RemovalPlan",
+    "Sampler",
+    "TaskSpec",
+    "TruthPlan",
+]

@@ -2,32 +2,94 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from ... import plugins as outside
+from ...datasets.find import dataset_listings
 from ...datasets.truth import SHIPPED, Assets
 from ...errors import CorruptFile, UserError, unknown
+from ...methods.registry import listings
 from ...store import home
 from .spec import TaskSpec
 
+GROUP = "tdabench.tasks"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-def task_names() -> list[str]:
-    """Return the names of the tasks: the files beside this one that assign TASK; none is imported."""
+
+def task_origins(plugins: tuple[Path, ...] = ()) -> dict[str, str]:
+    """Return where tasks are, by name: the module of the package's, those of entry points, or a plugin's path.
+
+    None is imported. Raises UserError where two share a name.
+    """
     files = [path for path in Path(__file__).parent.glob("[a-z]*.py") if re.search(r"^TASK\b", path.read_text(), re.M)]
-    return sorted(path.stem.replace("_", "-") for path in files)
+    found = {path.stem.replace("_", "-"): f"{__package__}.{path.stem}" for path in sorted(files)}
+    for source in outside.sources(GROUP, plugins):
+        for name in _read(source):
+            if name in found:
+                raise UserError(f"two tasks are called {name!r}: {found[name]} and {source.origin}; rename one")
+            found[name] = source.origin
+    return found
 
 
-def find_task(name: str) -> TaskSpec:
+def task_names(plugins: tuple[Path, ...] = ()) -> list[str]:
+    """Return the names of the tasks; none is imported."""
+    return sorted(task_origins(plugins))
+
+
+def find_task(name: str, plugins: tuple[Path, ...] = ()) -> TaskSpec:
     """Return a task by name, or by ``name@version``; raises UserError with the nearest names."""
-    bare, _, version = name.partition("@")
-    if bare not in task_names():
-        raise unknown("task", bare, task_names())
-    spec: TaskSpec = importlib.import_module(f".{bare.replace('-', '_')}", __package__).TASK
+    (bare, _, version), known = name.partition("@"), task_origins(plugins)
+    if bare not in known:
+        raise unknown("task", bare, known)
+    spec = _spec(bare, known[bare])
     if version and version != str(spec.version):
         raise UserError(f"task {bare!r} is at version {spec.version}, not {version}: ask for {spec.label}")
     return spec
+
+
+def check_plugins(plugins: tuple[Path, ...]) -> None:
+    """Raise UserError for a plugin that cannot be read, that brings nothing, or whose names are taken."""
+    methods, datasets = listings(plugins).values(), dataset_listings(plugins).values()
+    origins = {*task_origins(plugins).values(), *(listing.origin for listing in (*methods, *datasets))}
+    for path in plugins:
+        if str(path) not in origins:
+            ways = '@register("name") on a method\'s class, @dataset("name") on a function that loads one, or TASK'
+            raise UserError(f"{path} registers no method, dataset or task: it needs {ways}")
+
+
+def _spec(name: str, origin: str) -> TaskSpec:
+    if origin.startswith(f"{__package__}."):
+        return importlib.import_module(origin).TASK
+    module = outside.imported(origin)
+    specs = [getattr(module, "TASK", None), *getattr(module, "TASKS", ())]
+    found = [spec for spec in specs if isinstance(spec, TaskSpec) and spec.name == name]
+    if not found:
+        raise UserError(f"{origin} was imported but its TASK is no TaskSpec called {name!r}: mend the file")
+    return found[0]
+
+
+def _read(source: outside.Source) -> Iterator[str]:
+    """Yield the names of the tasks that a file assigns to TASK, and to TASKS as a list of several."""
+    values = dict(outside.assigned(outside.parsed(source).body))
+    several = values.get("TASKS", ast.Tuple([]))
+    listed = [values.get("TASK"), *(several.elts if isinstance(several, ast.Tuple | ast.List) else [several])]
+    for value in listed:
+        if value is not None:
+            yield _name(values.get(value.id, value) if isinstance(value, ast.Name) else value, source.origin)
+
+
+def _name(value: ast.expr, origin: str) -> str:
+    named = [word.value for word in value.keywords if word.arg == "name"] if isinstance(value, ast.Call) else []
+    name = named[0].value if named and isinstance(named[0], ast.Constant) else None
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        how = 'TaskSpec(name="my-task", ...) or replace(OTHER, name="my-task", ...)'
+        raise UserError(f"{origin}: a task must be written as {how}, because listings do not import the file")
+    return name
 
 
 def assets_folder(spec: TaskSpec) -> Path:

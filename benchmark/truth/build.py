@@ -18,16 +18,18 @@ from safetensors.numpy import save as save_arrays
 
 from ... import __version__
 from ...datasets.base import ImageDataset
+from ...datasets.find import dataset_origin, load_dataset
 from ...datasets.truth import Arrays, Assets, write_assets
 from ...errors import UserError
 from ...models.denoiser import Denoiser
 from ...models.latents import Autoencoder, with_latents
-from ...models.problem import Problem, load_dataset, problem_files, query_list, read_problem
+from ...models.problem import Problem, problem_files, query_list, read_problem
 from ...models.processes import open_process
 from ...models.training import State, load, snapshot, train
 from ...seeds import digest
 from ...store import FolderStore, home
 from ..processes import run_jobs
+from ..tasks.checks import check_task
 from ..tasks.spec import TaskSpec, TruthPlan
 from .outcomes import measure, regenerate
 from .queries import Split, attributed, make_queries, split
@@ -46,14 +48,15 @@ class Job:
     base: Path
     plan: TruthPlan
     run: Run
-    device: str
+    device: str = "cpu"
+    plugins: tuple[Path, ...] = ()
 
 
 def run_job(job: Job) -> str:
     """Train (or find) the run's model, measure it, and store the result under its key."""
     store = FolderStore(job.root)
     if not store.exists(job.key):
-        problem = _opened(job.base)
+        problem = _opened(job.base, job.plugins)
         model = retrained(job.run.retraining, problem, store, job.device)
         outputs = measure(model, attributed(problem.queries), job.plan)
         images = regenerate(model, problem).astype(np.float16)
@@ -62,8 +65,8 @@ def run_job(job: Job) -> str:
 
 
 @cache
-def _opened(folder: Path) -> Problem:
-    return read_problem(folder)
+def _opened(folder: Path, plugins: tuple[Path, ...]) -> Problem:
+    return read_problem(folder, plugins)
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,12 @@ class Built:
 
     spec: TaskSpec
     base: Assets
+    plugins: tuple[Path, ...] = ()
 
     @cached_property
     def problem(self) -> Problem:
         """What is attributed to."""
-        return read_problem(self.base.folder)
+        return read_problem(self.base.folder, self.plugins)
 
     @cached_property
     def identity(self) -> str:
@@ -91,26 +95,32 @@ class Built:
 
     def _job(self, store: FolderStore, folder: str, run: Run, device: str) -> Job:
         name = f"{run.role}-{run.index:03d}-seed{run.retraining.seed}"
-        return Job(store.root, f"{folder}/{name}.safetensors", self.base.folder, self.spec.truth, run, device)
+        key = f"{folder}/{name}.safetensors"
+        return Job(store.root, key, self.base.folder, self.spec.truth, run, device, self.plugins)
 
 
 def prepare_base(
-    spec: TaskSpec, store: FolderStore, on_step: Callable[[int], None] = lambda step: None, device: str = "cpu"
+    spec: TaskSpec,
+    store: FolderStore,
+    on_step: Callable[[int], None] = lambda step: None,
+    plugins: tuple[Path, ...] = (),
+    device: str = "cpu",
 ) -> Built:
-    """Train the base model and make the queries, or find both.
+    """Train the base model and make the queries, or find both; plugins: files that may hold the dataset.
 
     They are stored together: sampling again on another machine would give other bits, so other queries.
     """
-    data = load_dataset(spec.dataset)
+    data = load_dataset(spec.dataset, plugins)
+    check_task(spec, data)
     parts, plain = split(spec, data), spec.to_json()
     frozen = plain.get("weights", {})
     identity = digest([spec.label, plain["recipe"], plain["queries"], data.fingerprint(), *sorted(frozen.items())])
     key = f"base/{spec.label}-{identity}"
     if not store.exists(f"{key}/manifest.json"):
         problem = _base_problem(spec, data, parts, on_step, device)
-        files, manifest = problem_files(problem, parts.train), _problem_manifest(spec, problem, data)
-        return Built(spec, write_assets(store.path(key), files, manifest))
-    return Built(spec, Assets(store.path(key)))
+        files, manifest = problem_files(problem, parts.train), _problem_manifest(spec, problem, data, plugins)
+        return Built(spec, write_assets(store.path(key), files, manifest), plugins)
+    return Built(spec, Assets(store.path(key)), plugins)
 
 
 def _base_problem(
@@ -181,7 +191,9 @@ def _all_files(built: Built, jobs: list[Job], store: FolderStore) -> Iterator[tu
         yield f"regenerated-{name}.safetensors", {"images": np.stack([one["regenerated"] for one in results])}
 
 
-def _problem_manifest(spec: TaskSpec, problem: Problem, data: ImageDataset) -> dict[str, Any]:
+def _problem_manifest(
+    spec: TaskSpec, problem: Problem, data: ImageDataset, plugins: tuple[Path, ...]
+) -> dict[str, Any]:
     return {
         "task": spec.name,
         "version": spec.version,
@@ -190,6 +202,7 @@ def _problem_manifest(spec: TaskSpec, problem: Problem, data: ImageDataset) -> d
             "name": spec.dataset,
             "fingerprint": problem.train.fingerprint(),
             "revision": problem.train.card.revision,
+            **dataset_origin(spec.dataset, plugins),
         },
         "recipe": spec.recipe.to_json(),
         "base_seed": BASE_SEED,

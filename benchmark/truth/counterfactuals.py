@@ -61,13 +61,17 @@ class Job:
     assets: Path
     counterfactual: Counterfactual
     device: str
+    plugins: tuple[Path, ...] = ()
 
 
 class Laboratory:
-    """Makes and keeps the counterfactual models of a task's assets, whoever asks for them."""
+    """Makes and keeps the counterfactual models of a task's assets, whoever asks for them.
 
-    def __init__(self, assets: Assets, store: FolderStore, device: str = "cpu") -> None:
-        self.assets, self.store, self.device = assets, store, device
+    plugins: files that may hold its dataset.
+    """
+
+    def __init__(self, assets: Assets, store: FolderStore, device: str = "cpu", plugins: tuple[Path, ...] = ()) -> None:
+        self.assets, self.store, self.device, self.plugins = assets, store, device, plugins
         recipe = Recipe.from_json(assets.manifest["recipe"])
         self.provenance = {"torch": torch_version(), "device": torch.device(device).type, "version": VERSION}
         self.identity = digest([recipe.hash(), assets.problem_sha256, assets.manifest["truth_plan"], self.provenance])
@@ -101,7 +105,8 @@ class Laboratory:
     ) -> None:
         """Train and measure those that are missing, ``workers`` at a time; each is stored as soon as it is done."""
         missing = self.lacking(wanted)
-        jobs = [Job(self.store.root, self.key(one), self.assets.folder, one, self.device) for one in missing]
+        place = self.assets.folder
+        jobs = [Job(self.store.root, self.key(one), place, one, self.device, self.plugins) for one in missing]
         on_done(0, len(jobs))
         for count, _ in enumerate(run_jobs(run_job, jobs, workers), 1):
             on_done(count, len(jobs))
@@ -110,7 +115,7 @@ class Laboratory:
 def run_job(job: Job) -> str:
     """Train (or find) the counterfactual model, measure it, and store the outcome under its key."""
     store = FolderStore(job.root)
-    problem, plan = _opened(job.assets)
+    problem, plan = _opened(job.assets, job.plugins)
     model = retrained(job.counterfactual.retraining(len(problem.train)), problem, store, job.device)
     generated = problem.queries.where(kind="generated")
     outcome = {"images": regenerate(model, problem), "losses": measure(model, generated, plan)}
@@ -119,5 +124,5 @@ def run_job(job: Job) -> str:
 
 
 @cache
-def _opened(folder: Path) -> tuple[Problem, TruthPlan]:
-    return read_problem(folder), TruthPlan(**Assets(folder).manifest["truth_plan"])
+def _opened(folder: Path, plugins: tuple[Path, ...]) -> tuple[Problem, TruthPlan]:
+    return read_problem(folder, plugins), TruthPlan(**Assets(folder).manifest["truth_plan"])

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ...datasets.find import load_dataset
 from ...datasets.queries import Queries
 from ...datasets.truth import FIELDS, Assets, write_assets
 from ...errors import UserError
 from ...models.latents import Autoencoder, with_latents
-from ...models.problem import Problem, load_dataset, problem_files, query_list, read_problem
+from ...models.problem import Problem, problem_files, query_list, read_problem
 from ...models.training import State, build, snapshot, train
 from ...seeds import derive, digest, torch_generator
 from ...store import LONG_CLAIM_S, FolderStore, home
@@ -26,14 +28,15 @@ from ..processes import one_thread
 from ..tasks.spec import TaskSpec
 
 OnUpdate = Callable[[int, int], None]
+Plugins = tuple[Path, ...]
 DERIVATION = 2  # part of every derived problem's name: bumped when they are derived in another way
 
 
-def derived(spec: TaskSpec, assets: Assets, variant: str, n: int, on_update: OnUpdate) -> Assets:
+def derived(spec: TaskSpec, assets: Assets, variant: str, n: int, on_update: OnUpdate, plugins: Plugins = ()) -> Assets:
     """Return the assets of a variant with at most ``n`` queries, derived now or found where they were put before.
 
-    ``on_update`` sees (updates done, of how many) where a model is trained. Raises UserError where another process is
-    deriving them.
+    ``on_update`` sees (updates done, of how many) where a model is trained; plugins: files that may hold the dataset.
+    Raises UserError where another process is deriving them.
     """
     store = FolderStore(home() / "derived")
     key = f"{spec.label}-{variant}-{digest([DERIVATION, assets.problem_sha256, n])}"
@@ -41,7 +44,8 @@ def derived(spec: TaskSpec, assets: Assets, variant: str, n: int, on_update: OnU
         if not held:
             raise UserError(f"another process is deriving {store.path(key)}: wait for it, or stop it first")
         if not store.exists(f"{key}/manifest.json"):
-            return _write(store, key, assets, variant, *DERIVE[variant](assets, n, on_update))
+            found = DERIVE[variant](assets, n, on_update, plugins)
+            return _write(store, key, assets, variant, *found, plugins)
     return Assets(store.path(key))
 
 
@@ -58,16 +62,16 @@ def sampled(kinds: list[str], n: int) -> list[int]:
     return [i for i, kind in enumerate(kinds) if kinds[:i].count(kind) < each]
 
 
-def _read(assets: Assets) -> tuple[Tensor, Problem]:
-    return torch.from_numpy(assets.arrays("problem.safetensors")["train_ids"]), read_problem(assets.folder)
+def _read(assets: Assets, plugins: Plugins) -> tuple[Tensor, Problem]:
+    return torch.from_numpy(assets.arrays("problem.safetensors")["train_ids"]), read_problem(assets.folder, plugins)
 
 
-def _planted(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]:
-    train_ids, problem = _read(assets)
+def _planted(assets: Assets, n: int, on_update: OnUpdate, plugins: Plugins) -> tuple[Tensor, Problem]:
+    train_ids, problem = _read(assets, plugins)
     queries = problem.queries.where("test", "heldout")
     queries = queries.pick(list(range(min(n, len(queries)))))
     train_ids = torch.cat([train_ids, torch.tensor(queries.source)])
-    items = load_dataset(assets.manifest["dataset"]["name"]).select(train_ids)
+    items = load_dataset(assets.manifest["dataset"]["name"], plugins).select(train_ids)
     if problem.spec.autoencoder and problem.autoencoder:
         items = with_latents(items, Autoencoder(problem.spec.autoencoder, problem.autoencoder), FolderStore(home()))
     larger = replace(problem, train=items, queries=queries)
@@ -90,8 +94,8 @@ def _trained(problem: Problem, on_update: OnUpdate) -> dict[int, State]:
     return {**kept, recipe.steps: snapshot(model)}
 
 
-def _self(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]:
-    train_ids, problem = _read(assets)
+def _self(assets: Assets, n: int, on_update: OnUpdate, plugins: Plugins) -> tuple[Tensor, Problem]:
+    train_ids, problem = _read(assets, plugins)
     chosen = torch.randperm(len(train_ids), generator=torch_generator("self-attribution", problem.name))[:n]
     batch, count = problem.train.batch(chosen), len(chosen)
     queries = Queries(
@@ -108,8 +112,8 @@ def _self(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]
     return train_ids, replace(problem, queries=queries)
 
 
-def _randomised(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]:
-    train_ids, problem = _read(assets)
+def _randomised(assets: Assets, n: int, on_update: OnUpdate, plugins: Plugins) -> tuple[Tensor, Problem]:
+    train_ids, problem = _read(assets, plugins)
     weights = {step: _untrained(problem, step) if step else state for step, state in problem.weights.items()}
     return train_ids, replace(problem, queries=_sample(problem.queries, n), weights=weights, raw={})
 
@@ -118,12 +122,12 @@ def _untrained(problem: Problem, step: int) -> State:
     return snapshot(build(problem.spec, derive("randomised", problem.name, step), problem.base))
 
 
-def _stability(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Problem]:
-    train_ids, problem = _read(assets)
+def _stability(assets: Assets, n: int, on_update: OnUpdate, plugins: Plugins) -> tuple[Tensor, Problem]:
+    train_ids, problem = _read(assets, plugins)
     return train_ids, replace(problem, queries=_sample(problem.queries, n))
 
 
-DERIVE: dict[str, Callable[[Assets, int, OnUpdate], tuple[Tensor, Problem]]] = {
+DERIVE: dict[str, Callable[[Assets, int, OnUpdate, Plugins], tuple[Tensor, Problem]]] = {
     "planted": _planted,
     "self": _self,
     "randomised": _randomised,
@@ -136,9 +140,11 @@ def _sample(queries: Queries, n: int) -> Queries:
     return test.pick(sampled(list(test.kinds), n))
 
 
-def _write(store: FolderStore, key: str, assets: Assets, variant: str, train_ids: Tensor, problem: Problem) -> Assets:
+def _write(
+    store: FolderStore, key: str, assets: Assets, variant: str, train_ids: Tensor, problem: Problem, plugins: Plugins
+) -> Assets:
     queries = replace(problem.queries, roles=(variant,) * len(problem.queries))
-    data = load_dataset(assets.manifest["dataset"]["name"])
+    data = load_dataset(assets.manifest["dataset"]["name"], plugins)
     manifest = {
         **{name: assets.manifest[name] for name in FIELDS},
         "n_train": len(problem.train),

@@ -15,6 +15,7 @@ from tdabench.benchmark.metrics.removal.protocol import Protocol
 from tdabench.benchmark.metrics.removal.similarities import BUILT_IN
 from tdabench.benchmark.tasks.digits import TASK
 from tdabench.benchmark.truth.counterfactuals import Outcome
+from tdabench.datasets.find import load_dataset
 from tdabench.datasets.queries import Queries
 from tdabench.leaderboard.stats.over_seeds_and_queries import above_zero, estimate
 from tdabench.methods.engines.features import per_sample_gradients
@@ -25,7 +26,7 @@ from tdabench.methods.mucs import Params
 from tdabench.methods.view import View
 from tdabench.models.denoiser import Denoiser
 from tdabench.models.draws import Law
-from tdabench.models.problem import Problem, load_dataset
+from tdabench.models.problem import Problem
 from tdabench.models.training import build, snapshot, train, training_loss
 
 ITEMS, DRAWS, WIDTH = 64, 2, 4096

@@ -109,7 +109,7 @@ def test_a_latent_problem_trains_and_is_read_back(data, coder, tmp_path, monkeyp
     meta |= {"checkpoints": [12], "queries": query_list(queries, plain)}
     meta |= {"dataset": {"name": "blobs", "fingerprint": data.fingerprint()}}
     assets = write_assets(tmp_path / "assets", problem_files(problem, torch.arange(N)), meta)
-    monkeypatch.setattr(problems, "load_dataset", lambda name: plain)
+    monkeypatch.setattr(problems, "load_dataset", lambda *_: plain)
     monkeypatch.setenv("TDABENCH_HOME", str(tmp_path))
     found = read_problem(assets.folder)
     assert torch.equal(found.train.x, data.latents) and torch.equal(found.queries.pixels, queries.images)

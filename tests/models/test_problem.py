@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 import tdabench.datasets
+from tdabench.datasets.find import load_dataset
 from tdabench.errors import UserError
-from tdabench.models.problem import load_dataset
 
 
 def test_an_unknown_dataset_is_one_line():

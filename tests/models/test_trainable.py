@@ -183,7 +183,7 @@ def test_base_weights_are_stored_once(models, part, tmp_path, monkeypatch):
     meta |= {"checkpoints": list(problem.weights), "queries": query_list(problem.queries, problem.train)}
     meta |= {"dataset": {"name": "x", "fingerprint": problem.train.fingerprint()}}
     assets = write_assets(tmp_path, problem_files(problem, torch.arange(N)), meta)
-    monkeypatch.setattr(problems, "load_dataset", lambda name: problem.train)
+    monkeypatch.setattr(problems, "load_dataset", lambda *_: problem.train)
     with torch.no_grad():
         assert torch.equal(read_problem(tmp_path).model(12)(*inputs()), model(*inputs()))
     stored = [name for file in assets.manifest["files"] for name in assets.arrays(file)]

@@ -16,9 +16,10 @@ from tdabench.benchmark.metrics.sanity import agreement, copy_checks
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.tasks.find import find_task
 from tdabench.benchmark.truth.derived import copies, derived, sampled
+from tdabench.datasets.find import load_dataset
 from tdabench.datasets.truth import Assets
 from tdabench.leaderboard.rows.row import row_key
-from tdabench.models.problem import load_dataset, read_problem
+from tdabench.models.problem import read_problem
 from tdabench.models.training import snapshot, train
 from tdabench.store import FolderStore
 

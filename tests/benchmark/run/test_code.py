@@ -61,7 +61,8 @@ def change(monkeypatch):
 
 
 def loaded(folder: Path, name: str, module: str, base: str, line: str = "version = 1"):
-    path = folder / f"{name}.py"
+    path = folder / "plugins" / f"{name}.py"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(SUBCLASS.format(name=name, module=module, base=base, line=line))
     run_helpers.forget_plugins()
     return method_class(name, (path,))
@@ -124,12 +125,50 @@ def test_a_subpackage_that_only_fit_imports_counts(package, tmp_path, change):
 
 
 def test_a_module_of_no_distribution_counts_by_its_source(tmp_path, monkeypatch, change):
-    (tmp_path / "myhelper.py").write_text("X = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "myhelper.py").write_text("X = 1\n")
+    monkeypatch.syspath_prepend(tmp_path / "path")
     cls = method_class("helped", (run_helpers.plugin(tmp_path, "helped", fit="import myhelper"),))
     before = code_hash(cls)
     change("myhelper")
     assert code_hash(cls) != before
+
+
+SIBLINGS = {
+    "helper.py": "import inner\n\nX = inner.X\n",
+    "inner.py": "X = 1\n",
+    "kit/__init__.py": "from .part import Y\n",
+    "kit/part.py": "Y = 1\n",
+    "late.py": "Z = 1\n",
+}
+
+
+def with_siblings(folder: Path, name: str) -> Path:
+    for sibling, text in SIBLINGS.items():
+        (folder / sibling).parent.mkdir(parents=True, exist_ok=True)
+        (folder / sibling).write_text(text)
+    return run_helpers.plugin(folder, name, body="import helper, kit.part", fit="from late import Z")
+
+
+@pytest.mark.parametrize("sibling", SIBLINGS)
+def test_what_lies_beside_a_plugin_counts(sibling, tmp_path):
+    path = with_siblings(tmp_path, "with-siblings")
+    run_helpers.forget_plugins()
+    before = code_hash(method_class("with-siblings", (path,)))
+    (tmp_path / "unused.py").write_text("X = 1\n")
+    (tmp_path / sibling).write_text(SIBLINGS[sibling] + "# new\n")
+    run_helpers.forget_plugins()
+    assert code_hash(method_class("with-siblings", (path,))) != before
+    (tmp_path / sibling).write_text(SIBLINGS[sibling])
+    assert code_hash(method_class("with-siblings", (path,))) == before
+
+
+def test_the_folder_of_a_plugin_does_not_count(tmp_path):
+    found = set()
+    for folder in ("a", "b"):
+        run_helpers.forget_plugins()
+        found.add(code_hash(method_class("moved", (with_siblings(tmp_path / folder, "moved"),))))
+    assert len(found) == 1
 
 
 def test_what_authors_import_counts_and_nothing_else(tmp_path, change):

@@ -38,7 +38,7 @@ def test_even_a_cell_without_passes_takes_time(home):
 @pytest.mark.parametrize(("dry_run", "said"), [(False, "about 50 s with starting"), (True, "about 30 s once started")])
 def test_what_is_announced_holds_imports_and_set_up(dry_run, said, home, tmp_path, monkeypatch, capsys):
     rates, started = Rates(0.0, 0.0, 0.0, setup=30.0), []
-    monkeypatch.setattr(commands, "calibrate", lambda folder, device: (read_problem(folder), rates))
+    monkeypatch.setattr(commands, "calibrate", lambda folder, *_: (read_problem(folder), rates))
     monkeypatch.setattr(commands, "start_up", lambda: started.append(1) or 20.0)
     run_helpers.session(tmp_path / "results", jobs=2).run(plan(["random", "pixel"]), dry_run)
     assert f"2 of 2 cells to run, 2 at a time, {said}" in capsys.readouterr().out

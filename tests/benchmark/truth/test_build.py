@@ -15,10 +15,11 @@ from tdabench.benchmark.tasks.find import assets_folder, find_task
 from tdabench.benchmark.truth import build as truth
 from tdabench.benchmark.truth import retraining
 from tdabench.benchmark.truth.retraining import Members, Retraining, retrained
+from tdabench.datasets.find import load_dataset
 from tdabench.datasets.truth import Assets, write_assets
 from tdabench.errors import CorruptFile, UserError
 from tdabench.models.draws import Draws, Law
-from tdabench.models.problem import load_dataset, read_problem
+from tdabench.models.problem import read_problem
 from tdabench.models.sampling import sample
 from tdabench.models.training import train
 from tdabench.seeds import derive
