@@ -71,7 +71,6 @@ def fetch(
             cond = {condition: np.array(label, dtype=np.int64)} if condition else {}
             return Item(_pixels(row[source.image], source, int(chosen[i])), label, cond)
 
-        shutil.rmtree(_folder(card), ignore_errors=True)
         write_items(_folder(card), len(chosen), read, lambda done: on_item(done, 2 * len(chosen)))
     return opened(card)
 
@@ -83,16 +82,19 @@ def _folder(card: Card) -> Path:
 @contextmanager
 def _rows(source: Source, path: Path | None) -> Iterator[Any]:
     """Yield the source's rows, pictures as undecoded bytes; what the library keeps meanwhile is deleted."""
-    from datasets import Image, load_dataset
+    import datasets
 
-    cache = home() / "datasets" / ".source"
+    cache, shown = home() / "datasets" / ".source", datasets.is_progress_bar_enabled()
     try:
+        datasets.disable_progress_bars()  # the caller shows its own
         if path is None:
             words: dict[str, Any] = {"path": source.repository, "revision": source.revision, "split": source.split}
         else:
             words = {"path": "parquet", "data_files": _files(path, source.split), "split": "train"}
-        rows: Any = load_dataset(**words, cache_dir=str(cache))
-        yield rows.cast_column(source.image, Image(decode=False)) if source.image in rows.column_names else rows
+        rows: Any = datasets.load_dataset(**words, cache_dir=str(cache))
+        yield (
+            rows.cast_column(source.image, datasets.Image(decode=False)) if source.image in rows.column_names else rows
+        )
     except UserError:
         raise
     except Exception as error:  # whatever the hub, the network and pyarrow raise
@@ -100,6 +102,7 @@ def _rows(source: Source, path: Path | None) -> Iterator[Any]:
         hint = "give the files' folder with --data" if path is None else "name parquet files of the hub's schema"
         raise UserError(f"{where} cannot be read ({_brief(error)}): {hint}") from error
     finally:
+        datasets.enable_progress_bars() if shown else None
         shutil.rmtree(cache, ignore_errors=True)
 
 

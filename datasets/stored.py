@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,17 +94,19 @@ def write_items(folder: Path, count: int, read: Callable[[int], Item], on_item: 
         raise UserError(f"there is nothing to store in {folder}: the source has no rows")
     order = sorted(range(count), key=hashes.__getitem__)
     part = folder.with_name(f".{folder.name}.part")
-    part.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     _write(part / ITEMS, like, ((hashes[i], read(i)) for i in order), lambda done: on_item(count + done))
     columns = {"pixels": like.pixels, **like.cond}
     described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
     FolderStore(part).put_json(COLUMNS, {"columns": described, "count": count})
+    shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 
 
 def _check_alike(i: int, like: Item, item: Item) -> None:
     pairs = {"pixels": (like.pixels, item.pixels)}
-    pairs |= {name: (like.cond.get(name), item.cond.get(name)) for name in {*like.cond, *item.cond}}
+    pairs |= {name: (like.cond.get(name), item.cond.get(name)) for name in sorted({*like.cond, *item.cond})}
     for name, (first, value) in pairs.items():
         if first is None or value is None:
             raise UserError(f"row {i} of the source and row 0 do not both have {name}")

@@ -1,0 +1,147 @@
+"""Items on disk: what comes back, in which order, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from tdabench.datasets.base import Card, ImageDataset
+from tdabench.datasets.stored import Item, open_items, write_items
+from tdabench.errors import CorruptFile, UserError
+
+N = 2345  # more than are written at a time
+CARD = Card("dots", "dots", "made here", "CC0", "1", "uint8 mapped to [-1, 1]")
+
+
+def item(i):
+    pixels = np.random.default_rng(i).integers(0, 256, (3, 4, 5), dtype=np.uint8)
+    cond = {"class_labels": np.array(i % 3), "encoder_hidden_states": np.full((2, 4), i, dtype=np.float32)}
+    return Item(pixels, i % 3, cond)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stored") / "dots"
+    write_items(folder, N, item, lambda done: None)
+    return folder
+
+
+def dataset(folder):
+    found = open_items(folder)
+    return ImageDataset(CARD, found.images, found.classes, found.cond, hashes=found.hashes)
+
+
+def order():
+    """Return which source row each stored item is, from the items' own hashes."""
+    return sorted(range(N), key=lambda i: item(i).hash())
+
+
+def test_items_come_back_in_the_order_of_their_hashes(folder):
+    data, rows = dataset(folder), order()
+    assert tuple(data.images.shape) == (N, 3, 4, 5) and len(data) == N and data.shape == (3, 4, 5)
+    chosen = torch.tensor([0, N - 1, 7, 7, 1200])
+    batch = data.batch(chosen)
+    for position, place in enumerate(chosen.tolist()):
+        source = item(rows[place])
+        expected = torch.from_numpy(source.pixels).float() / 127.5 - 1
+        assert torch.equal(batch.x[position], expected) and torch.equal(data.pixels(chosen)[position], expected)
+        assert int(data.classes[place]) == int(batch.cond["class_labels"][position]) == source.label
+        assert (batch.cond["encoder_hidden_states"][position] == rows[place]).all()
+    assert torch.equal(data.images[3:6], data.images[torch.tensor([3, 4, 5])])
+
+
+def test_the_order_of_the_source_does_not_matter(folder, tmp_path):
+    shuffled = np.random.default_rng(0).permutation(N).tolist()
+    write_items(tmp_path / "other", N, lambda i: item(shuffled[i]), lambda done: None)
+    one, other = dataset(folder), dataset(tmp_path / "other")
+    assert one.fingerprint() == other.fingerprint()
+    ids = torch.tensor([5, 1, 2000])
+    assert torch.equal(one.pixels(ids), other.pixels(ids))
+    assert one.select(ids).fingerprint() == other.select(ids).fingerprint() != one.select(ids.flip(0)).fingerprint()
+
+
+def changed(what):
+    def read(i):
+        found = item(i)
+        if i != 11:
+            return found
+        if what == "label":
+            return Item(found.pixels, found.label + 1, found.cond)
+        if what == "pixel":
+            return Item(found.pixels ^ np.eye(4, 5, dtype=np.uint8), found.label, found.cond)
+        return Item(found.pixels, found.label, {**found.cond, "class_labels": np.array(9)})
+
+    return read
+
+
+@pytest.mark.parametrize("what", ["label", "pixel", "condition"])
+def test_one_changed_item_is_another_dataset(folder, tmp_path, what):
+    write_items(tmp_path / "other", N, changed(what), lambda done: None)
+    assert dataset(tmp_path / "other").fingerprint() != dataset(folder).fingerprint()
+
+
+def test_selecting_reads_nothing_and_renumbers(folder):
+    data = dataset(folder)
+    chosen = torch.arange(N - 1, 0, -2)
+    part = data.select(chosen).select(torch.tensor([3, 0]))
+    assert part.images.rows is data.images.rows and part.images.index.tolist() == chosen[[3, 0]].tolist()
+    assert torch.equal(part.batch(torch.tensor([0, 1])).x, data.pixels(chosen[[3, 0]]))
+    assert part.classes.tolist() == data.classes[chosen[[3, 0]]].tolist()
+
+
+def test_an_item_is_recognised_by_its_hash(folder):
+    data, rows = dataset(folder), order()
+    source = item(rows[4])
+    parts = hashlib.sha256(f"class {source.label}".encode())
+    for name, value in (
+        ("pixels", source.pixels),
+        ("class_labels", source.cond["class_labels"]),
+        ("encoder_hidden_states", source.cond["encoder_hidden_states"]),
+    ):
+        parts.update(f"{name} {value.dtype.str} {value.shape}".encode() + value.tobytes())
+    assert data.item_hashes(torch.tensor([4])) == [parts.hexdigest()]
+
+
+def test_items_in_memory_are_recognised_by_what_they_hold():
+    images, classes = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
+    data = ImageDataset(CARD, images, classes)
+    twice = ImageDataset(CARD, images[[0, 0, 2, 3]], classes[[0, 1, 0, 1]])
+    found, other = data.item_hashes(torch.arange(4)), twice.item_hashes(torch.arange(4))
+    assert len(set(found)) == 4 and found[0] == other[0] != other[1] and found[2:] == other[2:]
+
+
+def test_items_that_are_not_alike_are_one_line(tmp_path):
+    odd = Item(np.zeros((3, 4, 4), np.uint8), 0, {})
+    like = Item(np.zeros((3, 4, 5), np.uint8), 0, {})
+    with pytest.raises(UserError, match=r"pixels of row 2 is uint8 \(3, 4, 4\)"):
+        write_items(tmp_path / "x", 3, lambda i: odd if i == 2 else like, lambda done: None)
+    with pytest.raises(UserError, match="row 1 of the source and row 0 do not both have class_labels"):
+        write_items(tmp_path / "x", 2, lambda i: item(i) if i == 0 else like, lambda done: None)
+    with pytest.raises(UserError, match="no rows"):
+        write_items(tmp_path / "x", 0, item, lambda done: None)
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_interrupted_store_is_none(tmp_path):
+    def stop(done):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_items(tmp_path / "x", 5, item, stop)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("spoil", ["missing", "truncated", "columns"])
+def test_a_broken_store_is_named(tmp_path, spoil):
+    write_items(tmp_path / "x", 5, item, lambda done: None)
+    path = tmp_path / "x" / ("columns.json" if spoil == "columns" else "items.arrow")
+    if spoil == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: 20 if spoil == "columns" else 300])
+    with pytest.raises(CorruptFile, match=str(tmp_path / "x")):
+        open_items(tmp_path / "x")
