@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..datasets.base import Batch, Conditions
 from .counting import Passes, counter_of
 from .draws import Draws
+from .precision import Precision
 from .processes.base import Prediction, Process, Unit, shaped
 
 
@@ -39,16 +40,24 @@ class Denoiser(nn.Module):
 
     ``passes`` counts every image through ``net``, whoever calls it or a copy of it; ``micro_batch`` bounds the images
     of one forward pass; ``null`` is what stands for no condition beyond what the specification says, one item's.
+    Weights and answers are float32 in every ``precision``; with bf16 the network computes in bfloat16 where torch's
+    autocast does.
     """
 
     def __init__(
-        self, net: nn.Module, process: Process, micro_batch: int = 512, null: Conditions | None = None
+        self,
+        net: nn.Module,
+        process: Process,
+        micro_batch: int = 512,
+        null: Conditions | None = None,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.net = net
         self.process = process
         self.micro_batch = micro_batch
         self.null = null or {}
+        self.precision: Precision = precision
         counter_of(net)
 
     @property
@@ -71,7 +80,7 @@ class Denoiser(nn.Module):
 
     def clone(self) -> Denoiser:
         """Return a private copy of the parameters that shares the pass counter."""
-        return Denoiser(copy.deepcopy(self.net), self.process, self.micro_batch, self.null)
+        return Denoiser(copy.deepcopy(self.net), self.process, self.micro_batch, self.null, self.precision)
 
     def forward(self, inputs: Tensor, times: Tensor, cond: Conditions | None = None) -> Tensor:
         """Return the network's raw answer to ``ask``'s inputs and times [P] (or one for all), given conditions.
@@ -80,7 +89,11 @@ class Denoiser(nn.Module):
         does, they are left out.
         """
         times = times.expand(len(inputs)) if times.ndim == 0 else times
-        answer = self.net(inputs, timestep=times, return_dict=False, **(cond or {}))[0]
+        if self.precision == "bf16":
+            with torch.autocast(self.device.type, torch.bfloat16):
+                answer = self.net(inputs, timestep=times, return_dict=False, **(cond or {}))[0].float()
+        else:
+            answer = self.net(inputs, timestep=times, return_dict=False, **(cond or {}))[0]
         channels = inputs.shape[1]
         return answer if answer.shape[1] == channels else answer[:, :channels]
 

@@ -29,6 +29,12 @@ class Key(Strict):
     params_hash: Hash
     query_set: Name
     seed: int
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+
+    @property
+    def setting(self) -> str:
+        """The preset, and the precision where it is not float32: what tells one method's entries apart."""
+        return self.preset if self.precision == "float32" else f"{self.preset} ({self.precision})"
 
 
 class LdsResult(Strict):
@@ -144,6 +150,10 @@ class Row(Strict):
 
 
 def row_key(key: Key) -> str:
-    """Return where a cell's row lies: ``<task>@<v>/<method>@<v>/<preset>-<hash8>/<query_set>-seed<k>.json``."""
+    """Return where a cell's row lies: ``<task>@<v>/<method>@<v>/<preset>-<hash8>/<query_set>-seed<k>.json``.
+
+    With ``-<precision>`` after the seed where it is not float32.
+    """
     method = f"{key.method}@{key.method_version}/{key.preset}-{key.params_hash[:8]}"
-    return f"{key.task}@{key.task_version}/{method}/{key.query_set}-seed{key.seed}.json"
+    precision = "" if key.precision == "float32" else f"-{key.precision}"
+    return f"{key.task}@{key.task_version}/{method}/{key.query_set}-seed{key.seed}{precision}.json"

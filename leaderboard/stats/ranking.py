@@ -81,7 +81,7 @@ def entry_of(row: Row) -> Entry:
     """Return the entry to which a row belongs."""
     key = row.key
     version = (key.task, key.task_version, key.method, key.method_version)
-    return Entry(*version, key.preset, key.params_hash, key.query_set)
+    return Entry(*version, key.setting, key.params_hash, key.query_set)
 
 
 def by_entry(rows: Iterable[Row]) -> dict[Entry, list[Row]]:

@@ -74,7 +74,7 @@ def lacking_notes(rows: Sequence[Row], place: Place, shown: Iterable[Row], what:
 def names_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return each row's method with its version, and its preset."""
     methods = [f"{row.key.method}@{row.key.method_version}" for row in rows]
-    keys = [(method, row.key.preset, row.key.params_hash) for method, row in zip(methods, rows, strict=True)]
+    keys = [(method, row.key.setting, row.key.params_hash) for method, row in zip(methods, rows, strict=True)]
     return list(zip(methods, preset_labels(keys), strict=True))
 
 
@@ -87,7 +87,7 @@ def preset_labels(keys: Sequence[tuple[str, str, str]]) -> list[str]:
 def identity(row: Row) -> dict[str, Any]:
     """Return what names a row in JSON and CSV."""
     key = row.key
-    name = {"method": f"{key.method}@{key.method_version}", "preset": key.preset}
+    name = {"method": f"{key.method}@{key.method_version}", "preset": key.setting}
     return name | {"params_hash": key.params_hash, "seed": key.seed}
 
 
