@@ -169,9 +169,12 @@ class BlockFiles:
 
     def _read(self, part: slice) -> Tensor:
         touched = [block for block in self.making.parts if block.start < part.stop and block.stop > part.start]
-        pieces = [load_file(self.store.path(f"{self.stem(block)}.safetensors"))["rows"] for block in touched]
-        first = touched[0].start
-        return torch.cat(pieces)[part.start - first : part.stop - first]
+        out = torch.empty(part.stop - part.start, *self.making.shape[1:])
+        for block in touched:
+            first, last = max(block.start, part.start), min(block.stop, part.stop)
+            found = load_file(self.store.path(f"{self.stem(block)}.safetensors"))["rows"]
+            out[first - part.start : last - part.start] = found[first - block.start : last - block.start]
+        return out
 
     def _of(self, part: slice) -> tuple[int, ...]:
         return (part.stop - part.start, *self.making.shape[1:])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..rows import Rows, parts_of
+from ..rows import Rows, block_rows, parts_of
 
 
 class GradientKernel:
@@ -46,7 +46,8 @@ class GradientKernel:
             yield from ((part, solved @ rows.T) for part, rows in self._blocks())
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        return ((part, rows.double()) for part, rows in self.rows.blocks())
+        for part, rows in self.rows.blocks():
+            yield part, rows.double()
 
     def _between_items(self) -> Tensor:
         """Return Phi Phi^T [N, N]."""
@@ -65,10 +66,14 @@ class GradientKernel:
         for _, rows in self._blocks():
             block = rows.T @ rows
             gram = block if gram is None else gram.add_(block)
+            del rows, block  # or two of each would be held while the next one is read
         assert gram is not None
         return gram
 
 
 def kernel_bytes(n: int, k: int) -> int:
-    """Return the bytes of a kernel of n items and k features beside their rows: the Gram matrix and its factor."""
-    return 16 * min(n, k) ** 2
+    """Return the bytes of a kernel of n items and k features beside their rows and a block of these.
+
+    They are the Gram matrix and its factor, and where items are compared block by block the other block.
+    """
+    return 16 * min(n, k) ** 2 + (8 * block_rows(k) * k if block_rows(k) < n <= k else 0)
