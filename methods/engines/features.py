@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...datasets.base import Batch, Conditions
 from ...datasets.queries import Queries
+from ...errors import unknown
 from ...models.denoiser import Denoiser, Question
 from ...models.draws import Draws, Law, Scope
 from ...models.recipe import LATER
@@ -43,7 +44,7 @@ class Gradients:
     output: a name, or a function of a network's raw answers [S, C, H, W] and the questions to it that returns its mean
     over the S draws. normalise: ``draw`` scales the whole gradient of each draw to length 1 before they are averaged,
     ``item`` the average of an item's draws, both before any projection. per_draw: not averaged; with ``item`` it is
-    still the average that has length 1.
+    still the average that has length 1. Raises UserError for another ``normalise``.
     """
 
     model: Denoiser
@@ -51,6 +52,10 @@ class Gradients:
     output: Output | OutputFunction
     normalise: Normalise = "none"
     per_draw: bool = False
+
+    def __post_init__(self) -> None:
+        if self.normalise not in get_args(Normalise):
+            raise unknown("normalise", str(self.normalise), get_args(Normalise))
 
     def parts(self, batch: Batch) -> Iterator[Named]:
         """Yield gradients by parameter, [b, *parameter], or [b, S, *parameter] by draw, of a few items at a time."""

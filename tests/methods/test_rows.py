@@ -14,7 +14,7 @@ from tdabench.benchmark.contract.subject import BackwardsView
 from tdabench.methods import d_trak, grad_sim, kept, rows, trak
 from tdabench.methods.engines.kernel import GradientKernel
 from tdabench.methods.kept import Keeper, make_room
-from tdabench.methods.rows import MEMORY, Rows, block_rows, held_bytes, in_memory
+from tdabench.methods.rows import MEMORY, Making, Rows, block_rows, held_bytes, in_memory
 from tdabench.methods.view import View
 
 from .. import tiny
@@ -46,6 +46,13 @@ def test_the_memory_is_kept_to_where_rows_are_many():
     assert not in_memory(50_000, 4096)
     assert held_bytes(50_000, 4096) + 3 * 8 * 4096**2 < MEMORY
     assert held_bytes(10, 7) == 16 * 10 * 7
+
+
+@pytest.mark.parametrize(("width", "items"), [(4096, 1024), (32768, 512), (300_000, 128), (36_000_000, 1)])
+def test_blocks_are_of_whole_batches_until_a_batch_is_too_large(width, items):
+    making = Making("x", (50_000, width), abs, iter, 128)
+    assert making.parts[0] == slice(0, items) and making.parts[-1].stop == 50_000
+    assert making.step == min(items, 128) and 4 * width * making.step <= MEMORY // 8
 
 
 def explicit_scores(items, queries, damping):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tdabench.errors import UserError
 from tdabench.methods import OUTPUTS, Question, named_gradients, per_sample_gradients
 from tdabench.methods.engines.features import FeatureParams, Features, Gradients, lengths
 from tdabench.methods.engines.projection import Projector
@@ -115,6 +116,11 @@ def test_an_output_function_may_be_any(asked):
     tiny.assert_near(per_sample_gradients(model, batch, draws, clean), torch.stack(rows), 1e-4)
     by_name, by_function = (per_sample_gradients(model, batch, draws, f) for f in ("mean", OUTPUTS["mean"]))
     assert torch.equal(by_name, by_function)
+
+
+def test_an_unknown_way_to_normalise_is_one_line(asked):
+    with pytest.raises(UserError, match="unknown normalise 'drow': did you mean 'draw'"):
+        per_sample_gradients(*asked, "loss", "drow")
 
 
 def test_a_gradient_of_zero_stays_zero(asked):
