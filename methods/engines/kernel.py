@@ -43,7 +43,10 @@ class GradientKernel:
             yield from ((part, solved[:, part]) for part in parts_of(len(self.rows), self.rows.size))
         else:
             solved = torch.cholesky_solve(wanted, self.factor).T
-            yield from ((part, solved @ rows.T) for part, rows in self._blocks())
+            for part, rows in self._blocks():
+                block = solved @ rows.T
+                del rows
+                yield part, block
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
         for part, rows in self.rows.blocks():
@@ -54,10 +57,10 @@ class GradientKernel:
         gram = torch.empty(len(self.rows), len(self.rows), dtype=torch.float64)
         for part, rows in self._blocks():
             gram[part, part] = rows @ rows.T
-            for other, others in self._blocks():
-                if other.start < part.start:
-                    gram[part, other] = rows @ others.T
-                    gram[other, part] = gram[part, other].T
+            for other in parts_of(part.start, self.rows.size):
+                gram[part, other] = rows @ self.rows.read(other).double().T
+                gram[other, part] = gram[part, other].T
+            del rows  # or two blocks would be held while the next one is read
         return gram
 
     def _between_features(self) -> Tensor:
@@ -66,7 +69,7 @@ class GradientKernel:
         for _, rows in self._blocks():
             block = rows.T @ rows
             gram = block if gram is None else gram.add_(block)
-            del rows, block  # or two of each would be held while the next one is read
+            del rows, block
         assert gram is not None
         return gram
 
