@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from .view import View
 
 M = TypeVar("M", bound="type[Method]")
 Scores = Tensor | Iterable[tuple[slice, Tensor]]
+Sign = Literal["theory", "arbitrary", "magnitude"]
 
 CLASSES: dict[str, type[Method]] = {}
 
@@ -39,6 +40,29 @@ class Estimate:
     bytes: int = 0
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What the cost of a cell depends on.
+
+    n_items: N training items; n_queries: Q, attributed in ``slices`` calls; parameters: numbers of each parameter that
+    trains, by its name; n_parameters: of all parameters, frozen ones too; checkpoints: stored ones but the untrained;
+    shape: of an item as the model sees it.
+    """
+
+    n_items: int
+    n_queries: int
+    n_parameters: int
+    parameters: Mapping[str, int]
+    checkpoints: int = 1
+    slices: int = 1
+    shape: tuple[int, ...] = ()
+
+    @property
+    def n_trained(self) -> int:
+        """Numbers in a gradient: of the parameters that train."""
+        return sum(self.parameters.values())
+
+
 class Method(ABC):
     """A training-data-attribution method.
 
@@ -47,9 +71,10 @@ class Method(ABC):
     ``members`` are the entries an ensemble reads; ``slice_size`` is how many queries one call gets, and a kill can
     lose; ``encoders`` are those it compares images with, which makes a counterfactual measured with the same one
     circular; ``query_specific`` says that different queries should get different rankings (random need not),
-    ``signed`` that theory fixes the scores' sign; ``search`` maps parameters to the values that ``tdabench tune`` may
-    try; ``ablations`` names changes of parameters, so that ``quick+name`` is the preset ``quick`` so changed; ``notes``
-    says per preset how it departs from the paper, and goes into its rows.
+    ``sign`` whether ``theory`` fixes the scores' sign, it is ``arbitrary``, or scores are a ``magnitude``: the size of
+    an effect, never negative; ``search`` maps parameters to the values that ``tdabench tune`` may try; ``ablations``
+    names changes of parameters, so that ``quick+name`` is the preset ``quick`` so changed; ``notes`` says per preset
+    how it departs from the paper, and goes into its rows.
 
     A method may note what happened in ``diagnostics`` (JSON values), which the row keeps.
     """
@@ -62,7 +87,7 @@ class Method(ABC):
     slice_size: ClassVar[int] = 20
     members: ClassVar[tuple[str, ...]] = ()
     query_specific: ClassVar[bool] = True
-    signed: ClassVar[bool] = True
+    sign: ClassVar[Sign] = "theory"
     encoders: ClassVar[tuple[str, ...]] = ()
     citation: ClassVar[str] = ""
     Params: ClassVar[type] = NoParams
@@ -81,10 +106,10 @@ class Method(ABC):
         return getattr(params, "members", ()) or cls.members
 
     def fit(self, view: View) -> Any:
-        """Do the train-side work that any query can reuse, and return it as the state."""
+        """Do the train-side work that any query can reuse, and return it as the state; no query is in reach."""
         return None
 
-    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate | None:
+    def estimate(self, sizes: Sizes) -> Estimate | None:
         """Return what fit and all queries will cost (an upper bound where it depends on data), or None if unknown."""
         return None
 
@@ -106,6 +131,8 @@ def register(name: str) -> Callable[[M], M]:
         unknown_needs = set(cls.needs) - set(NEEDS)
         if unknown_needs:
             raise ValueError(f"method {name!r} needs {sorted(unknown_needs)}, which is none of {NEEDS}")
+        if cls.sign not in get_args(Sign):
+            raise ValueError(f"method {name!r} has the sign {cls.sign!r}, which is none of {get_args(Sign)}")
         cls.name = name
         CLASSES[name] = cls
         return cls

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor
 
 from ..datasets.queries import Queries
-from .base import Estimate, Method, register
+from .base import Estimate, Method, Sizes, register
 from .engines.features import FeatureParams, Features, Output
-from .engines.kernel import GradientKernel
+from .engines.kernel import GradientKernel, kernel_bytes
 from .view import View
 
 
@@ -42,7 +43,7 @@ class DTrak(Method):
     """
 
     needs = ("gradients",)
-    signed = False
+    sign = "arbitrary"
     citation = "Zheng et al., Intriguing Properties of Data Attribution on Diffusion Models, arXiv 2311.00500"
     Params = Params
     presets = {"paper": Params(), "quick": Params(draws=4, proj_dim=4096)}
@@ -54,12 +55,12 @@ class DTrak(Method):
         features = Features.of(view, self.params, self.params.output)
         return State(features, GradientKernel(features.of_training_set(view), self.params.damping))
 
-    def attribute(self, view: View, state: State, queries: Queries) -> Tensor:
-        """Return scores [Q, N]."""
-        return state.kernel.scores(state.features.of_queries(view, queries)).float()
+    def attribute(self, view: View, state: State, queries: Queries) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (ids, scores [Q, n]) blockwise."""
+        for part, block in state.kernel.score_blocks(state.features.of_queries(view, queries)):
+            yield part, block.float()
 
-    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
-        """One gradient per draw of every item and query; features in single and double precision, and their kernel."""
-        features = self.params.estimate(n_items, n_queries, n_parameters, item_bytes=12)
-        smaller = min(n_items, self.params.proj_dim or n_parameters)
-        return replace(features, bytes=features.bytes + 8 * smaller**2)
+    def estimate(self, sizes: Sizes) -> Estimate:
+        """One gradient per draw of every item and query; features and their kernel."""
+        features = self.params.estimate(sizes)
+        return replace(features, bytes=features.bytes + kernel_bytes(sizes.n_items, self.params.width(sizes)))

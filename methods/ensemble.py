@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from ..datasets.queries import Queries
-from .base import Estimate, Method, register
+from .base import Estimate, Method, Sizes, register
 from .view import View
 
 Combine = Literal["rank", "z"]
@@ -42,9 +42,9 @@ class Ensemble(Method):
         """Return mean normalised scores [Q, N]."""
         return combined([read(queries.ids) for read in view.stored_scores.values()], self.params.combine)
 
-    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
+    def estimate(self, sizes: Sizes) -> Estimate:
         """No pass through the model."""
-        return Estimate(bytes=8 * n_items * n_queries)
+        return Estimate(bytes=8 * sizes.n_items * sizes.n_queries)
 
 
 def combined(parts: Sequence[Tensor], combine: Combine) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..datasets.queries import Queries
-from .base import Estimate, Method, register
+from .base import Estimate, Method, Sizes, register
 from .engines.features import FeatureParams, Features
+from .rows import Rows
 from .view import View
 
 
@@ -24,10 +26,10 @@ class Params(FeatureParams):
 
 
 class State(NamedTuple):
-    """What makes features, and the training set's [N, k]."""
+    """What makes features, and the training set's rows [N, k]."""
 
     features: Features
-    items: Tensor
+    items: Rows
 
 
 @register("grad-sim")
@@ -53,13 +55,17 @@ class GradSim(Method):
         features = Features.of(view, self.params, "loss")
         return State(features, features.of_training_set(view))
 
-    def attribute(self, view: View, state: State, queries: Queries) -> Tensor:
-        """Return similarities [Q, N]."""
-        query, items = state.features.of_queries(view, queries), state.items
+    def attribute(self, view: View, state: State, queries: Queries) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (ids, similarities [Q, n]) blockwise."""
+        query = state.features.of_queries(view, queries)
+        for part, items in state.items.blocks():
+            yield part, self._similarity(query, items)
+
+    def _similarity(self, query: Tensor, items: Tensor) -> Tensor:
         if self.params.similarity == "cosine":
             query, items = normalize(query, dim=1), normalize(items, dim=1)
         return torch.matmul(query, items.T)
 
-    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
-        """One gradient per draw of every item and query; features in memory."""
-        return self.params.estimate(n_items, n_queries, n_parameters)
+    def estimate(self, sizes: Sizes) -> Estimate:
+        """One gradient per draw of every item and query; features."""
+        return self.params.estimate(sizes)

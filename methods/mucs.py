@@ -12,7 +12,7 @@ from ..datasets.queries import Queries
 from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law, Scope
 from ..models.recipe import LATER
-from .base import Estimate, Method, register
+from .base import Estimate, Method, Sizes, register
 from .engines.levels import Portion, law_of
 from .engines.unlearning import NULL_ITEMS, Clamp, Frozen, Trace, Unlearning, check, null_loss, train_losses, unlearn
 from .view import View
@@ -201,11 +201,11 @@ class Mucs(Method):
     def _note(self, query: str, trace: Trace) -> None:
         self.diagnostics.setdefault("unlearning", {})[query] = asdict(trace)
 
-    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate | None:
+    def estimate(self, sizes: Sizes) -> Estimate | None:
         """Losses of all items once and once per query, and at most ``max_steps`` updates per query."""
         if self.params.max_steps is None:
             return None
-        scoring = n_items * self.params.draws * (1 + n_queries)
-        steps = self.params.max_steps * n_queries
-        held = 8 * n_items * self.params.draws + 16 * n_parameters
-        return Estimate(scoring + min(self.params.null_items, n_items), steps * 2 * self.params.batch, bytes=held)
+        scoring = sizes.n_items * self.params.draws * (1 + sizes.n_queries)
+        steps = self.params.max_steps * sizes.n_queries
+        held = 8 * sizes.n_items * self.params.draws + 4 * sizes.n_parameters + 12 * sizes.n_trained
+        return Estimate(scoring + min(self.params.null_items, sizes.n_items), steps * 2 * self.params.batch, bytes=held)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.queries import Queries
-from .base import Estimate, Method, register
+from .base import Estimate, Method, Sizes, register
 from .view import View
 
 
@@ -55,6 +55,6 @@ class Pixel(Method):
             return -distance
         return (-distance.square() / self.params.bandwidth).exp()
 
-    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
+    def estimate(self, sizes: Sizes) -> Estimate:
         """No pass through the model."""
-        return Estimate(bytes=8 * n_items * n_queries)
+        return Estimate(bytes=8 * sizes.n_items * sizes.n_queries)

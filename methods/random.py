@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.queries import Queries
-from .base import Estimate, Method, register
+from .base import Estimate, Method, Sizes, register
 from .view import View
 
 
@@ -23,6 +23,7 @@ class Random(Method):
     """Independent uniform scores."""
 
     query_specific = False
+    sign = "arbitrary"
     Params = Params
     presets = {"paper": Params(), "quick": Params()}
 
@@ -30,6 +31,6 @@ class Random(Method):
         """Return uniform scores [Q, N], keyed by query id so that slicing changes nothing."""
         return torch.stack([torch.rand(len(view.train), generator=view.rng("random", query)) for query in queries.ids])
 
-    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
+    def estimate(self, sizes: Sizes) -> Estimate:
         """No pass through the model."""
-        return Estimate(bytes=8 * n_items * n_queries)
+        return Estimate(bytes=8 * sizes.n_items * sizes.n_queries)

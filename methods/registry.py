@@ -33,7 +33,7 @@ class Listing:
     unit: str = "item"
     members: tuple[str, ...] = ()
     query_specific: bool = True
-    signed: bool = True
+    sign: str = "theory"
     slice_size: int = 20
     citation: str = ""
     encoders: tuple[str, ...] = ()

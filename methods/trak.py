@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from ..datasets.base import Batch
 from ..datasets.queries import Queries
 from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law
-from .base import Estimate, Method, register
-from .engines.kernel import GradientKernel
+from .base import Estimate, Method, Sizes, register
+from .engines.kernel import GradientKernel, kernel_bytes
+from .rows import held_bytes
 from .view import View
 
 SAMPLES = 2560
@@ -74,22 +76,27 @@ class Trak(Method):
         draws = view.draws(self.params.draws, Law("even"))
         folder, names = view.scratch / "traker", tuple(sorted(view.train.cond))
         traker = open_traker(model, len(view.train), self.params.proj_dim, view.seed, folder, names)
+        inputs = {"draws": self.params.draws, "proj_dim": self.params.proj_dim}
+
+        def stored(batch: Batch) -> Tensor:
+            index = np.array(batch.ids)
+            traker.featurize(trak_batch(model, batch, draws), inds=index)
+            return torch.from_numpy(traker.saver.current_store["grads"][index])
+
         size = batch_size(self.params.draws)
-        batches = view.progress(view.batches(size), "traker features", -(-len(view.train) // size))
-        for part, batch in batches:
-            traker.featurize(trak_batch(model, batch, draws), inds=_indices(part))
-        features = torch.from_numpy(traker.saver.current_store["grads"].copy())
-        return State(traker, GradientKernel(features, self.params.damping), draws)
+        rows = view.kept("traker-features", stored, (self.params.proj_dim,), inputs, size)
+        return State(traker, GradientKernel(rows, self.params.damping), draws)
 
-    def attribute(self, view: View, state: State, queries: Queries) -> Tensor:
-        """Return scores [Q, N]."""
-        return state.kernel.scores(query_features(state.traker, queries.batch, state.draws).cpu()).float()
+    def attribute(self, view: View, state: State, queries: Queries) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (ids, scores [Q, n]) blockwise."""
+        for part, block in state.kernel.score_blocks(query_features(state.traker, queries.batch, state.draws).cpu()):
+            yield part, block.float()
 
-    def estimate(self, n_items: int, n_queries: int, n_parameters: int) -> Estimate:
+    def estimate(self, sizes: Sizes) -> Estimate:
         """One gradient per draw of every item and query; unprojected gradients of one batch, features, kernel."""
-        width = self.params.proj_dim
-        held = 12 * n_items * width + 8 * min(n_items, width) ** 2 + 4 * batch_size(self.params.draws) * n_parameters
-        return Estimate(per_sample=(n_items + n_queries) * self.params.draws, bytes=held)
+        n, width = sizes.n_items, self.params.proj_dim
+        held = held_bytes(n, width) + kernel_bytes(n, width) + 4 * batch_size(self.params.draws) * sizes.n_trained
+        return Estimate(per_sample=(n + sizes.n_queries) * self.params.draws, bytes=held)
 
 
 def open_traker(
@@ -167,11 +174,6 @@ def _gradient_computer() -> Any:
             return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     return MicroBatched
-
-
-def _indices(part: slice) -> np.ndarray:
-
-    return np.arange(part.start, part.stop)
 
 
 def _diffusion_output(conditions: tuple[str, ...]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..datasets.base import Batch, Conditions, ImageDataset
 from ..datasets.queries import Queries
+from ..errors import UserError
 from ..models.counting import Passes
 from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law, Scope
@@ -23,6 +24,8 @@ from ..models.recipe import Recipe
 from ..models.sampling import sample
 from ..models.training import TrainingStep, optimizer, training_loss, training_step
 from ..seeds import torch_generator
+from .kept import Keeper
+from .rows import BATCH, MEMORY, Making, Rows
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
@@ -44,13 +47,32 @@ def silent(label: str, done: int, total: int) -> None:
     """Report progress to nobody."""
 
 
+class OutOfReach:
+    """Stands for the queries of a problem that a method sees: they come as the argument of ``attribute`` alone."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what copying and comparing look for
+            raise AttributeError(name)
+        raise UserError("view.problem.queries is out of reach: only attribute gets queries, as its argument")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def without_queries(problem: Problem) -> Problem:
+    """Return the problem as a method sees it: to read its queries is a UserError."""
+    nothing: Any = OutOfReach()
+    return replace(problem, queries=nothing)
+
+
 @dataclass
 class View:
     """What a method may use of a problem, on a device, with a seed.
 
     micro_batch: images per forward pass; it changes speed and memory, never scores beyond rounding.
     scratch: the only folder that a method may write to. stored_scores: for ensembles, [Q, N] by member entry.
-    open_truth: for methods that declare ``open-truth``, else None.
+    open_truth: for methods that declare ``open-truth``, else None. memory: bytes that rows and kernels may take beside
+    the model. keeper: keeps rows for later cells; None where every cell computes its own.
     """
 
     problem: Problem
@@ -62,6 +84,8 @@ class View:
     stored_scores: Mapping[str, Callable[[tuple[str, ...]], Tensor]] = field(default_factory=dict)
     open_truth: OpenTruth | None = None
     passes: Passes = field(default_factory=Passes)
+    memory: int = MEMORY
+    keeper: Keeper | None = None
 
     @property
     def train(self) -> ImageDataset:
@@ -132,12 +156,47 @@ class View:
         """Return images from initial noise by the model's own sampler, given conditions and guidance scales [B]."""
         return sample(model, noise, self.problem.spec, cond, guidance, **hooks)
 
-    def batches(self, size: int) -> Iterator[tuple[slice, Batch]]:
-        """Yield the training set as (slice of ids, batch) of at most ``size`` items, each item once, in any order."""
-        total = len(self.train)
-        for start in range(0, total, size):
+    def batches(self, size: int, within: slice | None = None) -> Iterator[tuple[slice, Batch]]:
+        """Yield the training set as (slice of ids, batch) of at most ``size`` items, each item once, in any order.
+
+        within: a slice of ids, where not all are asked for.
+        """
+        first, total = (within.start, within.stop) if within else (0, len(self.train))
+        for start in range(first, total, size):
             part = slice(start, min(start + size, total))
             yield part, self.train.batch(torch.arange(part.start, part.stop))
+
+    def kept(
+        self,
+        name: str,
+        compute: Callable[[Batch], Tensor],
+        shape: tuple[int, ...],
+        inputs: Mapping[str, Any] | None = None,
+        size: int = BATCH,
+    ) -> Rows:
+        """Return float32 rows [N, *shape] of the training set, ``compute`` [n, *shape] of batches of ``size`` items.
+
+        They are in memory where they take a quarter of ``memory``, and in files otherwise. inputs: JSON values of all
+        that they depend on besides the code, problem, seed, micro-batch and machine; with these, blocks are kept for
+        later cells and for this one's next start, and what they cost is added to what is measured. None: never kept.
+        """
+        done, making = self._counted(name), Making(name, (len(self.train), *shape), compute, self.batches, size)
+        making = replace(making, memory=self.memory, done=done)
+        if self.keeper is None or inputs is None:
+            return making.made(self.scratch / name)
+        return self.keeper.rows(making, {**inputs, "seed": self.seed, "batch": self.micro_batch}, self.scratch / name)
+
+    def _counted(self, name: str) -> Callable[[int], None]:
+        """Return what reports items as they are done, called with their number."""
+        total, so_far = len(self.train), 0
+        self.report(name, 0, total)
+
+        def done(items: int) -> None:
+            nonlocal so_far
+            so_far += items
+            self.report(name, so_far, total)
+
+        return done
 
     def by_id(self, parts: Iterable[tuple[slice, Tensor]]) -> Tensor:
         """Return one tensor [N, ...] on the CPU from pairs (slice of ids, values [n, ...]) in any order."""

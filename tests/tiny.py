@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tdabench.datasets.base import Batch, Card, ImageDataset
 from tdabench.datasets.queries import Queries
+from tdabench.methods.base import Scores
 from tdabench.models.counting import Passes
 from tdabench.models.denoiser import Denoiser
 from tdabench.models.draws import Draws
@@ -165,6 +166,15 @@ def plain_gradients(model: Denoiser, batch: Batch, draws: Draws, output: str = "
         rows.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     model.zero_grad()
     return torch.stack(rows)
+
+
+def joined(scores: Scores) -> Tensor:
+    """Return what ``attribute`` gave as one tensor [Q, N]; blocks must cover the ids in order."""
+    if isinstance(scores, Tensor):
+        return scores
+    parts = list(scores)
+    assert [part.start for part, _ in parts] == [0, *(part.stop for part, _ in parts[:-1])]
+    return torch.cat([block for _, block in parts], 1)
 
 
 def assert_near(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:

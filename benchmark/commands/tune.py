@@ -86,7 +86,7 @@ def _show(trials: list[Trial]) -> None:
     best, spent = ranked[0], sum(trial.row.cost.wall_s for trial in trials if trial.row.cost)
     if best.score is None:
         raise UserError(f"no setting of {best.row.key.method!r} was scored: {best.row.reason}")
-    console.print(f"{len(trials)} settings, {duration(spent)} of computing; best on dev x open:")
+    console.print(f"{len(trials)} settings, {duration(spent)} of computing, each as if alone; best on dev x open:")
     console.print(json.dumps(best.row.key.params), soft_wrap=True, markup=False)
 
 

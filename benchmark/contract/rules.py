@@ -16,6 +16,7 @@ from ...methods import registry
 from ...methods.base import Method
 from ...methods.registry import Listing
 from ...methods.support import unsupported
+from ..run.forecast import sizes_of
 from ..run.worker import BadScores, place_of
 from .subject import BackwardsView, Outcome, Subject
 from .tiny import offering, planted_ids, tiny_problem
@@ -180,12 +181,38 @@ def _truth(subject: Subject) -> str:
 
 @_rule("problem", "runs")
 def _problem(subject: Subject) -> str:
-    """Weights, training images and queries are not changed in place."""
+    """Weights and training images are not changed in place."""
     if subject.plain.changed:
         raise Broken(
             f"changes {', '.join(subject.plain.changed[:3])} in place: work on a copy, as view.model() returns it"
         )
-    return "weights, images and queries as they were"
+    return "weights and images as they were"
+
+
+@_rule("sign", "finite")
+def _sign(subject: Subject) -> str:
+    """Scores of which ``sign`` says that they are a magnitude are nowhere below zero."""
+    if subject.cls.sign != "magnitude":
+        return f"{subject.cls.sign}: scores may have either sign"
+    below = int((subject.scores < 0).sum())
+    if below:
+        raise Broken(f"{below} of {subject.scores.size} scores are below zero: a magnitude is not, or sign is another")
+    return "a magnitude, and no score is below zero"
+
+
+@_rule("estimate", "runs")
+def _estimate(subject: Subject) -> str:
+    """``estimate`` bounds the passes that fit and attribute make."""
+    method = subject.cls(registry.preset_params(subject.cls, subject.preset))
+    found, passes = method.estimate(sizes_of(subject.problem, len(subject.queries), slices=2)), subject.plain.passes
+    if found is None:
+        return "no estimate is given"
+    most = {"backward": found.trained + found.per_sample}
+    most["forward"] = most["backward"] + found.forward
+    wrong = [f"{getattr(passes, way)} {way} passes, not {n}" for way, n in most.items() if getattr(passes, way) > n]
+    if wrong:
+        raise Broken(f"makes {' and '.join(wrong)} at most, as its estimate says")
+    return f"at most {most['forward']:,} forward and {most['backward']:,} backward passes"
 
 
 @_rule("deterministic", "finite", "random state")
@@ -222,8 +249,8 @@ def _training_order(subject: Subject) -> str:
 def _planted_copy(subject: Subject) -> str:
     """A training image that equals a query is in the top tenth for it, and scores higher for it than for other queries.
 
-    Chance puts one of them into the top tenth 1 time in 12, and all three 1 time in 1,728. A method whose sign has no
-    theory (``signed = False``) may have its copies at the other end.
+    Chance puts one of them into the top tenth 1 time in 12, and all three 1 time in 1,728. A method whose ``sign`` is
+    arbitrary may have its copies at the other end.
     """
     if not subject.cls.query_specific:
         raise NotApplicable("the method does not claim to be query-specific")
@@ -232,7 +259,7 @@ def _planted_copy(subject: Subject) -> str:
     if not copies:
         raise NotApplicable("the method takes no held-out queries, and only these have copies")
     standardised = _standardised(subject.scores)
-    if not getattr(subject.cls, "signed", True):
+    if subject.cls.sign == "arbitrary":
         standardised = np.abs(standardised)
     ranks = [int((standardised[row] >= standardised[row, item]).sum()) for row, item in copies.items()]
     allowed = int(TOP * standardised.shape[1])

@@ -18,7 +18,8 @@ from ...datasets.queries import Queries
 from ...methods import registry
 from ...methods.base import Method
 from ...methods.registry import Listing
-from ...methods.view import OpenTruth, View
+from ...methods.view import OpenTruth, View, without_queries
+from ...models.counting import Passes
 from ...models.problem import Problem
 from ...seeds import torch_generator
 from ..run.worker import assemble
@@ -28,22 +29,26 @@ from .tiny import conditional_problem, offering, tiny_problem
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run: scores [Q, N] or what went wrong, what it did to the process, which parts of the problem it changed."""
+    """One run: scores [Q, N] or what went wrong, what it did to the process, which parts of the problem it changed.
+
+    passes: through the network, of fit and attribute.
+    """
 
     scores: np.ndarray | None
     error: Exception | None
     effects: Effects
     changed: list[str]
+    passes: Passes
 
 
 class BackwardsView(View):
     """A view that visits the training set from its end, in batches smaller than asked for and of unequal size."""
 
-    def batches(self, size: int) -> Iterator[tuple[slice, Batch]]:
+    def batches(self, size: int, within: slice | None = None) -> Iterator[tuple[slice, Batch]]:
         """Yield (slice of ids, batch) in descending order; ids stay with their items."""
-        stop, count = len(self.train), 0
-        while stop > 0:
-            start = max(0, stop - min(size, 3 + 4 * (count % 3)))
+        first, stop, count = within.start if within else 0, within.stop if within else len(self.train), 0
+        while stop > first:
+            start = max(first, stop - min(size, 3 + 4 * (count % 3)))
             yield slice(start, stop), self.train.batch(torch.arange(start, stop))
             stop, count = start, count + 1
 
@@ -115,12 +120,13 @@ class Subject:
         queries = self._asked(untouched)
         scores, error = None, None
         with tempfile.TemporaryDirectory(prefix="tdabench-check-") as folder, watched(Path(folder), chance) as effects:
-            door = view(problem, Path(folder) / "scratch", micro_batch=micro_batch, **_synthetic(problem, self.cls))
+            given, seen = _synthetic(problem, self.cls), without_queries(problem)
+            door = view(seen, Path(folder) / "scratch", micro_batch=micro_batch, **given)
             try:
                 scores = self._attribute(door, [queries.pick(index) for index in slices if index])
             except Exception as caught:
                 error = caught
-        return Outcome(scores, error, effects, _differences(untouched, problem))
+        return Outcome(scores, error, effects, _differences(untouched, problem), door.passes)
 
     def _attribute(self, view: View, slices: list[Queries]) -> np.ndarray:
         method = self.cls(registry.preset_params(self.cls, self.preset))
@@ -147,16 +153,12 @@ def _stored(problem: Problem, closeness: Tensor, member: str) -> Callable[[tuple
 
 
 def _differences(expected: Problem, found: Problem) -> list[str]:
+    everything = torch.arange(len(expected.train))
     pairs = {
-        "the training images": (expected.train.images, found.train.images),
-        "the queries": (expected.queries.x, found.queries.x),
-        "the queries' noise": (expected.queries.noise, found.queries.noise),
-        "the queries' guidance": (expected.queries.guidance, found.queries.guidance),
+        "the training images": (expected.train.pixels(everything), found.train.pixels(everything)),
     }
-    for name, value in expected.train.cond.items():
-        pairs[f"the training images' {name}"] = (value, found.train.cond.get(name, torch.empty(0)))
-    for name, value in expected.queries.cond.items():
-        pairs[f"the queries' {name}"] = (value, found.queries.cond.get(name, torch.empty(0)))
+    for name, value in expected.train.batch(everything).cond.items():
+        pairs[f"the training images' {name}"] = (value, found.train.batch(everything).cond.get(name, torch.empty(0)))
     for step, state in expected.weights.items():
         for name, value in state.items():
             pairs[f"{name} after {step} updates"] = (value, found.weights.get(step, {}).get(name, torch.empty(0)))

@@ -17,6 +17,7 @@ from ...store import sha256
 PACKAGE = __name__.partition(".")[0]
 # Of this package: what a method computes with. What stores, tables and commands do to scores is not among it.
 COMPUTING = tuple(f"{PACKAGE}.{part}" for part in ("seeds", "datasets", "models", "methods"))
+ENGINES = (f"{PACKAGE}.methods.engines.features",)
 WORKER = f"{__package__}.worker"  # hands the method its view and takes its scores
 
 
@@ -27,7 +28,15 @@ def code_hash(cls: type[Method]) -> str:
     their own package, from beside a plugin's file or from no distribution at all, and the versions of all other
     packages that these files import. Comments count, because telling them apart is not worth a wrong reuse.
     """
-    roots = {base.__module__ for base in cls.__mro__ if issubclass(base, Method)}
+    return _hash({base.__module__ for base in cls.__mro__ if issubclass(base, Method)})
+
+
+def engine_hashes() -> dict[str, str]:
+    """Return the hashes of the engines whose rows methods share, by module, over what each of them imports."""
+    return {engine: _hash({engine}) for engine in ENGINES}
+
+
+def _hash(roots: set[str]) -> str:
     sources, packages = _closure(roots)
     return sha256(b"".join(sources[name] for name in sorted(sources)) + repr(packages).encode())[:16]
 

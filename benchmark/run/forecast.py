@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ...datasets.base import Batch
-from ...methods.base import Estimate
+from ...methods.base import Estimate, Sizes
 from ...methods.engines.features import per_sample_gradients
 from ...models.denoiser import Denoiser
 from ...models.draws import Draws, Law
@@ -71,12 +71,27 @@ def calibrate(folder: Path, device: str, plugins: tuple[Path, ...] = (), images:
 
 def forecast(cells: list[PlannedCell], problem: Problem, rates: Rates) -> list[Forecast]:
     """Return what each cell will cost."""
-    parameters = sum(value.numel() for value in problem.weights[problem.checkpoints[-1]].values())
-    found = []
+    found, sizes = [], sizes_of(problem)
     for planned in cells:
-        estimate = planned.cls(planned.params).estimate(len(problem.train), len(planned.attributed_ids), parameters)
+        n = len(planned.attributed_ids)
+        asked = replace(sizes, n_queries=n, slices=-(-n // planned.cls.slice_size))
+        estimate = planned.cls(planned.params).estimate(asked)
         found.append(Forecast(planned, estimate, None if estimate is None else rates.seconds(estimate)))
     return found
+
+
+def sizes_of(problem: Problem, n_queries: int = 0, slices: int = 1) -> Sizes:
+    """Return what costs depend on, of a problem with this many queries in this many slices."""
+    model = problem.model(problem.checkpoints[-1])
+    return Sizes(
+        n_items=len(problem.train),
+        n_queries=n_queries,
+        n_parameters=sum(value.numel() for value in model.parameters()),
+        parameters={name: value.numel() for name, value in model.trainable_parameters().items()},
+        checkpoints=sum(step > 0 for step in problem.checkpoints),
+        slices=slices,
+        shape=tuple(problem.train.batch(torch.tensor([0])).x.shape[1:]),
+    )
 
 
 @torch.no_grad()

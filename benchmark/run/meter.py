@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,15 +88,31 @@ class Measurement:
         """Return plain values."""
         return asdict(self)
 
+    def with_reused(self, costs: Iterable[Mapping[str, Any]]) -> Measurement:
+        """Return what the phase would have cost had it paid for work that it took over: sums, and the larger peaks."""
+        every = [self, *(Measurement(**cost) for cost in costs)]
+        gpu = [one.peak_gpu_bytes for one in every if one.peak_gpu_bytes is not None]
+        return Measurement(
+            seconds=sum(one.seconds for one in every),
+            peak_rss_bytes=max(one.peak_rss_bytes for one in every),
+            peak_gpu_bytes=max(gpu, default=None),
+            forward=sum(one.forward for one in every),
+            backward=sum(one.backward for one in every),
+        )
+
 
 @contextmanager
-def phase(device: Device, passes: Passes) -> Iterator[Measurement]:
-    """Measure the block: the device is idle when the clock starts and idle again when it stops."""
+def phase(device: Device, passes: Passes, own_peak: bool = True) -> Iterator[Measurement]:
+    """Measure the block: the device is idle when the clock starts and idle again when it stops.
+
+    own_peak: False inside of another phase, whose peak so far is then measured, and goes on.
+    """
     measured = Measurement()
     before = Passes(passes.forward, passes.backward)
     device.synchronize()
-    device.reset_peak()
-    _reset_rss_peak()
+    if own_peak:
+        device.reset_peak()
+        _reset_rss_peak()
     start = time.perf_counter()
     yield measured
     device.synchronize()

@@ -60,9 +60,13 @@ class PlannedCell:
     @property
     def identity(self) -> str:
         """What the scores depend on: method, parameters, code, problem, queries and seed."""
-        problem = self.assets.problem_sha256
         members = [member.identity for member in self.members.values()]
-        return digest([self.key.model_dump(), self.code, problem, self.query_ids, members])
+        return digest([self.key.model_dump(), self.code, self.problem_sha256, self.query_ids, members])
+
+    @property
+    def problem_sha256(self) -> str:
+        """The hash of the problem: model, training set and queries."""
+        return self.assets.problem_sha256
 
     @property
     def plugin_paths(self) -> tuple[Path, ...]:

@@ -55,9 +55,14 @@ class Record:
 
     def notes(self) -> Iterator[dict[str, Any]]:
         """Yield the diagnostics of fit, where it ended, and of every complete slice."""
-        for noted in [self.read("fit"), *map(self.costs, self.parts())]:
-            if noted is not None:
-                yield noted["diagnostics"]
+        yield from (noted["diagnostics"] for noted in self._noted())
+
+    def kept(self) -> Iterator[dict[str, Any]]:
+        """Yield the notes on what was kept by, or for, other cells, of fit and of every complete slice."""
+        yield from (noted.get("kept", {}) for noted in self._noted())
+
+    def _noted(self) -> Iterator[dict[str, Any]]:
+        return (noted for noted in [self.read("fit"), *map(self.costs, self.parts())] if noted is not None)
 
     def scores(self, part: slice) -> np.ndarray:
         """Return a slice's scores [q, N]; raises CorruptFile where they are not what was stored."""

@@ -123,7 +123,7 @@ class Reporter:
             git_revision=revision,
             git_dirty=dirty,
             truth_sha256=planned.assets.sha256,
-            problem_sha256=planned.assets.problem_sha256,
+            problem_sha256=planned.problem_sha256,
             scores_sha256=record.scores_hash() if scored else None,
             code_sha256=planned.code,
             notes=[note for preset, note in planned.cls.notes.items() if preset == planned.key.preset],
@@ -136,6 +136,8 @@ class Reporter:
             old = merged.get(name)
             merged[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
         own = {"identity": planned.identity, "limits": self.inspector.limits()}
+        kept = [note for part in record.kept() for note in part.values()]
+        own |= {"kept": kept} if any(note["reused"] or note["rebuilt"] for note in kept) else {}
         return own | {f"method-{name}" if name in own else name: value for name, value in merged.items()}
 
     def _log_tail(self, planned: PlannedCell) -> str | None:

@@ -4,6 +4,7 @@
           rows/<row key>.json          what the leaderboard reads
           cells/<row key>/<identity>/  the cell's record
           logs/<row key>.log           what the cell printed
+          kept/<hash>/                 features for later cells; may be deleted whenever nothing runs
 """
 
 from __future__ import annotations
@@ -72,6 +73,11 @@ class Results:
     def log(self, key: Key) -> Path:
         """Return where a cell's output goes."""
         return self.store.path(f"logs/{row_key(key).removesuffix('.json')}.log")
+
+    @property
+    def kept(self) -> Path:
+        """Where rows of the training set are kept for later cells."""
+        return self.folder / "kept"
 
     def record(self, key: Key, identity: str) -> Record:
         """Return the record of a cell under an identity (what its scores depend on)."""

@@ -14,8 +14,10 @@ from typing import Any
 
 from ...errors import UserError
 from ...leaderboard.rows.row import Row, Status
+from ...methods.kept import make_room
 from ...store import LONG_CLAIM_S
 from . import worker
+from .code import engine_hashes
 from .due import Due, Inspector, reads_any
 from .fork_server import forkserver, kill_group
 from .plan import Options, PlannedCell
@@ -79,6 +81,7 @@ class Runner:
                 raise UserError(
                     f"another tdabench is running cells into {self.results.folder}: wait, or use another --results"
                 )
+            make_room(self.results.kept)
             return self._run(cells)
 
     def _run(self, cells: list[PlannedCell]) -> list[Row]:
@@ -143,7 +146,16 @@ class Runner:
             members=members or None,
             memory_bytes=self.options.memory_bytes,
             open_truth="open-truth" in planned.cls.needs,
+            kept=self._kept(planned),
         )
+
+    def _kept(self, planned: PlannedCell) -> dict[str, Any] | None:
+        """Return where rows are kept and what they depend on; a forced cell measures everything anew."""
+        if self.options.force:
+            return None
+        inputs = {"problem": planned.problem_sha256, "environment": self.inspector.environment()}
+        code = {"code": engine_hashes(), "method_code": planned.code}
+        return {"folder": str(self.results.kept), "inputs": inputs, **code}
 
     def _poll(self) -> list[int]:
         """Wait a moment for events, and return the positions of cells that ended or ran out of time."""

@@ -12,7 +12,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from ...datasets.queries import Queries
 from ...datasets.truth import Assets
 from ...errors import CorruptFile
 from ...methods.base import Method
+from ...methods.kept import Keeper, used
 from ...methods.registry import method_class, params_from_json
-from ...methods.view import OpenTruth, Progress, View, silent
+from ...methods.view import OpenTruth, Progress, View, silent, without_queries
 from ...models.draws import Law
 from ...models.problem import Problem, read_problem
 from ...store import FolderStore
-from .meter import Device, open_device, phase
+from .meter import Device, Measurement, open_device, phase
 from .record import Record
 
 
@@ -39,7 +41,8 @@ class Spec:
 
     folder: the cell's record; assets: the task's folder, of which only the problem is opened; members: the records of
     an ensemble's member cells by name; memory_bytes: limit on the host's memory, or None; open_truth: whether the open
-    truth is handed to the method, for which that file is opened too.
+    truth is handed to the method, for which that file is opened too; kept: where rows of the training set are kept for
+    later cells (``folder``) and what they depend on (as ``Keeper`` has it), or None where nothing is kept or reused.
     """
 
     method: str
@@ -56,6 +59,7 @@ class Spec:
     members: dict[str, str] | None = None
     memory_bytes: int | None = None
     open_truth: bool = False
+    kept: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -89,20 +93,27 @@ def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
         torch.cuda.set_device(spec.device)  # packages that know the device's type only then use the right one
     method = _method(spec)
     scratch = _empty(Path(spec.folder) / "scratch")
-    view = _view(spec, scratch, report)
+    problem = read_problem(Path(spec.assets), spec.plugin_paths())
+    view = _view(spec, problem, scratch, report)
+    view.keeper = _keeper(spec, device, view)
     warm_up(view)
     setup = time.perf_counter() - start
     with phase(device, view.passes) as fitted:
         state = method.fit(view)
-    record.store.put_json("fit.json", {"fit": fitted.to_json(), "diagnostics": method.diagnostics})
-    _attribute_all(spec, record, method, view, state, device)
-    used = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
+    fit, reused = _cold(fitted, view.keeper)
+    record.store.put_json("fit.json", {"fit": fit.to_json(), "diagnostics": method.diagnostics, "kept": reused})
+    saved = fit.seconds - fitted.seconds
+    saved += _attribute_all(spec, record, method, view, state, device, _queries(problem, spec.query_ids))
+    stored = used(scratch) + (view.keeper.bytes if view.keeper else 0)
     shutil.rmtree(scratch)
-    return {"setup_s": setup, "scratch_bytes": used, "wall_s": time.perf_counter() - start}
+    return {"setup_s": setup, "scratch_bytes": stored, "wall_s": time.perf_counter() - start + saved}
 
 
-def _attribute_all(spec: Spec, record: Record, method: Method, view: View, state: Any, device: Device) -> None:
-    queries = _queries(view.problem, spec.query_ids)
+def _attribute_all(
+    spec: Spec, record: Record, method: Method, view: View, state: Any, device: Device, queries: Queries
+) -> float:
+    """Attribute and store the slices that are missing, and return the seconds that kept rows saved meanwhile."""
+    saved = 0.0
     for part in spec.slices():
         if record.has(part):
             continue
@@ -110,8 +121,27 @@ def _attribute_all(spec: Spec, record: Record, method: Method, view: View, state
         method.diagnostics = {}
         with phase(device, view.passes) as measured:
             scores = assemble(method.attribute(view, state, chosen), len(chosen), len(view.train))
-        record.put(part, scores, {"attribute": measured.to_json(), "diagnostics": method.diagnostics})
+        cold, reused = _cold(measured, view.keeper)
+        saved += cold.seconds - measured.seconds
+        record.put(part, scores, {"attribute": cold.to_json(), "diagnostics": method.diagnostics, "kept": reused})
         view.report("queries", part.stop, len(queries))
+    return saved
+
+
+def _keeper(spec: Spec, device: Device, view: View) -> Keeper | None:
+    if spec.kept is None:
+        return None
+    folder, inputs = Path(spec.kept["folder"]), spec.kept["inputs"]
+    measure = partial(phase, device, view.passes, False)
+    return Keeper(folder, inputs, spec.kept["code"], spec.kept["method_code"], measure)
+
+
+def _cold(measured: Measurement, keeper: Keeper | None) -> tuple[Measurement, dict[str, Any]]:
+    """Return a phase's cost as if nothing had been kept by earlier cells, and notes on what was."""
+    if keeper is None:
+        return measured, {}
+    reused, notes = keeper.taken()
+    return measured.with_reused(reused), notes
 
 
 def assemble(result: Tensor | Iterable[tuple[slice, Tensor]], n_queries: int, n_items: int) -> np.ndarray:
@@ -151,13 +181,11 @@ def _method(spec: Spec) -> Method:
     return cls(params_from_json(cls, spec.params))
 
 
-def _view(spec: Spec, scratch: Path, report: Progress) -> View:
-    problem = read_problem(Path(spec.assets), spec.plugin_paths())
+def _view(spec: Spec, problem: Problem, scratch: Path, report: Progress) -> View:
     stored = {name: _reader(Path(folder)) for name, folder in (spec.members or {}).items()}
-    hidden = replace(problem, queries=_queries(problem, spec.query_ids))
     device = torch.device(spec.device)
     given = _open_truth(spec, problem) if spec.open_truth else None
-    return View(hidden, scratch, spec.seed, device, spec.micro_batch, report, stored, given)
+    return View(without_queries(problem), scratch, spec.seed, device, spec.micro_batch, report, stored, given)
 
 
 def _open_truth(spec: Spec, problem: Problem) -> OpenTruth:

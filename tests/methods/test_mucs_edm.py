@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tdabench.errors import UserError
+from tdabench.methods import Sizes
 from tdabench.methods.engines.augmentation import augmented
 from tdabench.methods.engines.levels import distance_portion, law_of
 from tdabench.methods.engines.unlearning import (
@@ -240,7 +241,7 @@ def test_the_preset_ends_by_its_own_rule(problem, tmp_path):
     trace = method.diagnostics["unlearning"]["query-0"]
     assert trace["converged"] and trace["steps"] > 0 and trace["end"] >= 0.95 > trace["start"]
     assert scores.isfinite().all() and (scores != 0).any()
-    assert method.estimate(14, 1, 1000) is None  # nobody knows when
+    assert method.estimate(Sizes(14, 1, 1000, {})) is None  # nobody knows when
 
 
 def test_the_skews_epsilon_is_absolute(edm):

@@ -25,7 +25,7 @@ PARAMS = trak.Params(draws=2, proj_dim=130, damping=0.1)
 def run(view: View, params: trak.Params = PARAMS) -> tuple[trak.State, torch.Tensor]:
     method = trak.Trak(params)
     state = method.fit(view)
-    return state, method.attribute(view, state, view.problem.queries)
+    return state, tiny.joined(method.attribute(view, state, view.problem.queries))
 
 
 class MeanLoss(AbstractModelOutput):
@@ -95,7 +95,7 @@ def test_features_are_our_gradients_in_trakers_projection(fitted):
     model, draws = view.model(), view.draws(2, Law("even"))
     train = view.train.batch(torch.arange(len(view.train)))
     for batch, found in [
-        (train, state.kernel.features),
+        (train, state.kernel.rows.whole()),
         (view.problem.queries.batch, trak.query_features(state.traker, view.problem.queries.batch, draws)),
     ]:
         gradients = per_sample_gradients(model, batch, draws, "loss")
@@ -120,7 +120,7 @@ def test_conditional_models_are_featurised_with_their_conditions(tmp_path, kind)
     state, scores = run(view)
     draws, project = view.draws(2, Law("even")), state.traker.projector.project
     gradients = tiny.plain_gradients(view.model(), view.train.batch(torch.arange(len(view.train))), draws)
-    tiny.assert_near(state.kernel.features, project(gradients, model_id=0) / math.sqrt(gradients.shape[1]), 1e-4)
+    tiny.assert_near(state.kernel.rows.whole(), project(gradients, model_id=0) / math.sqrt(gradients.shape[1]), 1e-4)
     query = tiny.plain_gradients(view.model(), view.problem.queries.batch, draws)
     expected = state.kernel.scores(project(query, model_id=0) / math.sqrt(gradients.shape[1]))
     tiny.assert_near(scores, expected, 1e-3)
@@ -138,7 +138,7 @@ def test_micro_batch_bounds_every_pass_and_changes_nothing(fitted, tmp_path):
 def test_slicing_the_queries_changes_nothing(fitted):
     view, state, scores = fitted
     queries, method = view.problem.queries, trak.Trak(PARAMS)
-    parts = [method.attribute(view, state, queries.pick(index)) for index in ([2], [1, 0])]
+    parts = [tiny.joined(method.attribute(view, state, queries.pick(index))) for index in ([2], [1, 0])]
     tiny.assert_near(torch.cat(parts)[[2, 1, 0]], scores, 1e-4)
 
 
@@ -148,7 +148,7 @@ def test_global_random_state_is_neither_used_nor_changed(fitted, tmp_path):
     np.random.seed(12345)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     again, repeated = run(View(view.problem, tmp_path, seed=3))
-    assert torch.equal(again.kernel.features, state.kernel.features)
+    assert torch.equal(again.kernel.rows.whole(), state.kernel.rows.whole())
     assert torch.equal(repeated, scores)
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()
@@ -157,7 +157,7 @@ def test_global_random_state_is_neither_used_nor_changed(fitted, tmp_path):
 def test_the_seed_reaches_projection_and_noise(fitted, tmp_path):
     view, state, _ = fitted
     other, _ = run(View(view.problem, tmp_path, seed=4))
-    assert not torch.allclose(other.kernel.features, state.kernel.features, rtol=0.1)
+    assert not torch.allclose(other.kernel.rows.whole(), state.kernel.rows.whole(), rtol=0.1)
     matrices = [each.traker.projector for each in (state, other)]
     rows = torch.eye(2, matrices[0].grad_dim)
     assert not torch.equal(*(matrix.project(rows, model_id=0) for matrix in matrices))

@@ -138,7 +138,7 @@ def test_methods_keep_to_that_part(models, part, name, tmp_path):
     _, problem = models(part)
     view, cls = View(problem, tmp_path), method_class(name)
     method = cls(preset_params(cls, "quick"))
-    scores = method.attribute(view, method.fit(view), problem.queries)
+    scores = tiny.joined(method.attribute(view, method.fit(view), problem.queries))
     assert scores.shape == (2, N) and torch.isfinite(scores).all() and scores.std() > 0
 
 

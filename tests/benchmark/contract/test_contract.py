@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from tdabench.methods.base import Method, register
+from tdabench.methods import Estimate, Law, Method, register
 
 VERSION = 1
 
@@ -59,6 +59,8 @@ class Adapter(Method):
         return out
 """
 NOISE = "out += 1e-2 * torch.rand(48, generator=torch.Generator().manual_seed({}))"
+ESTIMATE = "estimate = lambda self, sizes: Estimate(forward={})"
+LOSSES = "view.losses(view.model(), view.train.batch(torch.arange(48)), view.draws(1, Law('even')))"
 OPTIMIZER = "view.optimizer(view.model().parameters())"
 SAVE = "safetensors.torch.save_file({'x': torch.ones(1)}, {})"
 OPEN_TRUTH = "Path(os.environ['TRUTH_HERE'])"
@@ -89,7 +91,12 @@ BAD = {
     "batch-order": ({"begin": "n = 0", "each": "n += 1; x += 0.1 * n"}, "training order"),
     "weights": ({"fit": "view.problem.weights[60]['conv_in.bias'].add_(1)"}, "problem"),
     "images": ({"fit": "view.train.images.mul_(0.5)"}, "problem"),
-    "queries": ({"fit": "view.problem.queries.x.mul_(0.5)"}, "problem"),
+    "queries-in-fit": ({"fit": "view.problem.queries.x"}, "runs"),
+    "counts-queries-in-fit": ({"fit": "len(view.problem.queries)"}, "runs"),
+    "queries-behind-attribute": ({"end": "view.problem.queries.pick([0])"}, "runs"),
+    "negative-magnitude": ({"attribute": "sign = 'magnitude'"}, "sign"),
+    "more-than-estimated": ({"attribute": ESTIMATE.format("sizes.n_items - 1"), "fit": LOSSES}, "estimate"),
+    "backward-not-estimated": ({"attribute": ESTIMATE.format(99), "fit": f"{LOSSES}.sum().backward()"}, "estimate"),
     "beside-scratch": ({"fit": "(view.scratch.parent / 'x').write_text('x')"}, "scratch"),
     "relative": ({"fit": "Path('x').write_text('x')"}, "scratch"),
     "native": ({"fit": SAVE.replace("{}", "str(view.scratch.parent / 'x')")}, "scratch"),
@@ -204,9 +211,30 @@ def test_checks_run_on_one_thread_as_cells_do(tmp_path):
         torch.set_num_threads(before)
 
 
-def test_an_unsigned_method_may_rank_copies_last(tmp_path):
-    checks = check_method(plugin(tmp_path, "unsigned", attribute="signed = False", end="out = -out"))
+def test_a_method_of_arbitrary_sign_may_rank_copies_last(tmp_path):
+    checks = check_method(plugin(tmp_path, "unsigned", attribute="sign = 'arbitrary'", end="out = -out"))
     assert not failing(checks)
+
+
+def test_a_magnitude_is_not_negative(tmp_path):
+    assert not failing(check_method(plugin(tmp_path, "size", attribute="sign = 'magnitude'", end="out = out.exp()")))
+
+
+def test_an_unknown_sign_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"has the sign 'plus', which is none of .*'theory', 'arbitrary', 'magnitude'"):
+        check_method(plugin(tmp_path, "positive", attribute="sign = 'plus'"))
+
+
+def test_reading_queries_in_fit_is_said_in_one_line(tmp_path):
+    path = plugin(tmp_path, "peeks", fit="view.problem.queries.x")
+    found = next(check for check in check_method(path) if check.name == "runs")
+    assert "view.problem.queries is out of reach: only attribute gets queries" in found.detail
+    assert "(peeks.py:" in found.detail and "\n" not in found.detail
+
+
+def test_an_estimate_that_holds_passes(tmp_path):
+    attribute = ESTIMATE.format("sizes.n_items * (sizes.n_queries == 5) * sizes.slices // 2")
+    assert not failing(check_method(plugin(tmp_path, "estimated", attribute, fit=LOSSES)))
 
 
 def test_open_truth_and_members_are_made_up(tmp_path):
@@ -281,7 +309,7 @@ def test_the_table_shows_every_check(tmp_path):
     console.print(suite.render(checks))
     text = console.export_text()
     assert "[queries, items] is (1, 48)" in text and all(check.name in text for check in checks)
-    assert suite.summary(checks) == "10 passed, 1 failed (scores), 7 skipped"
+    assert suite.summary(checks) == "11 passed, 1 failed (scores), 8 skipped"
 
 
 def leads_to(value, kinds, seen):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tdabench.benchmark.run import code
-from tdabench.benchmark.run.code import code_hash
+from tdabench.benchmark.run.code import code_hash, engine_hashes
 from tdabench.methods.registry import method_class
 
 from ... import run_helpers
@@ -100,6 +100,23 @@ def test_engines_are_found_by_imports_and_not_by_words(tmp_path, change):
     change("tdabench.methods.engines.kernel")
     assert code_hash(cls) == before
     assert "methods.engines.kernel" in " ".join(code._closure({method_class("d-trak").__module__})[0])
+
+
+@pytest.mark.parametrize(
+    ("module", "counts"),
+    [
+        ("tdabench.methods.engines.projection", True),
+        ("tdabench.methods.rows", True),
+        ("tdabench.models.denoiser", True),
+        ("tdabench.methods.d_trak", False),
+        ("tdabench.methods.engines.kernel", False),
+    ],
+)
+def test_kept_gradients_depend_on_what_computes_them_and_not_on_what_uses_them(module, counts, change):
+    before = engine_hashes()
+    assert set(before) == {"tdabench.methods.engines.features"}
+    change(module)
+    assert (engine_hashes() != before) == counts
 
 
 @pytest.mark.parametrize("module", ["coded.adapter", "coded.engine", "coded.helper"])

@@ -119,6 +119,23 @@ def test_passes_are_counted_by_phase():
     assert (second.forward, second.backward) == (6, 6)
 
 
+def test_a_phase_within_another_leaves_its_peak_alone(device):
+    with phase(device, Passes()) as outer:
+        device.launch(0.0, memory=900)
+        with phase(device, Passes(), own_peak=False) as inner:
+            device.launch(0.1, memory=300)
+        device.launch(0.0, memory=500)
+    assert inner.peak_gpu_bytes == outer.peak_gpu_bytes == 900
+    assert 0.09 <= inner.seconds <= outer.seconds
+
+
+def test_what_was_taken_over_is_added_and_peaks_are_the_largest():
+    own = Measurement(1.0, 100, None, 10, 5)
+    others = [Measurement(2.0, 300, 7, 20, 0).to_json(), Measurement(4.0, 200, 3, 0, 40).to_json()]
+    assert own.with_reused(others) == Measurement(7.0, 300, 7, 30, 45)
+    assert own.with_reused([]) == own
+
+
 def test_cpu_has_no_memory_of_its_own():
     with phase(open_device("cpu"), Passes()) as measured:
         pass

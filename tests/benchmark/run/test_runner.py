@@ -19,6 +19,7 @@ from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner
 from tdabench.datasets.truth import Assets, write_assets
 from tdabench.leaderboard.rows.row import row_key
+from tdabench.methods import Sizes
 from tdabench.methods.registry import Entry, listings
 
 from ... import run_helpers
@@ -288,7 +289,7 @@ def test_estimate_is_what_is_measured(name, tmp_path):
     if name == "mucs":  # a tolerance that is never met: all steps are made
         params = replace(planned.params, tolerance=-9.0)
         [planned] = plan([name], params={name: params})
-    expected = planned.cls(planned.params).estimate(N, Q, 10_000)
+    expected = planned.cls(planned.params).estimate(Sizes(N, Q, 10_000, {"weight": 10_000}))
     forward, backward = run_here(tmp_path, planned)
     trained = expected.trained + expected.per_sample
     assert (sum(forward.values()), sum(backward.values())) == (expected.forward + trained, trained)

@@ -190,7 +190,7 @@ def test_damping_must_be_positive(damping):
 def test_grad_sim_end_to_end(view, similarity, proj_dim, scope):
     params = grad_sim.Params(draws=2, proj_dim=proj_dim, similarity=similarity, scope=scope)
     method, queries = grad_sim.GradSim(params), view.problem.queries
-    scores = method.attribute(view, method.fit(view), queries)
+    scores = tiny.joined(method.attribute(view, method.fit(view), queries))
     draws, project = view.draws(2, Law("even"), scope), Projector(proj_dim, view.seed)
     items = project(tiny.plain_gradients(view.model(), view.train.batch(torch.arange(14)), draws)).double().numpy()
     query = project(tiny.plain_gradients(view.model(), queries.batch, draws)).double().numpy()
@@ -206,7 +206,7 @@ def test_grad_sim_end_to_end(view, similarity, proj_dim, scope):
 def test_d_trak_end_to_end(view, output, proj_dim):
     params = d_trak.Params(draws=2, proj_dim=proj_dim, output=output, damping=0.3, scope="item")
     method, queries = d_trak.DTrak(params), view.problem.queries
-    scores = method.attribute(view, method.fit(view), queries)
+    scores = tiny.joined(method.attribute(view, method.fit(view), queries))
     draws, project = view.draws(2, Law("even"), "item"), Projector(proj_dim, view.seed)
     items = tiny.plain_gradients(view.model(), view.train.batch(torch.arange(14)), draws, output)
     query = tiny.plain_gradients(view.model(), queries.batch, draws, output)
@@ -226,7 +226,7 @@ def test_micro_batch_bounds_every_pass_and_changes_nothing(tiny_problem, tmp_pat
     for counter, micro_batch in zip(passes, (512, 4), strict=True):
         view = View(tiny_problem, tmp_path, micro_batch=micro_batch, passes=counter)
         adapter = method(method.Params(draws=2, proj_dim=32))
-        scores.append(adapter.attribute(view, adapter.fit(view), view.problem.queries))
+        scores.append(tiny.joined(adapter.attribute(view, adapter.fit(view), view.problem.queries)))
     tiny.assert_near(scores[1], scores[0], 1e-3)
     assert passes[0].forward == passes[1].forward == 2 * (14 + 3)
     assert passes[1].largest <= 4 < passes[0].largest
@@ -235,6 +235,6 @@ def test_micro_batch_bounds_every_pass_and_changes_nothing(tiny_problem, tmp_pat
 def test_a_planted_copy_of_the_query_has_the_very_same_gradient(tiny_problem, tmp_path):
     view = View(tiny.plant(tiny_problem, {0: 5, 2: 9}), tmp_path)
     method = grad_sim.GradSim(grad_sim.Params(draws=4, proj_dim=None, scope="shared"))
-    scores = method.attribute(view, method.fit(view), view.problem.queries)
+    scores = tiny.joined(method.attribute(view, method.fit(view), view.problem.queries))
     assert scores[[0, 2], [5, 9]].min() > 0.9999
     assert scores.argmax(1)[[0, 2]].tolist() == [5, 9]

@@ -1,0 +1,128 @@
+"""Rows that a run keeps for later cells, with what they cost: a row reports that cost whether it was paid or not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..errors import CorruptFile
+from ..seeds import digest
+from ..store import FolderStore
+from .rows import BlockFiles, Making, Rows
+
+LIMIT = 16 * 2**30  # bytes that a results folder keeps
+
+
+class Measured(Protocol):
+    """What measuring a block gives."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return seconds, passes and peaks by name."""
+        ...
+
+
+@dataclass
+class Keeper:
+    """Keeps rows of the training set in blocks under ``folder``/<hash of all that they depend on>.
+
+    inputs: what all rows of a cell depend on: problem, machine and packages; code: hashes of modules that compute rows;
+    others are covered by ``method_code``; measure: times a block and counts its passes. ``reused``: the costs of blocks
+    that were not computed; ``notes``: by hash, how many blocks rows have and how many of them were not computed;
+    ``bytes``: of rows that no memory holds.
+    """
+
+    folder: Path
+    inputs: Mapping[str, Any]
+    code: Mapping[str, str]
+    method_code: str
+    measure: Callable[[], AbstractContextManager[Measured]]
+    limit: int = LIMIT
+    reused: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    bytes: int = 0
+
+    def rows(self, making: Making, inputs: Mapping[str, Any], scratch: Path) -> Rows:
+        """Return the rows, of which blocks that are kept are read; in ``scratch`` where they are too many to keep."""
+        asked = [making.name, making.shape, making.size, dict(inputs)]
+        key = digest([asked, dict(self.inputs), self._code(making.compute)])
+        folder = self.folder / key
+        if not self._has_room(folder, 4 * making.shape[0] * making.width):
+            return making.made(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)  # least recently used ones go first
+        note = self.notes[key] = {"rows": making.name, "blocks": len(making.parts), "reused": 0, "rebuilt": []}
+        return self._filled(BlockFiles(FolderStore(folder), making), note)
+
+    def taken(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Return the costs of what was reused, and the notes, since this was last asked."""
+        found = self.reused, self.notes
+        self.reused, self.notes = [], {}
+        return found
+
+    def _filled(self, files: BlockFiles, note: dict[str, Any]) -> Rows:
+        making = files.making
+        if making.few:
+            return making.made(files.store.root, lambda part: self._block(files, part, note))
+        for part in making.parts:
+            self._block(files, part, note)
+        self.bytes += 4 * making.shape[0] * making.width
+        return files.rows()
+
+    def _block(self, files: BlockFiles, part: slice, note: dict[str, Any]) -> Tensor:
+        found = _intact(files, part, note)
+        if found is None:
+            with self.measure() as spent:
+                rows = files.making.block(part)
+                sha = files.put(part, rows)
+            files.close(part, sha, spent.to_json())
+            return rows
+        rows, costs = found
+        note["reused"] += 1
+        self.reused.append(costs)
+        files.making.done(len(rows))
+        return rows
+
+    def _code(self, compute: Callable[..., Any]) -> str:
+        """Return the hash of the code that computes rows: of the engine that they are from, or else of the method."""
+        while isinstance(compute, partial):
+            compute = compute.func
+        owner = type(compute.__self__) if hasattr(compute, "__self__") else compute
+        return self.code.get(owner.__module__, self.method_code)
+
+    def _has_room(self, folder: Path, needed: int) -> bool:
+        if folder.exists():
+            return True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return used(self.folder) + needed <= self.limit and 2 * needed <= shutil.disk_usage(self.folder).free
+
+
+def _intact(files: BlockFiles, part: slice, note: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
+    """Return a kept block; a damaged one is named in the log and in the note, and is none."""
+    try:
+        return files.checked(part)
+    except CorruptFile as error:
+        print(error, flush=True)
+        note["rebuilt"].append(files.stem(part))
+        return None
+
+
+def used(folder: Path) -> int:
+    """Return the bytes of a folder's files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def make_room(folder: Path, limit: int = LIMIT) -> None:
+    """Delete the least recently used rows until half of the limit is free; not while a cell may read them."""
+    entries = sorted((path for path in folder.glob("*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    sizes = {path: used(path) for path in entries}
+    while entries and sum(sizes.values()) > limit // 2:
+        shutil.rmtree(entries[0])
+        sizes.pop(entries.pop(0))
