@@ -143,6 +143,7 @@ class Runner:
             members=members or None,
             memory_bytes=self.options.memory_bytes,
             open_truth="open-truth" in planned.cls.needs,
+            encoders={name: weights.source for name, weights in planned.encoders.items()} or None,
         )
 
     def _poll(self) -> list[int]:

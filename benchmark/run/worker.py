@@ -27,6 +27,7 @@ from ...methods.base import Method
 from ...methods.registry import method_class, params_from_json
 from ...methods.view import OpenTruth, Progress, View, silent
 from ...models.draws import Law
+from ...models.encoders.weights import open_encode
 from ...models.problem import Problem, read_problem
 from ...store import FolderStore
 from .meter import Device, open_device, phase
@@ -39,7 +40,7 @@ class Spec:
 
     folder: the cell's record; assets: the task's folder, of which only the problem is opened; members: the records of
     an ensemble's member cells by name; memory_bytes: limit on the host's memory, or None; open_truth: whether the open
-    truth is handed to the method, for which that file is opened too.
+    truth is handed to the method, for which that file is opened too; encoders: where their weights lie, by name.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Spec:
     members: dict[str, str] | None = None
     memory_bytes: int | None = None
     open_truth: bool = False
+    encoders: dict[str, str | None] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -157,7 +159,8 @@ def _view(spec: Spec, scratch: Path, report: Progress) -> View:
     hidden = Problem(**{**problem.__dict__, "queries": _queries(problem, spec.query_ids)})
     device = torch.device(spec.device)
     given = _open_truth(spec, problem) if spec.open_truth else None
-    return View(hidden, scratch, spec.seed, device, spec.micro_batch, report, stored, given)
+    encoders = {name: open_encode(name, source, spec.device) for name, source in (spec.encoders or {}).items()}
+    return View(hidden, scratch, spec.seed, device, spec.micro_batch, report, stored, given, encoders=encoders)
 
 
 def _open_truth(spec: Spec, problem: Problem) -> OpenTruth:
