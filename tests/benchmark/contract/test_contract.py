@@ -223,7 +223,8 @@ def test_a_method_that_the_twin_cannot_serve_is_skipped_with_a_reason(tmp_path):
 
 def test_a_method_that_needs_conditions_gets_a_conditional_problem(tmp_path):
     fit = "assert view.train.cond['class_labels'].shape == (48,)"
-    assert not failing(check_method(plugin(tmp_path, "labels", "needs = ('cond',)", fit)))
+    end = "out -= (queries.cond['class_labels'][:, None] != view.train.cond['class_labels']).float()"
+    assert not failing(check_method(plugin(tmp_path, "labels", "needs = ('cond',)", fit, end=end)))
 
 
 @pytest.mark.parametrize("end", ["out = out / (0.0 if view.train.cond else 1.0)", "assert not view.train.cond"])
