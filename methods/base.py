@@ -70,11 +70,11 @@ class Method(ABC):
     scores can change; ``needs`` is drawn from ``NEEDS``; ``unit`` is ``item`` (scores [Q, N]) or ``group`` ([Q, G]);
     ``members`` are the entries an ensemble reads; ``slice_size`` is how many queries one call gets, and a kill can
     lose; ``encoders`` are those it compares images with, which makes a counterfactual measured with the same one
-    circular; ``query_specific`` says that different queries should get different rankings (random need not),
-    ``sign`` whether ``theory`` fixes the scores' sign, it is ``arbitrary``, or scores are a ``magnitude``: the size of
-    an effect, never negative; ``search`` maps parameters to the values that ``tdabench tune`` may try; ``ablations``
-    names changes of parameters, so that ``quick+name`` is the preset ``quick`` so changed; ``notes`` says per preset
-    how it departs from the paper, and goes into its rows.
+    circular, and which a method that needs ``encoder`` is given; ``query_specific`` says that different queries should
+    get different rankings (random need not), ``sign`` whether ``theory`` fixes the scores' sign, it is ``arbitrary``,
+    or scores are a ``magnitude``: the size of an effect, never negative; ``search`` maps parameters to the values that
+    ``tdabench tune`` may try; ``ablations`` names changes of parameters, so that ``quick+name`` is the preset ``quick``
+    so changed; ``notes`` says per preset how it departs from the paper, and goes into its rows.
 
     A method may note what happened in ``diagnostics`` (JSON values), which the row keeps.
     """
@@ -104,6 +104,11 @@ class Method(ABC):
     def reads(cls, params: Any) -> tuple[str, ...]:
         """Return the entries whose stored scores it reads: those of its parameters, or else of its class."""
         return getattr(params, "members", ()) or cls.members
+
+    @classmethod
+    def encoders_of(cls, params: Any) -> tuple[str, ...]:
+        """Return the encoders it compares images by: those of its parameters, or else of its class."""
+        return getattr(params, "encoders", ()) or cls.encoders
 
     def fit(self, view: View) -> Any:
         """Do the train-side work that any query can reuse, and return it as the state; no query is in reach."""

@@ -21,7 +21,7 @@ from ..models.problem import Problem
 from ..models.processes import open_process
 from ..models.processes.base import Process, Unit
 from ..models.recipe import Recipe
-from ..models.sampling import sample
+from ..models.sampling import Trajectory, sample, trajectory
 from ..models.training import TrainingStep, optimizer, training_loss, training_step
 from ..seeds import torch_generator
 from .kept import Keeper
@@ -29,6 +29,7 @@ from .rows import BATCH, MEMORY, Making, Rows
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
+Encode = Callable[[Tensor], Tensor]
 
 
 class OpenTruth(NamedTuple):
@@ -72,7 +73,8 @@ class View:
     micro_batch: images per forward pass; it changes speed and memory, never scores beyond rounding.
     scratch: the only folder that a method may write to. stored_scores: for ensembles, [Q, N] by member entry.
     open_truth: for methods that declare ``open-truth``, else None. memory: bytes that rows and kernels may take beside
-    the model. keeper: keeps rows for later cells; None where every cell computes its own.
+    the model. keeper: keeps rows for later cells; None where every cell computes its own. encoders: those that the
+    method declares, by name.
     """
 
     problem: Problem
@@ -86,6 +88,7 @@ class View:
     passes: Passes = field(default_factory=Passes)
     memory: int = MEMORY
     keeper: Keeper | None = None
+    encoders: Mapping[str, Encode] = field(default_factory=dict)
 
     @property
     def train(self) -> ImageDataset:
@@ -155,6 +158,22 @@ class View:
     ) -> Tensor:
         """Return images from initial noise by the model's own sampler, given conditions and guidance scales [B]."""
         return sample(model, noise, self.problem.spec, cond, guidance, **hooks)
+
+    def trajectory(self, model: Denoiser, queries: Queries) -> Trajectory:
+        """Return generated queries' way from their noise to themselves, as the task's sampler makes them.
+
+        Under their own conditions and guidance; raises ValueError for a query that has no initial noise.
+        """
+        strangers = [name for name, kind in zip(queries.ids, queries.kinds, strict=True) if kind != "generated"]
+        if strangers:
+            raise ValueError(f"{strangers[0]} was not generated: pick queries.where(kind='generated')")
+        return trajectory(model, queries.noise, self.problem.spec, queries.cond, queries.guidance)
+
+    def encoder(self, name: str) -> Encode:
+        """Return what embeds images [B, C, H, W] in [-1, 1], as people see them, as [B, D]; needs ``encoder``."""
+        if name not in self.encoders:
+            raise ValueError(f"no encoder {name!r} here: declare needs = ('encoder',) and encoders = ({name!r},)")
+        return self.encoders[name]
 
     def batches(self, size: int, within: slice | None = None) -> Iterator[tuple[slice, Batch]]:
         """Yield the training set as (slice of ids, batch) of at most ``size`` items, each item once, in any order.

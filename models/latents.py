@@ -60,7 +60,8 @@ class Autoencoder:
 
     @torch.no_grad()
     def _in_parts(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        parts = [torch.cat([part, part[:1].expand(SIZE - len(part), -1, -1, -1)]) for part in x.split(SIZE)]
+        filler = x[:1] if len(x) else x.new_zeros(1, *x.shape[1:])
+        parts = [torch.cat([part, filler.expand(SIZE - len(part), -1, -1, -1)]) for part in x.split(SIZE)]
         made = [function(part.to(self.device, torch.float32)).cpu() for part in parts]
         return torch.cat(made)[: len(x)].contiguous()
 

@@ -54,7 +54,10 @@ def run(
     retry: Annotated[bool, typer.Option("--retry", help="Run failed cells again.")] = False,
     metrics: Annotated[str, typer.Option(help="Comma-separated: lds, removal (union and per-query), sanity.")] = "lds",
     encoders: Annotated[
-        str, typer.Option(help="Encoders for removal: auto, none, or clip,dino,sscd,lpips, each `name=weights`.")
+        str,
+        typer.Option(
+            help="Encoders for removal and methods: auto, none, or clip,dino,sscd,lpips, each `name=weights`."
+        ),
     ] = "auto",
     budget: Annotated[int, typer.Option(help="Models to retrain at most; -1: as many as are missing.")] = -1,
     dry_run: Annotated[
@@ -66,7 +69,7 @@ def run(
     from .session import checked_options, open_session
 
     options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry)
-    session = open_session(task, results, _plugins(plugin), options)
+    session = open_session(task, results, _plugins(plugin), options, encoders)
     cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
     wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)
     raise typer.Exit(command.run(session, cells, wanted, removal))

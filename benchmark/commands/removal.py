@@ -222,7 +222,7 @@ class Removing:
 def encoders_of(planned: PlannedCell) -> set[str]:
     """Return what a method, or any member of an ensemble, compares images by."""
     members = (encoders_of(member) for member in planned.members.values())
-    return set(planned.cls.encoders).union(*members)
+    return set(planned.cls.encoders_of(planned.params)).union(*members)
 
 
 def _merged(fresh: R, old: R | None) -> R:

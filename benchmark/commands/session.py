@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import psutil
 from ...datasets.truth import Assets
 from ...errors import UserError
 from ...leaderboard.rows.row import Row
+from ..metrics.removal.similarities import parse_encoders
 from ..processes import cores, one_thread
 from ..run.forecast import Forecast, calibrate, forecast, start_up
 from ..run.plan import Options, PlannedCell, Planner
@@ -92,9 +93,15 @@ def open_planner(task: str, plugins: tuple[Path, ...]) -> Planner:
     return Planner(spec, open_assets(spec), plugins)
 
 
-def open_session(task: str, folder: Path, plugins: tuple[Path, ...], options: Options) -> Session:
-    """Return a session on a task; raises UserError where it is unknown or has no truth here."""
-    return Session(open_planner(task, plugins), folder, options)
+def open_session(
+    task: str, folder: Path, plugins: tuple[Path, ...], options: Options, encoders: str = "none"
+) -> Session:
+    """Return a session on a task; raises UserError where it is unknown or has no truth here.
+
+    encoders: what methods may compare images by, as ``--encoders`` says it; ``auto`` is none.
+    """
+    planner = replace(open_planner(task, plugins), encoders=parse_encoders(encoders) or {})
+    return Session(planner, folder, options)
 
 
 def checked_options(

@@ -7,19 +7,22 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from ...datasets.queries import KINDS
 from ...methods import registry
 from ...methods.base import Method
 from ...methods.registry import Listing
 from ...methods.support import unsupported
+from ...models.encoders import BUILT_IN
+from ...models.problem import Problem
 from ..run.forecast import sizes_of
 from ..run.worker import BadScores, place_of
 from .subject import BackwardsView, Outcome, Subject
-from .tiny import offering, planted_ids, tiny_problem
+from .tiny import TWIN, offering, planted_ids
 
 TOLERANCE = 1e-3
 TOP = 0.1
@@ -100,18 +103,31 @@ def _support(subject: Subject) -> str:
     """A problem without something that the method needs, or without its kinds of queries, gives a reason."""
     cls, optional = subject.cls, [need for need in subject.cls.needs if need != "gradients"]
     for need in optional:
-        without = tiny_problem() if need == "cond" else subject.twin
-        poorer = offering(without, set(cls.needs) - {need})
+        poorer = offering(_without(subject, need), set(cls.needs) - {need})
         stored = () if need == "stored-scores" else cls.members
-        if unsupported(cls, poorer, stored=stored, open_truth=need != "open-truth") is None:
+        encoders = () if need == "encoder" else cls.encoders
+        given = {"stored": stored, "open_truth": need != "open-truth", "encoders": encoders}
+        if unsupported(cls, poorer, **given) is None and not (need == "encoder" and set(cls.encoders) <= set(BUILT_IN)):
             raise Broken(f"a problem without {need} gives no reason")
     others = [kind for kind in KINDS if kind not in cls.query_kinds]
     for kind in others:
         foreign = replace(subject.twin.queries, kinds=(kind,) * len(subject.twin.queries))
-        if unsupported(cls, replace(subject.twin, queries=foreign), stored=cls.members, open_truth=True) is None:
+        if unsupported(cls, replace(subject.twin, queries=foreign), **_everything(cls)) is None:
             raise Broken(f"a problem whose queries are all {kind} gives no reason")
     found = ", ".join(optional + others)
     return f"a problem without {found} gives a reason" if found else "needs nothing that a problem may lack"
+
+
+def _without(subject: Subject, need: str) -> Problem:
+    if need == "cond":
+        return subject.source(TWIN)
+    queries = subject.twin.queries
+    silent = replace(queries, noise=torch.zeros_like(queries.noise)) if need == "trajectory" else queries
+    return replace(subject.twin, queries=silent)
+
+
+def _everything(cls: type[Method]) -> dict[str, Any]:
+    return {"stored": cls.members, "open_truth": True, "encoders": cls.encoders}
 
 
 @_rule("runs")
@@ -119,7 +135,7 @@ def _runs(subject: Subject) -> str:
     """Fit and attribute end, on a problem with nothing optional beyond what the method declares to need."""
     if subject.preset not in subject.cls.presets and not subject.preset.startswith("{"):
         raise NotApplicable(f"there is no preset {subject.preset} to run")
-    lacking = unsupported(subject.cls, subject.problem, stored=subject.cls.members, open_truth=True)
+    lacking = unsupported(subject.cls, subject.problem, **_everything(subject.cls))
     if lacking is not None:
         raise NotApplicable(f"the twin of digits cannot tell: the method {lacking}")
     error = subject.plain.error
@@ -257,7 +273,7 @@ def _planted_copy(subject: Subject) -> str:
     rows = {query: i for i, query in enumerate(subject.queries.ids)}
     copies = {rows[query]: item for query, item in planted_ids(subject.twin).items() if query in rows}
     if not copies:
-        raise NotApplicable("the method takes no held-out queries, and only these have copies")
+        raise NotApplicable("none of the queries that the method takes has a copy")
     standardised = _standardised(subject.scores)
     if subject.cls.sign == "arbitrary":
         standardised = np.abs(standardised)
@@ -273,12 +289,19 @@ def _planted_copy(subject: Subject) -> str:
 
 @_rule("other models", "finite", "problem")
 def _other_models(subject: Subject) -> str:
-    """Scores are finite on a model of another kind: by class, a transformer, under EDM."""
-    scores = _completed(subject.elsewhere)
-    bad = int((~np.isfinite(scores)).sum())
-    if bad:
-        raise Broken(f"{bad} of {scores.size} scores are NaN or infinite on a transformer by class under EDM")
-    return "finite on a transformer by class under EDM"
+    """Scores are finite on models of other kinds; those of a method that needs conditions depend on them."""
+    skipped = [f"not tried on {what} ({found})" for what, found in subject.elsewhere.items() if isinstance(found, str)]
+    tried = {what: found for what, found in subject.elsewhere.items() if not isinstance(found, str)}
+    for what, outcome in tried.items():
+        scores = _completed(outcome)
+        bad = int((~np.isfinite(scores)).sum())
+        if bad:
+            raise Broken(f"{bad} of {scores.size} scores are NaN or infinite on {what}")
+    if "cond" in subject.cls.needs:
+        deviation = _deviation(_completed(subject.confused), subject.scores[subject.last])
+        if not deviation > TOLERANCE:
+            raise Broken("scores stay as they are when training images swap their conditions, which are thus lost")
+    return "; ".join([f"finite on {' and on '.join(tried)}", *skipped])
 
 
 def _completed(outcome: Outcome) -> np.ndarray:

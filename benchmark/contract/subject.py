@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,19 @@ from torch import Tensor
 
 from ...datasets.base import Batch
 from ...datasets.queries import Queries
+from ...errors import UserError
 from ...methods import registry
 from ...methods.base import Method
 from ...methods.registry import Listing
 from ...methods.view import OpenTruth, View, without_queries
 from ...models.counting import Passes
+from ...models.encoders.weights import random_convolution
 from ...models.problem import Problem
 from ...seeds import torch_generator
 from ..run.worker import assemble
+from ..tasks.spec import TaskSpec
 from .effects import Effects, watched
-from .tiny import conditional_problem, offering, tiny_problem
+from .tiny import BY_LABEL, BY_TEXT, LATENT, TWIN, offering, shuffled, tiny_problem
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Subject:
 
     def __init__(self, cls: type[Method], listing: Listing, preset: str) -> None:
         self.cls, self.listing, self.preset = cls, listing, preset
-        self.source = conditional_problem if "cond" in cls.needs else tiny_problem
+        self.spec = BY_LABEL if "cond" in cls.needs else TWIN
         self.twin = self.source()
         self.problem = offering(self.twin, cls.needs)
         self.queries = self._asked(self.twin)
@@ -94,10 +97,27 @@ class Subject:
         """The second query, which is planted and not the first of its slice in the plain run, and the last one."""
         return sorted({min(1, *self.last), *self.last})
 
+    def source(self, spec: TaskSpec | None = None) -> Problem:
+        """Return a private copy of the twin that the method runs on, or of another one, with its kinds of queries."""
+        return tiny_problem(0, spec or self.spec, self.cls.query_kinds)
+
     @cached_property
-    def elsewhere(self) -> Outcome:
-        """A run of one query on another kind of model: a transformer by class under EDM."""
-        return self.run([self.last], source=conditional_problem)
+    def elsewhere(self) -> dict[str, Outcome | str]:
+        """Runs of one query on other kinds of models, by what they are; a reason where one cannot be had here."""
+        found: dict[str, Outcome | str] = {}
+        for what, spec in (("embeddings of text under EDM", BY_TEXT), ("adapters of a transformer on latents", LATENT)):
+            try:
+                self.source(spec)
+            except UserError as error:
+                found[what] = str(error)
+            else:
+                found[what] = self.run([self.last], source=partial(self.source, spec))
+        return found
+
+    @cached_property
+    def confused(self) -> Outcome:
+        """A run of one query where the training images have each other's conditions."""
+        return self.run([self.last], source=lambda: shuffled(self.source()))
 
     def _asked(self, problem: Problem) -> Queries:
         kinds = problem.queries.kinds
@@ -137,9 +157,11 @@ class Subject:
 
 def _synthetic(problem: Problem, cls: type[Method]) -> dict[str, Any]:
     """Return what the runner would have to compute first: members' scores and open truth, here from pixel distances."""
-    images = problem.train.pixels(torch.arange(len(problem.train)))
-    closeness = -torch.cdist(problem.queries.pixels.flatten(1), images.flatten(1))
+    items = problem.train.batch(torch.arange(len(problem.train))).x
+    closeness = -torch.cdist(problem.queries.x.flatten(1), items.flatten(1))
     given: dict[str, Any] = {"stored_scores": {name: _stored(problem, closeness, name) for name in cls.members}}
+    if "encoder" in cls.needs:
+        given["encoders"] = {name: random_convolution(name) for name in cls.encoders}
     if "open-truth" in cls.needs:
         masks = torch.rand(64, len(problem.train), generator=torch_generator("contract", "masks")) < 0.5
         given["open_truth"] = OpenTruth(masks, -masks.float() @ closeness.exp().T, problem.queries)
@@ -157,9 +179,24 @@ def _differences(expected: Problem, found: Problem) -> list[str]:
     pairs = {
         "the training images": (expected.train.pixels(everything), found.train.pixels(everything)),
     }
-    for name, value in expected.train.batch(everything).cond.items():
-        pairs[f"the training images' {name}"] = (value, found.train.batch(everything).cond.get(name, torch.empty(0)))
+    named = {
+        "the training images' {}": (expected.train.batch(everything).cond, found.train.batch(everything).cond),
+        "what stands for no {}": (expected.train.null, found.train.null),
+        "the queries' {}": (expected.queries.cond, found.queries.cond),
+        "{} of the base weights": (expected.base or {}, found.base or {}),
+        "{} of the autoencoder": (expected.autoencoder or {}, found.autoencoder or {}),
+        "the {} of the training images": (
+            _extra(expected.train.latents, "latents"),
+            _extra(found.train.latents, "latents"),
+        ),
+        "the queries' {}, decoded": (_extra(expected.queries.images, "images"), _extra(found.queries.images, "images")),
+    }
     for step, state in expected.weights.items():
-        for name, value in state.items():
-            pairs[f"{name} after {step} updates"] = (value, found.weights.get(step, {}).get(name, torch.empty(0)))
+        named[f"{{}} after {step} updates"] = (state, found.weights.get(step, {}))
+    for label, (before, after) in named.items():
+        pairs |= {label.format(name): (value, after.get(name, torch.empty(0))) for name, value in before.items()}
     return [name for name, (a, b) in pairs.items() if not torch.equal(a, b)]
+
+
+def _extra(value: Tensor | None, name: str) -> dict[str, Tensor]:
+    return {} if value is None else {name: value}

@@ -51,10 +51,14 @@ class Inspector:
         for member in planned.members.values():
             if (state := self._member_state(member)) is not None:
                 return f"member {member.entry} has {state}"
+        if planned.unmet is not None:
+            return planned.unmet
         members, is_open = set(planned.members), planned.assets.has("open")
         if "open-truth" in planned.cls.needs and planned.key.query_set == "dev":
             return "learns from dev queries and open subsets, so that scores there would say nothing"
-        return unsupported(planned.cls, self._problem(planned), stored=members, open_truth=is_open, members=members)
+        compares = planned.cls.encoders_of(planned.params)
+        given = {"stored": members, "open_truth": is_open, "encoders": planned.encoders}
+        return unsupported(planned.cls, self._problem(planned), members=members, compares=compares, **given)
 
     def continues(self, planned: PlannedCell, threads: int, micro_batch: int) -> bool:
         """Say whether the stored slices are what this start would compute: other sums may round otherwise."""

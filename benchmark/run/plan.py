@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,9 @@ from ...methods.registry import (
     params_json,
     preset_params,
 )
+from ...models.encoders import BUILT_IN
+from ...models.encoders.published import Unavailable
+from ...models.encoders.weights import Weights, find_weights
 from ...seeds import digest
 from ..metrics.scores import query_ids
 from ..tasks.spec import TaskSpec
@@ -46,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell with what decides whether stored results still hold."""
+    """A cell with what decides whether stored results still hold; unmet: why an encoder that it needs cannot be had."""
 
     key: Key
     cls: type[Method]
@@ -56,12 +59,17 @@ class PlannedCell:
     code: str
     plugins: tuple[str, ...]
     members: dict[str, PlannedCell] = field(default_factory=dict)
+    encoders: dict[str, Weights] = field(default_factory=dict)
+    unmet: str | None = None
 
     @property
     def identity(self) -> str:
-        """What the scores depend on: method, parameters, code, problem, queries and seed."""
+        """What the scores depend on: method, parameters, code, problem, queries, seed, and encoders if any."""
         members = [member.identity for member in self.members.values()]
-        return digest([self.key.model_dump(), self.code, self.problem_sha256, self.query_ids, members])
+        encoders = [[name, weights.identity] for name, weights in sorted(self.encoders.items())]
+        key = self.key.model_dump(exclude={"precision"} if self.key.precision == "float32" else None)
+        parts = [key, self.code, self.problem_sha256, self.query_ids, members]
+        return digest([*parts, encoders] if encoders else parts)
 
     @property
     def problem_sha256(self) -> str:
@@ -96,11 +104,15 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans cells of one task, with methods of the package and of plugins."""
+    """Plans cells of one task, with methods of the package and of plugins.
+
+    encoders: those that methods may have, by name, each with its weights, or None for the published ones.
+    """
 
     spec: TaskSpec
     assets: Assets
     plugins: tuple[Path, ...] = ()
+    encoders: Mapping[str, str | None] = field(default_factory=dict)
 
     @cached_property
     def known(self) -> dict[str, Listing]:
@@ -138,7 +150,20 @@ class Planner:
         members = {name: self._cell(member, query_set, ids, seed, {}) for name, member in read.items()}
         plugins = tuple(str(path.resolve()) for path in self.plugins)
         key = self._key(entry, cls, params, query_set, seed)
-        return PlannedCell(key, cls, params, self.assets, ids, code_hash(cls), plugins, members)
+        wanted = cls.encoders_of(params) if "encoder" in cls.needs else ()
+        encoders, unmet = self._weights(wanted)
+        return PlannedCell(key, cls, params, self.assets, ids, code_hash(cls), plugins, members, encoders, unmet)
+
+    def _weights(self, wanted: Sequence[str]) -> tuple[dict[str, Weights], str | None]:
+        """Return the weights of encoders that are given or need none, and why one of these cannot be had."""
+        found: dict[str, Weights] = {}
+        for name in wanted:
+            if name in BUILT_IN or name in self.encoders:
+                try:
+                    found[name] = _found(name, self.encoders.get(name))
+                except Unavailable as error:
+                    return found, f"needs the image encoder {error}"
+        return found, None
 
     def _member(self, name: str, preset: str) -> Entry:
         method, _, own = name.partition(":")
@@ -158,6 +183,11 @@ class Planner:
             query_set=query_set,
             seed=seed,
         )
+
+
+@cache
+def _found(name: str, weights: str | None) -> Weights:
+    return find_weights(name, weights)
 
 
 def parse_entries(

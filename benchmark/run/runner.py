@@ -147,6 +147,7 @@ class Runner:
             memory_bytes=self.options.memory_bytes,
             open_truth="open-truth" in planned.cls.needs,
             kept=self._kept(planned),
+            encoders={name: weights.source for name, weights in planned.encoders.items()} or None,
         )
 
     def _kept(self, planned: PlannedCell) -> dict[str, Any] | None:

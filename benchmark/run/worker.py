@@ -29,6 +29,7 @@ from ...methods.kept import Keeper, used
 from ...methods.registry import method_class, params_from_json
 from ...methods.view import OpenTruth, Progress, View, silent, without_queries
 from ...models.draws import Law
+from ...models.encoders.weights import open_encode
 from ...models.problem import Problem, read_problem
 from ...store import FolderStore
 from .meter import Device, Measurement, open_device, phase
@@ -41,8 +42,9 @@ class Spec:
 
     folder: the cell's record; assets: the task's folder, of which only the problem is opened; members: the records of
     an ensemble's member cells by name; memory_bytes: limit on the host's memory, or None; open_truth: whether the open
-    truth is handed to the method, for which that file is opened too; kept: where rows of the training set are kept for
-    later cells (``folder``) and what they depend on (as ``Keeper`` has it), or None where nothing is kept or reused.
+    truth is handed to the method, for which that file is opened too; encoders: where their weights lie, by name; kept:
+    where rows of the training set are kept for later cells (``folder``) and what they depend on (as ``Keeper`` has it),
+    or None where nothing is kept or reused.
     """
 
     method: str
@@ -60,6 +62,7 @@ class Spec:
     memory_bytes: int | None = None
     open_truth: bool = False
     kept: dict[str, Any] | None = None
+    encoders: dict[str, str | None] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -185,7 +188,9 @@ def _view(spec: Spec, problem: Problem, scratch: Path, report: Progress) -> View
     stored = {name: _reader(Path(folder)) for name, folder in (spec.members or {}).items()}
     device = torch.device(spec.device)
     given = _open_truth(spec, problem) if spec.open_truth else None
-    return View(without_queries(problem), scratch, spec.seed, device, spec.micro_batch, report, stored, given)
+    encoders = {name: open_encode(name, source, spec.device) for name, source in (spec.encoders or {}).items()}
+    visible = without_queries(problem)
+    return View(visible, scratch, spec.seed, device, spec.micro_batch, report, stored, given, encoders=encoders)
 
 
 def _open_truth(spec: Spec, problem: Problem) -> OpenTruth:

@@ -15,7 +15,7 @@ from tdabench.methods.engines.features import per_sample_gradients
 from tdabench.methods.registry import method_class, preset_params
 from tdabench.methods.view import View
 from tdabench.models.draws import Law
-from tdabench.models.pipelines import problem_from_pipeline
+from tdabench.models.pipelines.problem import problem_from_pipeline
 from tdabench.models.recipe import LoRA
 from tdabench.store import FolderStore
 

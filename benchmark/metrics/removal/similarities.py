@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from ....errors import UserError, unknown
 from ....leaderboard.rows.removal import LOSS
-from .encoders import MIN_SIDE, NAMES, Unavailable, open_encoder
+from ....models.encoders.published import MIN_SIDE, NAMES, Unavailable, open_encoder
 
 Compare = Callable[[Tensor, Tensor], Tensor]
 SSIM_WINDOW = 7

@@ -250,8 +250,10 @@ def test_a_method_that_the_twin_cannot_serve_is_skipped_with_a_reason(tmp_path):
 
 
 def test_a_method_that_needs_conditions_gets_a_conditional_problem(tmp_path):
-    fit = "assert view.train.cond['class_labels'].shape == (48,)"
-    assert not failing(check_method(plugin(tmp_path, "labels", "needs = ('cond',)", fit)))
+    fit = "assert view.train.cond and all(len(value) == 48 for value in view.train.cond.values())"
+    pairs = "(torch.cdist(*(c[n].float().reshape(len(c[n]), -1) for c in (queries.cond, view.train.cond))) > 0)"
+    end = f"out -= sum({pairs}.float() for n in queries.cond)"
+    assert not failing(check_method(plugin(tmp_path, "labels", "needs = ('cond',)", fit, end=end)))
 
 
 @pytest.mark.parametrize("end", ["out = out / (0.0 if view.train.cond else 1.0)", "assert not view.train.cond"])

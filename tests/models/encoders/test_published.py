@@ -18,9 +18,9 @@ from PIL import Image
 from scipy.spatial.distance import cosine
 from torch.nn.functional import adaptive_avg_pool2d, conv2d, max_pool2d
 
-from tdabench.benchmark.metrics.removal import encoders
-from tdabench.benchmark.metrics.removal.encoders import Unavailable, open_encoder
 from tdabench.errors import UserError
+from tdabench.models.encoders import published as encoders
+from tdabench.models.encoders.published import Unavailable, open_embedding, open_encoder
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -375,3 +375,20 @@ def test_sscd_is_downloaded_once_and_whole(published, sscd, tmp_path, monkeypatc
 def test_a_download_of_something_else_leaves_nothing_behind(name, published):
     assert "invalid hash value" in unavailable(name)
     assert not list(published.iterdir())
+
+
+def test_the_squared_distance_of_lpips_embeddings_is_lpips(vgg):
+    one, other = images(0, n=2), images(1, n=2)
+    embed = open_embedding("lpips")
+    found = (embed(one) - embed(other)).double().square().sum(1)
+    np.testing.assert_allclose(1 - found, open_encoder("lpips")(one, other), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["clip", "dino", "sscd"])
+def test_the_cosine_of_embeddings_is_the_similarity(name, request, tmp_path):
+    request.getfixturevalue(name)
+    one, other, weights = images(0), images(1), str(tmp_path / name)
+    embed = open_embedding(name, weights)
+    assert embed(one).dtype == torch.float32 and embed(one).ndim == 2
+    found = torch.nn.functional.cosine_similarity(embed(one), embed(other), dim=1)
+    np.testing.assert_allclose(found, open_encoder(name, weights)(one, other), atol=1e-5)

@@ -1,7 +1,7 @@
-"""Image encoders as measures of how alike two images are; they need their weights, some also the extra ``encoders``.
+"""The published image encoders, as vectors and as measures of how alike two images are.
 
-They are those of MUCS' counterfactual evaluation: CLIP ViT-L/14 (LAION-2B), DINOv2 ViT-B/14, SSCD (disc_mixup), and
-LPIPS (VGG-16).
+They need their weights, some also the extra ``encoders``, and are those of MUCS' counterfactual evaluation: CLIP
+ViT-L/14 (LAION-2B), DINOv2 ViT-B/14, SSCD (disc_mixup), and LPIPS (VGG-16).
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cosine_similarity, interpolate, normalize
 
-from ....errors import UserError, unknown
+from ...errors import UserError, unknown
 
 Compare = Callable[[Tensor, Tensor], Tensor]
+Embed = Callable[[Tensor], Tensor]
 Channels = tuple[float, ...]
 
 MIN_SIDE = 32  # the pictures that these encoders learned from are much larger; below, they see mostly the enlargement
@@ -50,6 +51,13 @@ LPIPS_COLOURS = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # mean and stan
 
 class Unavailable(Exception):
     """An encoder that cannot be had here: the message is the reason in one line."""
+
+
+class Opened(NamedTuple):
+    """An encoder: the similarity of two batches [n], and vectors [n, D] of one."""
+
+    compare: Compare
+    embed: Embed
 
 
 @dataclass(frozen=True)
@@ -83,10 +91,48 @@ def open_encoder(name: str, weights: str | None = None, device: str = "cpu") -> 
         raise unknown("encoder", name, NAMES)
     opener, advice = OPENERS[name]
     with _available(name, advice):
-        compare = _in_batches(opener(name, weights, device), device)
+        compare = _in_batches(opener(name, weights, device).compare, device)
         blank = torch.zeros(1, 1, MIN_SIDE, MIN_SIDE)
         compare(blank, blank)  # weights of another kind of model fail here rather than in the middle of a run
     return compare
+
+
+def open_embedding(name: str, weights: str | None = None, device: str = "cpu") -> Embed:
+    """Return what embeds images [n, C, H, W] in [-1, 1], C = 1 or 3, as vectors [n, D] float32 on the CPU.
+
+    By clip, dino and sscd images are alike as their cosine is high, by lpips as their squared distance, which is LPIPS,
+    is low. Raises as ``open_encoder`` does.
+    """
+    if name not in OPENERS:
+        raise unknown("encoder", name, NAMES)
+    opener, advice = OPENERS[name]
+    with _available(name, advice):
+        embed = opener(name, weights, device).embed
+
+    @torch.no_grad()
+    def embedded(images: Tensor) -> Tensor:
+        return torch.cat([embed(part.to(device)).cpu().float() for part in images.split(BATCH)])
+
+    return embedded
+
+
+def weight_files(name: str, weights: str | None = None) -> tuple[list[Path], str | None]:
+    """Return the files of an encoder's weights, brought here if need be, and the folder or file to open it with."""
+    if name not in OPENERS:
+        raise unknown("encoder", name, NAMES)
+    with _available(name, OPENERS[name][1]):
+        if name in HUB:
+            folder = _hub_folder(weights or HUB[name][0], None if weights else HUB[name][1])
+            files = [*folder.glob("*.safetensors"), *folder.glob("*config.json")]
+            if not any(path.suffix == ".safetensors" for path in files):
+                raise FileNotFoundError(f"{folder} holds no .safetensors file")
+            return files, str(folder.resolve())
+        if name == "lpips":
+            return [_file(VGG_URL, VGG_SHA256), _lpips_file()], None
+        path = Path(weights).expanduser() if weights else _file(SSCD_URL, SSCD_SHA256)
+        if not path.is_file():
+            raise FileNotFoundError(f"no file {path}")
+        return [path], str(path.resolve())
 
 
 def resized(images: Tensor, side: int) -> Tensor:
@@ -122,12 +168,13 @@ def _line(error: Exception) -> str:
     return shorten(lines[0], 240, placeholder=" …").rstrip(".:; ")
 
 
-def _hub_encoder(name: str, weights: str | None, device: str) -> Compare:
+def _hub_encoder(name: str, weights: str | None, device: str) -> Opened:
     default, revision, colours = HUB[name]
     folder = _hub_folder(weights or default, None if weights else revision)
     model = _transformer(name, folder).to(device)
     side, mean, std = _preprocessing(folder, model.config.image_size, colours)
-    return Embedding(lambda images: _vectors(name, model(pixel_values=images)), side, mean, std).cosine
+    found = Embedding(lambda images: _vectors(name, model(pixel_values=images)), side, mean, std)
+    return Opened(found.cosine, found)
 
 
 def _hub_folder(source: str, revision: str | None) -> Path:
@@ -198,9 +245,10 @@ def _vectors(name: str, output: Any) -> Tensor:
     return output.image_embeds if name == "clip" else output.last_hidden_state[:, 0]
 
 
-def _sscd(name: str, weights: str | None, device: str) -> Compare:
+def _sscd(name: str, weights: str | None, device: str) -> Opened:
     path = Path(weights).expanduser() if weights else _file(SSCD_URL, SSCD_SHA256)
-    return Embedding(_torchscript(path, device), SSCD_SIDE, *IMAGENET).cosine
+    found = Embedding(_torchscript(path, device), SSCD_SIDE, *IMAGENET)
+    return Opened(found.cosine, found)
 
 
 def _file(url: str, sha256: str) -> Path:
@@ -219,11 +267,14 @@ def _torchscript(path: Path, device: str) -> nn.Module:
         return torch.jit.load(str(path), map_location=device).eval()
 
 
-def _lpips(name: str, weights: str | None, device: str) -> Compare:
+def _lpips(name: str, weights: str | None, device: str) -> Opened:
     if weights:
         raise UserError(f"{name} takes no weights: put {Path(VGG_URL).name} into {torch.hub.get_dir()}/checkpoints")
     vgg, layers = _vgg16().to(device), [layer.to(device) for layer in _lpips_layers()]
-    return lambda one, other: 1 - _distance(vgg, layers, resized(one, LPIPS_SIDE), resized(other, LPIPS_SIDE))
+    return Opened(
+        lambda one, other: 1 - _distance(vgg, layers, resized(one, LPIPS_SIDE), resized(other, LPIPS_SIDE)),
+        lambda images: _weighted(vgg, layers, resized(images, LPIPS_SIDE)),
+    )
 
 
 def _vgg16() -> nn.Sequential:
@@ -242,9 +293,12 @@ def _vgg16() -> nn.Sequential:
 
 def _lpips_layers() -> list[Tensor]:
     """Return the learned weights of channels [1, C, 1, 1], which torchmetrics ships; ``lpips`` is not maintained."""
-    path = distribution("torchmetrics").locate_file("torchmetrics/functional/image/lpips_models/vgg.pth")
-    tensors = _tensors(Path(str(path)))
+    tensors = _tensors(_lpips_file())
     return [tensors[f"lin{index}.model.1.weight"] for index in range(len(VGG_BLOCKS))]
+
+
+def _lpips_file() -> Path:
+    return Path(str(distribution("torchmetrics").locate_file("torchmetrics/functional/image/lpips_models/vgg.pth")))
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -257,6 +311,12 @@ def _distance(vgg: nn.Sequential, layers: list[Tensor], one: Tensor, other: Tens
     """Return LPIPS [n] of images [n, 3, H, W] in [-1, 1] (Zhang et al., 2018, equation 1)."""
     parts = zip(layers, _unit_features(vgg, one), _unit_features(vgg, other), strict=True)
     return torch.stack([conv2d((a - b).square(), layer).mean((1, 2, 3)) for layer, a, b in parts]).sum(0)
+
+
+def _weighted(vgg: nn.Sequential, layers: list[Tensor], images: Tensor) -> Tensor:
+    """Return vectors [n, D] whose squared distance is LPIPS: no learned weight is negative."""
+    parts = zip(layers, _unit_features(vgg, images), strict=True)
+    return torch.cat([(layer.sqrt() * a / a[0, 0].numel() ** 0.5).flatten(1) for layer, a in parts], 1)
 
 
 def _unit_features(vgg: nn.Sequential, images: Tensor) -> Iterator[Tensor]:
@@ -281,7 +341,7 @@ def _impatient() -> Iterator[None]:
 
 
 _HUB_ADVICE = "connect to the network once, or give a folder with config.json and model.safetensors"
-OPENERS: dict[str, tuple[Callable[[str, str | None, str], Compare], str]] = {
+OPENERS: dict[str, tuple[Callable[[str, str | None, str], Opened], str]] = {
     "clip": (_hub_encoder, _HUB_ADVICE),
     "dino": (_hub_encoder, _HUB_ADVICE),
     "sscd": (_sscd, f"connect to the network once, or give a copy of {SSCD_URL}"),

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from .networks import local
+from ...errors import UserError
+from ..networks import local
 
 SIZE = 32  # captions a pass
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from .latents import Autoencoder
-from .networks import local
-from .processes import DDPMProcess, open_process
-from .recipe import AutoencoderSpec, ModelSpec, Sampler
+from ...errors import UserError
+from ..latents import Autoencoder
+from ..networks import local
+from ..processes import DDPMProcess, open_process
+from ..recipe import AutoencoderSpec, ModelSpec, Sampler
 from .text import TextEncoder
 
 NETWORKS = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")

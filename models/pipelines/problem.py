@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..datasets.base import Card, Column, Conditions, ImageDataset
-from ..datasets.folders import Pictures, read_pictures
-from ..datasets.queries import Queries
-from ..datasets.stored import StoredColumn
-from ..errors import UserError
-from ..store import FolderStore
-from .latents import with_latents
-from .problem import Problem
-from .recipe import LoRA
+from ...datasets.base import Card, Column, Conditions, ImageDataset
+from ...datasets.folders import Pictures, read_pictures
+from ...datasets.queries import Queries
+from ...datasets.stored import StoredColumn
+from ...errors import UserError
+from ...store import FolderStore
+from ..latents import with_latents
+from ..problem import Problem
+from ..recipe import LoRA
+from ..training import build, snapshot
 from .saved import Pipeline, read_pipeline
-from .training import build, snapshot
 
 Images = ImageDataset | Path | str
 BLOCK = 4096  # images that are looked at together
