@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..models.counting import Passes
 from ..models.denoiser import Denoiser
 from ..models.draws import Draws, Law, Scope
+from ..models.precision import Precision
 from ..models.problem import Problem
 from ..models.processes import open_process
 from ..models.processes.base import Process, Unit
@@ -74,7 +75,7 @@ class View:
     scratch: the only folder that a method may write to. stored_scores: for ensembles, [Q, N] by member entry.
     open_truth: for methods that declare ``open-truth``, else None. memory: bytes that rows and kernels may take beside
     the model. keeper: keeps rows for later cells; None where every cell computes its own. encoders: those that the
-    method declares, by name.
+    method declares, by name. precision: in which networks compute; all else is float32 or float64.
     """
 
     problem: Problem
@@ -89,6 +90,7 @@ class View:
     memory: int = MEMORY
     keeper: Keeper | None = None
     encoders: Mapping[str, Encode] = field(default_factory=dict)
+    precision: Precision = "float32"
 
     @property
     def train(self) -> ImageDataset:
@@ -106,7 +108,7 @@ class View:
         """Return a private copy of the model: final, untrained, or after a checkpoint's number of updates."""
         steps = {"final": self.problem.checkpoints[-1], "untrained": 0}
         model = self.problem.model(steps[at] if isinstance(at, str) else at, self.device)
-        model.passes, model.micro_batch = self.passes, self.micro_batch
+        model.passes, model.micro_batch, model.precision = self.passes, self.micro_batch, self.precision
         return model
 
     def draws(self, n: int, law: Law, scope: Scope = "shared", name: str = "loss") -> Draws:

@@ -12,8 +12,8 @@ Precision = Literal["float32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
-def check_precision(precision: str, device: str) -> None:
-    """Raise UserError for a precision that is none, or that the device does not compute in."""
+def check_precision(precision: str, device: str) -> Precision:
+    """Return a precision by its name; raises UserError for what is none, or what the device does not compute in."""
     kind = torch.device(device).type
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision!r} is none: use {', '.join(PRECISIONS)}")
@@ -21,6 +21,7 @@ def check_precision(precision: str, device: str) -> None:
         raise UserError(f"--precision tf32: {device} has no TF32, which CUDA devices have; use float32")
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"--precision bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use float32")
+    return PRECISIONS[PRECISIONS.index(precision)]
 
 
 def set_precision(precision: Precision) -> None:

@@ -50,6 +50,7 @@ def run(
     timeout: Annotated[float, typer.Option(help="Seconds after which a cell is killed.")] = 3600.0,
     memory: Annotated[float, typer.Option(help="Host memory limit of a cell in GiB; 0: 80 % of what is free.")] = 0.0,
     micro_batch: Annotated[int, typer.Option(help="Images per forward pass; changes speed, not scores.")] = 512,
+    precision: Annotated[str, typer.Option(help="float32, tf32 or bf16: in what networks compute.")] = "float32",
     force: Annotated[bool, typer.Option("--force", help="Run cells again even if they have a row.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed cells again.")] = False,
     metrics: Annotated[str, typer.Option(help="Comma-separated: lds, removal (union and per-query), sanity.")] = "lds",
@@ -68,7 +69,7 @@ def run(
     from . import run as command
     from .session import checked_options, open_session
 
-    options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry)
+    options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry, precision)
     session = open_session(task, results, _plugins(plugin), options, encoders)
     cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
     wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)

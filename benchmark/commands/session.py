@@ -12,6 +12,7 @@ import psutil
 from ...datasets.truth import Assets
 from ...errors import UserError
 from ...leaderboard.rows.row import Row
+from ...models.precision import check_precision
 from ..metrics.removal.similarities import parse_encoders
 from ..processes import cores, one_thread
 from ..run.forecast import Forecast, calibrate, forecast, start_up
@@ -100,7 +101,8 @@ def open_session(
 
     encoders: what methods may compare images by, as ``--encoders`` says it; ``auto`` is none.
     """
-    planner = replace(open_planner(task, plugins), encoders=parse_encoders(encoders) or {})
+    given = parse_encoders(encoders) or {}
+    planner = replace(open_planner(task, plugins), encoders=given, precision=options.precision)
     return Session(planner, folder, options)
 
 
@@ -112,14 +114,16 @@ def checked_options(
     micro_batch: int = 512,
     force: bool = False,
     retry: bool = False,
+    precision: str = "float32",
 ) -> Options:
-    """Return options for what the command line says; raises UserError for a device that is not there."""
+    """Return options for what the command line says; raises UserError for a device or precision that is not there."""
     check_device(device)
+    known = check_precision(precision, device)
     if not (jobs >= 0 and 0 < timeout < math.inf and 0 <= memory < math.inf and micro_batch >= 1):
         raise UserError("--jobs and --memory must not be negative, --timeout and --micro-batch must be positive")
     jobs = jobs or (cores() if device == "cpu" else 1)
     limit = int(memory * 2**30) or int(0.8 * psutil.virtual_memory().available / jobs)
-    return Options(device, micro_batch, max(1, cores() // jobs), jobs, timeout, limit, memory > 0, force, retry)
+    return Options(device, micro_batch, max(1, cores() // jobs), jobs, timeout, limit, memory > 0, force, retry, known)
 
 
 def check_device(device: str) -> None:

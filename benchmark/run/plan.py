@@ -26,6 +26,7 @@ from ...methods.registry import (
 from ...models.encoders import BUILT_IN
 from ...models.encoders.published import Unavailable
 from ...models.encoders.weights import Weights, find_weights
+from ...models.precision import Precision
 from ...seeds import digest
 from ..metrics.scores import query_ids
 from ..tasks.spec import TaskSpec
@@ -45,6 +46,7 @@ class Options:
     memory_asked: bool = True  # False: the limit is what happened to be free, which is no reason to run again
     force: bool = False
     retry: bool = False
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,15 @@ class Selection(NamedTuple):
 class Planner:
     """Plans cells of one task, with methods of the package and of plugins.
 
-    encoders: those that methods may have, by name, each with its weights, or None for the published ones.
+    encoders: those that methods may have, by name, each with its weights, or None for the published ones; precision: in
+    which their networks compute.
     """
 
     spec: TaskSpec
     assets: Assets
     plugins: tuple[Path, ...] = ()
     encoders: Mapping[str, str | None] = field(default_factory=dict)
+    precision: Precision = "float32"
 
     @cached_property
     def known(self) -> dict[str, Listing]:
@@ -182,6 +186,7 @@ class Planner:
             params_hash=params_hash(params),
             query_set=query_set,
             seed=seed,
+            precision=self.precision,
         )
 
 

@@ -148,6 +148,7 @@ class Runner:
             open_truth="open-truth" in planned.cls.needs,
             kept=self._kept(planned),
             encoders={name: weights.source for name, weights in planned.encoders.items()} or None,
+            precision=planned.key.precision,
         )
 
     def _kept(self, planned: PlannedCell) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ from ...methods.registry import method_class, params_from_json
 from ...methods.view import OpenTruth, Progress, View, silent, without_queries
 from ...models.draws import Law
 from ...models.encoders.weights import open_encode
+from ...models.precision import Precision, set_precision
 from ...models.problem import Problem, read_problem
 from ...store import FolderStore
 from .meter import Device, Measurement, open_device, phase
@@ -63,6 +64,7 @@ class Spec:
     open_truth: bool = False
     kept: dict[str, Any] | None = None
     encoders: dict[str, str | None] | None = None
+    precision: Precision = "float32"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -91,6 +93,7 @@ def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
     """Run a cell and return its outcome: setup costs; fit's costs and slices are stored as they are done."""
     start = time.perf_counter()
     torch.set_num_threads(spec.threads)
+    set_precision(spec.precision)
     record, device = Record(spec.folder), open_device(spec.device)
     if spec.device != "cpu":
         torch.cuda.set_device(spec.device)  # packages that know the device's type only then use the right one
@@ -189,8 +192,8 @@ def _view(spec: Spec, problem: Problem, scratch: Path, report: Progress) -> View
     device = torch.device(spec.device)
     given = _open_truth(spec, problem) if spec.open_truth else None
     encoders = {name: open_encode(name, source, spec.device) for name, source in (spec.encoders or {}).items()}
-    visible = without_queries(problem)
-    return View(visible, scratch, spec.seed, device, spec.micro_batch, report, stored, given, encoders=encoders)
+    more: dict[str, Any] = {"encoders": encoders, "precision": spec.precision}
+    return View(without_queries(problem), scratch, spec.seed, device, spec.micro_batch, report, stored, given, **more)
 
 
 def _open_truth(spec: Spec, problem: Problem) -> OpenTruth:
