@@ -70,7 +70,7 @@ def _planted(assets: Assets, n: int, on_update: OnUpdate) -> tuple[Tensor, Probl
     items = load_dataset(assets.manifest["dataset"]["name"]).select(train_ids)
     if problem.spec.autoencoder and problem.autoencoder:
         items = with_latents(items, Autoencoder(problem.spec.autoencoder, problem.autoencoder), FolderStore(home()))
-    larger = replace(problem, train=items, queries=queries)
+    larger = replace(problem, train=items, queries=queries, groups=None)
     return train_ids, replace(larger, weights=_trained(larger, on_update), raw={})
 
 
@@ -141,6 +141,7 @@ def _write(store: FolderStore, key: str, assets: Assets, variant: str, train_ids
     data = load_dataset(assets.manifest["dataset"]["name"])
     manifest = {
         **{name: assets.manifest[name] for name in FIELDS},
+        **({"groups": assets.manifest["groups"]} if problem.groups else {}),
         "n_train": len(problem.train),
         "dataset": {**assets.manifest["dataset"], "fingerprint": problem.train.fingerprint()},
         "checkpoints": list(problem.weights),
