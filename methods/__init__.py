@@ -4,7 +4,7 @@ From here, other packages and plugin files take what they need: ``from tdabench.
 names stay; everything else in tdabench is private and may move.
 
 Method, register, NoParams, Estimate, Scores    the contract (``base.py``)
-View, Batch, Queries, Denoiser                  what an adapter is given
+View, Batch, Queries, Groups, Denoiser          what an adapter is given
 Law, Draws                                      noise levels, and draws of (log-SNR, noise) keyed by names
 seeded                                          a context in which layers that take no generator draw by name
 per_sample_gradients, Features, FeatureParams   gradients of an output function, one per image, projected
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..datasets.base import Batch
+    from ..datasets.groups import Groups
     from ..datasets.queries import Queries
     from ..models.denoiser import Denoiser
     from ..models.draws import Draws, Law
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # Imported when asked for: listing methods takes the registry from this package, and must not wait for torch.
 _HOMES = {
     "..datasets.base": ("Batch",),
+    "..datasets.groups": ("Groups",),
     "..datasets.queries": ("Queries",),
     "..models.denoiser": ("Denoiser",),
     "..models.draws": ("Draws", "Law"),
@@ -54,6 +56,7 @@ __all__ = [
     "FeatureParams",
     "Features",
     "GradientKernel",
+    "Groups",
     "Law",
     "Method",
     "NoParams",

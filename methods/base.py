@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor
 
@@ -17,6 +17,8 @@ Scores = Tensor | Iterable[tuple[slice, Tensor]]
 
 CLASSES: dict[str, type[Method]] = {}
 
+Unit = Literal["item", "group"]
+UNITS: tuple[Unit, ...] = ("item", "group")
 NEEDS = ("gradients", "checkpoints", "recipe", "encoder", "cond", "trajectory", "stored-scores", "open-truth")
 
 
@@ -58,7 +60,7 @@ class Method(ABC):
     version: ClassVar[int] = 1
     needs: ClassVar[tuple[str, ...]] = ()
     query_kinds: ClassVar[tuple[str, ...]] = ("heldout", "generated", "external")
-    unit: ClassVar[str] = "item"
+    unit: ClassVar[Unit] = "item"
     slice_size: ClassVar[int] = 20
     members: ClassVar[tuple[str, ...]] = ()
     query_specific: ClassVar[bool] = True
@@ -92,7 +94,8 @@ class Method(ABC):
     def attribute(self, view: View, state: Any, queries: Queries) -> Scores:
         """Return scores [Q, N] float32 (higher = removing the item hurts the query more), whole or as pairs.
 
-        A pair is (slice of training ids, block [Q, n]); together they cover every id once.
+        A pair is (slice of training ids, block [Q, n]); together they cover every id once. Of a method of groups the
+        same with groups for items: [Q, G], higher = leaving the whole group out hurts the query more.
         """
 
 
@@ -106,6 +109,8 @@ def register(name: str) -> Callable[[M], M]:
         unknown_needs = set(cls.needs) - set(NEEDS)
         if unknown_needs:
             raise ValueError(f"method {name!r} needs {sorted(unknown_needs)}, which is none of {NEEDS}")
+        if cls.unit not in UNITS:
+            raise ValueError(f"method {name!r} scores by {cls.unit!r}, which is none of {UNITS}")
         cls.name = name
         CLASSES[name] = cls
         return cls

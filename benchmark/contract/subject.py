@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...datasets.base import Batch
+from ...datasets.groups import group_items
 from ...datasets.queries import Queries
 from ...methods import registry
 from ...methods.base import Method
@@ -21,14 +22,17 @@ from ...methods.registry import Listing
 from ...methods.view import OpenTruth, View
 from ...models.problem import Problem
 from ...seeds import torch_generator
-from ..run.worker import assemble
+from ..run.worker import assemble, width
 from .effects import Effects, watched
 from .tiny import conditional_problem, offering, tiny_problem
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run: scores [Q, N] or what went wrong, what it did to the process, which parts of the problem it changed."""
+    """One run: scores [Q, N] or what went wrong, what it did to the process, which parts of the problem it changed.
+
+    Scores of a method of groups are [Q, G].
+    """
 
     scores: np.ndarray | None
     error: Exception | None
@@ -57,7 +61,7 @@ class Subject:
     def __init__(self, cls: type[Method], listing: Listing, preset: str) -> None:
         self.cls, self.listing, self.preset = cls, listing, preset
         self.source = conditional_problem if "cond" in cls.needs else tiny_problem
-        self.twin = self.source()
+        self.twin = self._grouped(self.source())
         self.problem = offering(self.twin, cls.needs)
         self.queries = self._asked(self.twin)
 
@@ -94,6 +98,11 @@ class Subject:
         """A run of one query on another kind of model: a transformer by class under EDM."""
         return self.run([self.last], source=conditional_problem)
 
+    def _grouped(self, problem: Problem) -> Problem:
+        """Return the problem with its classes as groups, for a method that scores these."""
+        grouped = self.cls.unit == "group"
+        return replace(problem, groups=group_items(problem.train, "classes")) if grouped else problem
+
     def _asked(self, problem: Problem) -> Queries:
         kinds = problem.queries.kinds
         return problem.queries.pick([i for i, kind in enumerate(kinds) if kind in self.cls.query_kinds])
@@ -111,7 +120,7 @@ class Subject:
         chance: what the global random generators are seeded with, which must not matter.
         """
         source = source or self.source
-        problem, untouched = (offering(source(), self.cls.needs) for _ in range(2))
+        problem, untouched = (offering(self._grouped(source()), self.cls.needs) for _ in range(2))
         queries = self._asked(untouched)
         scores, error = None, None
         with tempfile.TemporaryDirectory(prefix="tdabench-check-") as folder, watched(Path(folder), chance) as effects:
@@ -125,8 +134,8 @@ class Subject:
     def _attribute(self, view: View, slices: list[Queries]) -> np.ndarray:
         method = self.cls(registry.preset_params(self.cls, self.preset))
         state = method.fit(view)
-        n = len(view.train)
-        return np.concatenate([assemble(method.attribute(view, state, part), len(part), n) for part in slices])
+        n, unit = width(method, view), method.unit
+        return np.concatenate([assemble(method.attribute(view, state, part), len(part), n, unit) for part in slices])
 
 
 def _synthetic(problem: Problem, cls: type[Method]) -> dict[str, Any]:
@@ -153,6 +162,8 @@ def _differences(expected: Problem, found: Problem) -> list[str]:
         "the queries' noise": (expected.queries.noise, found.queries.noise),
         "the queries' guidance": (expected.queries.guidance, found.queries.guidance),
     }
+    if expected.groups is not None and found.groups is not None:
+        pairs["the groups"] = (expected.groups.assignment, found.groups.assignment)
     for name, value in expected.train.cond.items():
         pairs[f"the training images' {name}"] = (value, found.train.cond.get(name, torch.empty(0)))
     for name, value in expected.queries.cond.items():
