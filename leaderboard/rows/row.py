@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
+from .groups import GroupsResult
 from .removal import Removal
 from .sanity import Sanity
 from .strict import Hash, Name, Strict
@@ -70,12 +71,13 @@ class LdsResult(Strict):
 
 
 class Metrics(Strict):
-    """What was computed from the scores: the LDS by query kind (a metric added later needs a default)."""
+    """What was computed from the scores: LDS and groups by query kind (a metric added later needs a default)."""
 
     lds: dict[Name, LdsResult] = {}
     top: TopK | None = None
     removal: Removal | None = None
     sanity: Sanity | None = None
+    groups: dict[Name, GroupsResult] = {}
 
 
 class Cost(Strict):
