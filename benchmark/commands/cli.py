@@ -50,7 +50,9 @@ def run(
     micro_batch: Annotated[int, typer.Option(help="Images per forward pass; changes speed, not scores.")] = 512,
     force: Annotated[bool, typer.Option("--force", help="Run cells again even if they have a row.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed cells again.")] = False,
-    metrics: Annotated[str, typer.Option(help="Comma-separated: lds, removal (union and per-query), sanity.")] = "lds",
+    metrics: Annotated[
+        str, typer.Option(help="Comma-separated: lds, groups, removal (union, per-query), sanity.")
+    ] = "lds",
     encoders: Annotated[
         str, typer.Option(help="Encoders for removal: auto, none, or clip,dino,sscd,lpips, each `name=weights`.")
     ] = "auto",
@@ -183,7 +185,7 @@ def leaderboard(
     format: Annotated[str, typer.Option(help="table, markdown, json or csv.")] = "table",
     queries: Annotated[str, typer.Option(help="Query set: test, or dev for tuning's rows.")] = "test",
     view: Annotated[
-        str, typer.Option(help="lds, removal, published, per-query, overlap, sanity or ablations.")
+        str, typer.Option(help="lds, groups, removal, published, per-query, overlap, sanity or ablations.")
     ] = "lds",
     similarity: Annotated[str, typer.Option(help="What the views on removal compare images by.")] = "ssim",
     readme: Annotated[
