@@ -88,7 +88,8 @@ class ImageDataset:
     Any of them may lie on disk (``StoredColumn``). classes: what subsets are stratified by, int64 [N]; the model need
     not see them. null: what stands for no condition, one item's [...] by name, such as the embedding of the empty
     prompt. latents [N, c, h, w]: what the model sees instead of the images, made of them by the autoencoder whose hash
-    is ``encoder``. hashes: of every item's stored bytes, uint8 [N, 32], where a store has them.
+    is ``encoder``. hashes: of every item's stored bytes, uint8 [N, 32], where a store has them. groups: what items may
+    be grouped by besides, int64 [N] by name, such as their contributors; no model sees it, so no fingerprint holds it.
     """
 
     card: Card
@@ -99,6 +100,7 @@ class ImageDataset:
     latents: Tensor | None = None
     encoder: str = ""
     hashes: Tensor | None = None
+    groups: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -131,6 +133,7 @@ class ImageDataset:
             cond={name: _rows(value, ids) for name, value in self.cond.items()},
             latents=None if self.latents is None else self.latents[ids],
             hashes=None if self.hashes is None else self.hashes[ids],
+            groups={name: value[ids] for name, value in self.groups.items()},
         )
 
     def fingerprint(self) -> str:

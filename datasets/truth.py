@@ -9,6 +9,8 @@
                  truth-<role>-<r>            losses under the models of replicate r of a role's subsets
                  regenerated-<role>-<r>      generated queries as these models make them again
                  regenerated-full            the same of models trained on everything
+                 truth-groups-<r>            losses under the models of replicate r, each trained without one group
+                 regenerated-groups-<r>      generated queries as these models make them again
 
 In folders of schema version 1, the weights are in problem.safetensors, and all labels of a role are in one file.
 """
@@ -60,6 +62,32 @@ class Truth:
     def target(self, query_ids: tuple[str, ...]) -> np.ndarray:
         """Return the R-averaged target [M, Q], float64."""
         return self.replicates(query_ids).mean(0)
+
+
+@dataclass(frozen=True)
+class GroupTruth:
+    """Losses of queries under models that were trained without one group each.
+
+    names [G] and assignment int64 [N]: the groups; outputs [R, G, Q, bins] float32, mean loss per noise-level bin; full
+    [F, Q, bins], the same for models trained on everything; replicates r of both were trained with the same seed.
+    """
+
+    names: tuple[str, ...]
+    query_ids: tuple[str, ...]
+    assignment: np.ndarray
+    outputs: np.ndarray
+    full: np.ndarray
+
+    def effects(self, query_ids: tuple[str, ...]) -> np.ndarray:
+        """Return by how much each query loses more without each group, in each replicate, [R, G, Q] float64.
+
+        Loss without the group less loss with everything, both averaged over bins: of the same seed, so that what the
+        seed does to both cancels, or of all such models where this seed has none.
+        """
+        columns = [self.query_ids.index(query) for query in query_ids]
+        without, full = (part[..., columns, :].astype(np.float64).mean(-1) for part in (self.outputs, self.full))
+        paired = [full[r] if r < len(full) else full.mean(0) for r in range(len(without))]
+        return without - np.stack(paired)[:, None]
 
 
 class Assets:
@@ -135,6 +163,18 @@ class Assets:
             return Truth(role, tuple(self.manifest["query_ids"]), masks, arrays["outputs"], arrays["full"])
         outputs = np.stack([shard["outputs"] for shard in self._shards(f"truth-{role}-")])
         return Truth(role, self.query_ids, masks, outputs, self.arrays("truth-full.safetensors")["outputs"])
+
+    @property
+    def has_groups(self) -> bool:
+        """Say whether models were trained without each group."""
+        return "truth-groups-0.safetensors" in self.manifest["files"]
+
+    def group_truth(self) -> GroupTruth:
+        """Return the labels of groups."""
+        names, assignment = tuple(self.manifest["groups"]["names"]), self.arrays("problem.safetensors")["groups"]
+        outputs = np.stack([shard["outputs"] for shard in self._shards("truth-groups-")])
+        full = self.arrays("truth-full.safetensors")["outputs"]
+        return GroupTruth(names, self.query_ids, assignment, outputs, full)
 
     def regenerated(self, role: Role) -> tuple[np.ndarray, np.ndarray]:
         """Return the generated queries as retrained models make them again, float16.

@@ -5,7 +5,7 @@ names stay; everything else in tdabench is private and may move.
 
 Method, register, NoParams, Scores              the contract (``base.py``)
 Estimate, Sizes                                 what a cell will cost, and what that depends on
-View, Batch, Queries, Denoiser                  what an adapter is given
+View, Batch, Queries, Groups, Denoiser          what an adapter is given
 dataset, ImageDataset, Card                     a dataset of one's own: what loads it, is it, and describes it
 Law, Draws                                      noise levels, and draws of (log-SNR, noise) keyed by names
 seeded                                          a context in which layers that take no generator draw by name
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..datasets.base import Batch, Card, ImageDataset
     from ..datasets.find import dataset
+    from ..datasets.groups import Groups
     from ..datasets.queries import Queries
     from ..models.denoiser import Denoiser, Question
     from ..models.draws import Draws, Law
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "..datasets.base": ("Batch", "Card", "ImageDataset"),
     "..datasets.find": ("dataset",),
+    "..datasets.groups": ("Groups",),
     "..datasets.queries": ("Queries",),
     "..models.denoiser": ("Denoiser", "Question"),
     "..models.draws": ("Draws", "Law"),
@@ -65,6 +67,7 @@ __all__ = [
     "FeatureParams",
     "Features",
     "GradientKernel",
+    "Groups",
     "ImageDataset",
     "Law",
     "Method",

@@ -18,6 +18,8 @@ Sign = Literal["theory", "arbitrary", "magnitude"]
 
 CLASSES: dict[str, type[Method]] = {}
 
+Unit = Literal["item", "group"]
+UNITS: tuple[Unit, ...] = ("item", "group")
 NEEDS = ("gradients", "checkpoints", "recipe", "encoder", "cond", "trajectory", "stored-scores", "open-truth")
 
 
@@ -83,7 +85,7 @@ class Method(ABC):
     version: ClassVar[int] = 1
     needs: ClassVar[tuple[str, ...]] = ()
     query_kinds: ClassVar[tuple[str, ...]] = ("heldout", "generated", "external")
-    unit: ClassVar[str] = "item"
+    unit: ClassVar[Unit] = "item"
     slice_size: ClassVar[int] = 20
     members: ClassVar[tuple[str, ...]] = ()
     query_specific: ClassVar[bool] = True
@@ -122,7 +124,8 @@ class Method(ABC):
     def attribute(self, view: View, state: Any, queries: Queries) -> Scores:
         """Return scores [Q, N] float32 (higher = removing the item hurts the query more), whole or as pairs.
 
-        A pair is (slice of training ids, block [Q, n]); together they cover every id once.
+        A pair is (slice of training ids, block [Q, n]); together they cover every id once. Of a method of groups the
+        same with groups for items: [Q, G], higher = leaving the whole group out hurts the query more.
         """
 
 
@@ -138,6 +141,8 @@ def register(name: str) -> Callable[[M], M]:
             raise ValueError(f"method {name!r} needs {sorted(unknown_needs)}, which is none of {NEEDS}")
         if cls.sign not in get_args(Sign):
             raise ValueError(f"method {name!r} has the sign {cls.sign!r}, which is none of {get_args(Sign)}")
+        if cls.unit not in UNITS:
+            raise ValueError(f"method {name!r} scores by {cls.unit!r}, which is none of {UNITS}")
         cls.name = name
         CLASSES[name] = cls
         return cls

@@ -39,6 +39,7 @@ def unsupported(
     read = method.members if members is None else members
     reasons = (
         _lacking(method, problem),
+        "scores groups, of which this problem has none" if method.unit == "group" and problem.groups is None else None,
         "needs the open truth, which it is not given here" if "open-truth" in method.needs and not open_truth else None,
         _missing_scores(method, read, stored),
         _missing_encoders(method, method.encoders if compares is None else compares, encoders),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.base import Batch, Conditions, ImageDataset
+from ..datasets.groups import Groups
 from ..datasets.queries import Queries
 from ..errors import UserError
 from ..models.counting import Passes
@@ -96,6 +97,13 @@ class View:
     def train(self) -> ImageDataset:
         """The training set; its ids are 0..N-1."""
         return self.problem.train
+
+    @property
+    def groups(self) -> Groups:
+        """The groups of items that the task leaves out one by one; every problem of a ``unit = "group"`` has them."""
+        if self.problem.groups is None:
+            raise ValueError("this problem has no groups: declare unit = 'group'")
+        return self.problem.groups
 
     @property
     def checkpoints(self) -> tuple[tuple[int, float], ...]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..datasets.base import ImageDataset
 from ..datasets.find import load_dataset
+from ..datasets.groups import Groups
 from ..datasets.queries import Queries
 from ..datasets.truth import Arrays, Assets
 from ..errors import CorruptFile
@@ -30,7 +31,7 @@ class Problem:
     train: N items; weights: network weights by update count (0 = untrained, the largest = final), averaged where the
     recipe averages; raw: those before averaging, where they were kept; recipe: None for a model whose training is
     unknown; autoencoder: its weights, of a latent model; base: the weights that training starts from, where only a part
-    of them trains and ``weights`` holds that part.
+    of them trains and ``weights`` holds that part; groups: of the items, where the task has any.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Problem:
     autoencoder: State | None = None
     base: State | None = None
     raw: Mapping[int, State] = field(default_factory=dict)
+    groups: Groups | None = None
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
@@ -124,7 +126,13 @@ def read_problem(folder: Path, plugins: tuple[Path, ...] = ()) -> Problem:
         coder or None,
         _named(arrays, "base/") or None,
         StoredWeights(assets, "raw"),
+        _groups(assets, arrays),
     )
+
+
+def _groups(assets: Assets, arrays: Arrays) -> Groups | None:
+    listed = assets.manifest.get("groups")
+    return Groups(tuple(listed["names"]), torch.from_numpy(arrays["groups"])) if listed else None
 
 
 def _weights(assets: Assets, arrays: Arrays) -> Mapping[int, State]:
@@ -141,6 +149,7 @@ def problem_files(problem: Problem, train_ids: Tensor) -> Iterable[tuple[str, Ar
     named = {"train_ids": train_ids}
     named |= {f"autoencoder/{name}": value for name, value in (problem.autoencoder or {}).items()}
     named |= {f"base/{name}": value for name, value in (problem.base or {}).items()}
+    named |= {"groups": problem.groups.assignment} if problem.groups else {}
     yield "problem.safetensors", _arrays({**named, **_query_arrays(problem.queries)})
     for kind, stored in (("weights", problem.weights), ("raw", problem.raw)):
         for step in sorted(stored):

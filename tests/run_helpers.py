@@ -34,7 +34,7 @@ from tdabench.models.problem import read_problem
 from tdabench.plugins import PREFIX
 from tdabench.store import FolderStore
 
-TASK = "digits-tiny"
+TASK, GROUPS = "digits-tiny", "digits-tiny-groups"
 N, Q = 60, 6  # training images and test queries of the task
 
 PLUGIN = '''
@@ -64,6 +64,24 @@ class Adapter(Method):
         {attribute}
         return scores
 '''
+
+MEAN_SIMILARITY = """
+import torch
+from tdabench.methods import Method, register
+
+
+@register("{name}")
+class OfGroups(Method):
+    unit = "group"
+    encoders = ("pixels",)
+
+    def attribute(self, view, state, queries):
+        query = torch.nn.functional.normalize(queries.pixels.double().flatten(1))
+        groups = [view.train.pixels(view.groups.members(g)).double().flatten(1) for g in range(len(view.groups))]
+        means = [(query @ torch.nn.functional.normalize(group).T).mean(1) for group in groups]
+        scores = torch.stack(means, dim=1).float()
+        {end}
+"""
 
 
 class Answer(NamedTuple):
@@ -99,6 +117,20 @@ def home(tiny_home, monkeypatch) -> Path:
     torch.set_num_threads(1)
     monkeypatch.setenv("TDABENCH_HOME", str(tiny_home))
     return tiny_home
+
+
+@pytest.fixture(scope="session")
+def built_groups(tmp_path_factory) -> Path:
+    """The same folder with the truth of ``digits-tiny-groups``, not to be written to."""
+    return build_home(tmp_path_factory.getbasetemp() / "tdabench-home", GROUPS)
+
+
+@pytest.fixture
+def groups_home(built_groups, monkeypatch) -> Path:
+    """The same, set in the environment."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("TDABENCH_HOME", str(built_groups))
+    return built_groups
 
 
 @pytest.fixture

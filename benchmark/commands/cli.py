@@ -53,7 +53,9 @@ def run(
     precision: Annotated[str, typer.Option(help="float32, tf32 or bf16: in what networks compute.")] = "float32",
     force: Annotated[bool, typer.Option("--force", help="Run cells again even if they have a row.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed cells again.")] = False,
-    metrics: Annotated[str, typer.Option(help="Comma-separated: lds, removal (union and per-query), sanity.")] = "lds",
+    metrics: Annotated[
+        str, typer.Option(help="Comma-separated: lds, groups, removal (union, per-query), sanity.")
+    ] = "lds",
     encoders: Annotated[
         str,
         typer.Option(
@@ -190,7 +192,7 @@ def leaderboard(
     format: Annotated[str, typer.Option(help="table, markdown, json or csv.")] = "table",
     queries: Annotated[str, typer.Option(help="Query set: test, or dev for tuning's rows.")] = "test",
     view: Annotated[
-        str, typer.Option(help="lds, removal, published, per-query, overlap, sanity or ablations.")
+        str, typer.Option(help="lds, groups, removal, published, per-query, overlap, sanity or ablations.")
     ] = "lds",
     similarity: Annotated[str, typer.Option(help="What the views on removal compare images by.")] = "ssim",
     readme: Annotated[

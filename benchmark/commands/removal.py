@@ -78,7 +78,7 @@ class Removing:
 
     def measure(self, cells: Iterable[PlannedCell]) -> None:
         """Retrain what is missing within the budget, and write ``metrics.removal`` of every cell that has its share."""
-        cells = list(cells)
+        cells = [planned for planned in cells if self._scores_items(planned)]
         ready = [one for planned in cells if (one := self._ready(planned)) is not None]
         requests = self.requests(ready)
         missing = self.missing(requests)
@@ -96,6 +96,11 @@ class Removing:
                 raise UserError("another tdabench is training counterfactual models of this task: wait for it")
             with Bar("retrainings") as bar:
                 self.laboratory.make(wanted, self.session.options.jobs, bar.update)
+
+    def _scores_items(self, planned: PlannedCell) -> bool:
+        if planned.cls.unit == "group":
+            console.print(f"{planned.entry}: no removal, because it scores groups and names no items")
+        return planned.cls.unit == "item"
 
     def _ready(self, planned: PlannedCell) -> Ready | None:
         row = self.session.results.row(planned.key)

@@ -13,9 +13,15 @@ from .sanity import plan_sanity, sanity
 from .session import Session, failed
 from .terminal import console, print_sheets
 
-METRICS = ("lds", "removal", "union", "per-query", "sanity")
+METRICS = ("lds", "groups", "removal", "union", "per-query", "sanity")
 REMOVAL: dict[str, tuple[Part, ...]] = {"removal": PARTS, "union": ("union",), "per-query": ("per-query",)}
-VIEWS = {"lds": ("lds",), "union": ("removal", "overlap"), "per-query": ("per-query",), "sanity": ("sanity",)}
+VIEWS = {
+    "lds": ("lds",),
+    "groups": ("groups",),
+    "union": ("removal", "overlap"),
+    "per-query": ("per-query",),
+    "sanity": ("sanity",),
+}
 
 
 def parse_metrics(metrics: list[str], encoders: str, budget: int, dry_run: bool) -> tuple[set[str], Settings]:
@@ -30,6 +36,8 @@ def parse_metrics(metrics: list[str], encoders: str, budget: int, dry_run: bool)
 
 def run(session: Session, cells: list[PlannedCell], metrics: set[str], removal: Settings) -> int:
     """Run the cells that need it, measure what was asked for, print its views, and return the exit code."""
+    if "groups" in metrics and not session.assets.has_groups:
+        raise UserError(f"{session.spec.label} leaves no groups out: take `groups` out of --metrics")
     removing = Removing(session, removal) if removal.parts else None
     rows = session.run(cells, removal.dry_run)
     if removing is not None:

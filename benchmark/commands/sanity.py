@@ -44,9 +44,9 @@ def sanity(session: Session, cells: list[PlannedCell], n: int = N_QUERIES) -> No
         return
     console.print(f"{label}: sanity checks of {len(scored)} cells: {', '.join(CHECKS)}", soft_wrap=True)
     problems = _problems(session, n)
-    checked = [Checked(cell, {name: _on(cell, name, found) for name, found in problems.items()}) for cell in scored]
+    checked = [Checked(cell, {name: _on(cell, name, problems[name]) for name in variants(cell)}) for cell in scored]
     members_first = sorted(checked, key=lambda one: bool(one.cell.members))
-    session.run([one.variants[name] for name in DERIVE for one in members_first])
+    session.run([one.variants[name] for name in DERIVE for one in members_first if name in one.variants])
     items = {name: copies(problems[name]) for name in COPIES}
     written = sum(_write(one, items, session.results, n) for one in checked)
     console.print(
@@ -56,7 +56,12 @@ def sanity(session: Session, cells: list[PlannedCell], n: int = N_QUERIES) -> No
 
 def plan_sanity(cells: list[PlannedCell], n: int = N_QUERIES) -> list[PlannedCell]:
     """Return stand-ins for the variants' cells on the task's own problem: for forecasts, as nothing is derived yet."""
-    return [_stand_in(cell, variant, n) for variant in DERIVE for cell in cells]
+    return [_stand_in(cell, variant, n) for variant in DERIVE for cell in cells if variant in variants(cell)]
+
+
+def variants(cell: PlannedCell) -> list[str]:
+    """Return the variants that say anything of a cell: those that look for an image say nothing of scores of groups."""
+    return [name for name in DERIVE if name not in COPIES or cell.cls.unit == "item"]
 
 
 def _problems(session: Session, n: int) -> dict[str, Assets]:
@@ -96,6 +101,8 @@ def _write(one: Checked, items: Mapping[str, dict[str, int]], results: Results, 
     if row.metrics.sanity is not None and row.metrics.sanity.inputs == inputs:
         return False
     checks, skipped = {}, {}
+    for variant in sorted(DERIVE.keys() - one.variants.keys()):
+        skipped |= dict.fromkeys(CHECKS[variant], "it scores groups, of which the copy is one item")
     for variant in one.variants:
         try:
             checks |= _checks(one, variant, items.get(variant), results)

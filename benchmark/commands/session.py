@@ -12,6 +12,7 @@ import psutil
 from ...datasets.truth import Assets
 from ...errors import UserError
 from ...leaderboard.rows.row import Row
+from ...methods.base import Method
 from ...models.precision import check_precision
 from ..metrics.removal.similarities import parse_encoders
 from ..processes import cores, one_thread
@@ -146,6 +147,12 @@ def forecasts(cells: list[PlannedCell], device: str) -> list[Forecast]:
     """Return what cells will cost, after a short calibration."""
     with one_thread():
         return forecast(cells, *calibrate(cells[0].assets.folder, device, cells[0].plugin_paths))
+
+
+def check_items(cls: type[Method], command: str) -> None:
+    """Raise UserError for a method of groups, which has no LDS for the command to go by."""
+    if cls.unit != "item":
+        raise UserError(f"`tdabench {command}` compares by LDS, and {cls.name!r} scores groups: name another method")
 
 
 def failed(rows: list[Row]) -> int:

@@ -15,7 +15,7 @@ from ...leaderboard.rows.row import Row
 from ...methods.base import Method
 from ...methods.registry import Entry, method_class, params_hash, preset_params
 from ...seeds import numpy_generator
-from .session import Session
+from .session import Session, check_items
 from .terminal import console, duration
 
 
@@ -25,6 +25,7 @@ def tune(session: Session, name: str, preset: str, trials: int, only: list[str])
         raise UserError("--trials must not be negative: 0 tries the whole grid")
     planner = session.planner
     cls = method_class(name, planner.plugins)
+    check_items(cls, "tune")
     settings = grid(cls, preset_params(cls, preset), only, trials)
     if preset not in cls.presets:
         raise unknown(f"preset of {name!r}:", preset, cls.presets)

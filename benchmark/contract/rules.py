@@ -109,6 +109,10 @@ def _support(subject: Subject) -> str:
         given = {"stored": stored, "open_truth": need != "open-truth", "encoders": encoders}
         if unsupported(cls, poorer, **given) is None and not (need == "encoder" and set(cls.encoders) <= set(BUILT_IN)):
             raise Broken(f"a problem without {need} gives no reason")
+    if cls.unit == "group":
+        optional.append("groups")
+        if unsupported(cls, replace(subject.twin, groups=None), stored=cls.members, open_truth=True) is None:
+            raise Broken("a problem without groups gives no reason")
     others = [kind for kind in KINDS if kind not in cls.query_kinds]
     for kind in others:
         foreign = replace(subject.twin.queries, kinds=(kind,) * len(subject.twin.queries))
@@ -148,7 +152,7 @@ def _runs(subject: Subject) -> str:
 
 @_rule("scores", "runs")
 def _scores(subject: Subject) -> str:
-    """Scores are [Q, N] float32; blocks cover every id once (the runner's own test)."""
+    """Scores are [Q, N] float32, of a method of groups [Q, G]; blocks cover every id once (the runner's own test)."""
     if subject.plain.error is not None:
         raise Broken(str(subject.plain.error))
     return f"{list(subject.scores.shape)} float32"
@@ -270,6 +274,8 @@ def _planted_copy(subject: Subject) -> str:
     """
     if not subject.cls.query_specific:
         raise NotApplicable("the method does not claim to be query-specific")
+    if subject.cls.unit == "group":
+        raise NotApplicable("the method scores groups, and a copy is one item of its group")
     rows = {query: i for i, query in enumerate(subject.queries.ids)}
     copies = {rows[query]: item for query, item in planted_ids(subject.twin).items() if query in rows}
     if not copies:

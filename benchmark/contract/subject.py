@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...datasets.base import Batch
+from ...datasets.groups import group_items
 from ...datasets.queries import Queries
 from ...errors import UserError
 from ...methods import registry
@@ -24,7 +25,7 @@ from ...models.counting import Passes
 from ...models.encoders.weights import random_convolution
 from ...models.problem import Problem
 from ...seeds import torch_generator
-from ..run.worker import assemble
+from ..run.worker import assemble, width
 from ..tasks.spec import TaskSpec
 from .effects import Effects, watched
 from .tiny import BY_LABEL, BY_TEXT, LATENT, TWIN, offering, shuffled, tiny_problem
@@ -34,7 +35,7 @@ from .tiny import BY_LABEL, BY_TEXT, LATENT, TWIN, offering, shuffled, tiny_prob
 class Outcome:
     """One run: scores [Q, N] or what went wrong, what it did to the process, which parts of the problem it changed.
 
-    passes: through the network, of fit and attribute.
+    Scores of a method of groups are [Q, G]. passes: through the network, of fit and attribute.
     """
 
     scores: np.ndarray | None
@@ -99,7 +100,7 @@ class Subject:
 
     def source(self, spec: TaskSpec | None = None) -> Problem:
         """Return a private copy of the twin that the method runs on, or of another one, with its kinds of queries."""
-        return tiny_problem(0, spec or self.spec, self.cls.query_kinds)
+        return self._grouped(tiny_problem(0, spec or self.spec, self.cls.query_kinds))
 
     @cached_property
     def elsewhere(self) -> dict[str, Outcome | str]:
@@ -118,6 +119,11 @@ class Subject:
     def confused(self) -> Outcome:
         """A run of one query where the training images have each other's conditions."""
         return self.run([self.last], source=lambda: shuffled(self.source()))
+
+    def _grouped(self, problem: Problem) -> Problem:
+        """Return the problem with its classes as groups, for a method that scores these."""
+        grouped = self.cls.unit == "group"
+        return replace(problem, groups=group_items(problem.train, "classes")) if grouped else problem
 
     def _asked(self, problem: Problem) -> Queries:
         kinds = problem.queries.kinds
@@ -151,8 +157,8 @@ class Subject:
     def _attribute(self, view: View, slices: list[Queries]) -> np.ndarray:
         method = self.cls(registry.preset_params(self.cls, self.preset))
         state = method.fit(view)
-        n = len(view.train)
-        return np.concatenate([assemble(method.attribute(view, state, part), len(part), n) for part in slices])
+        n, unit = width(method, view), method.unit
+        return np.concatenate([assemble(method.attribute(view, state, part), len(part), n, unit) for part in slices])
 
 
 def _synthetic(problem: Problem, cls: type[Method]) -> dict[str, Any]:
@@ -191,6 +197,8 @@ def _differences(expected: Problem, found: Problem) -> list[str]:
         ),
         "the queries' {}, decoded": (_extra(expected.queries.images, "images"), _extra(found.queries.images, "images")),
     }
+    if expected.groups is not None and found.groups is not None:
+        pairs["the groups"] = (expected.groups.assignment, found.groups.assignment)
     for step, state in expected.weights.items():
         named[f"{{}} after {step} updates"] = (state, found.weights.get(step, {}))
     for label, (before, after) in named.items():

@@ -73,10 +73,14 @@ def lds(predicted: ArrayLike, outputs: ArrayLike) -> Floats:
 
     Both [M, Q], ``outputs`` averaged over retrainings -> [Q]; NaN where a column holds NaN or inf, or is constant.
     """
-    return (_unit_ranks(predicted) * _unit_ranks(outputs)).sum(axis=0)
+    return (unit_ranks(predicted) * unit_ranks(outputs)).sum(axis=0)
 
 
-def _unit_ranks(values: ArrayLike) -> Floats:
+def unit_ranks(values: ArrayLike) -> Floats:
+    """Return average ranks of each column of [M, Q], centred and of length 1: two columns' product is Spearman's.
+
+    NaN where a column holds NaN or inf, or is constant.
+    """
     values = np.asarray(values, dtype=np.float64)
     ranks = rankdata(values, axis=0) - (len(values) + 1) / 2
     norm = np.sqrt((ranks**2).sum(axis=0))
@@ -88,9 +92,9 @@ def shuffled_control(predicted: ArrayLike, outputs: ArrayLike) -> Floats:
 
     Both [M, Q] -> [Q]. What the LDS has above this is specific to the query; NaN for a single query.
     """
-    crossed = _unit_ranks(predicted).T @ _unit_ranks(outputs)
+    crossed = unit_ranks(predicted).T @ unit_ranks(outputs)
     np.fill_diagonal(crossed, np.nan)
-    return _nanmean(crossed, axis=0)
+    return nan_mean(crossed, axis=0)
 
 
 def resampling(
@@ -111,7 +115,7 @@ def bootstrap_lds(predicted: ArrayLike, outputs: ArrayLike, resampling: Resampli
 
     Both [M, Q] -> [B]; queries without an LDS are left out of a replicate's mean. Raises ValueError on other sizes.
     """
-    spearman = _resampled_spearman(_unit_ranks(predicted), _unit_ranks(outputs), resampling)
+    spearman = _resampled_spearman(unit_ranks(predicted), unit_ranks(outputs), resampling)
     return _resampled_mean(spearman, resampling)
 
 
@@ -133,7 +137,7 @@ def reliability(outputs: ArrayLike) -> float:
     """
     outputs = np.asarray(outputs, dtype=np.float64)
     pairs = [lds(one, other) for one, other in combinations(outputs, 2)]
-    return float(_step_up(_nanmean(np.array(pairs), axis=None), len(outputs)))
+    return float(step_up(nan_mean(np.array(pairs), axis=None), len(outputs)))
 
 
 def ceiling(outputs: ArrayLike) -> float:
@@ -144,15 +148,16 @@ def ceiling(outputs: ArrayLike) -> float:
 def bootstrap_ceiling(outputs: ArrayLike, resampling: Resampling) -> Floats:
     """Return the noise ceiling in each replicate, ``outputs`` [R, M, Q] -> [B]; the same indices as the LDS uses."""
     outputs = np.asarray(outputs, dtype=np.float64)
-    ranks = [_unit_ranks(one) for one in outputs]
+    ranks = [unit_ranks(one) for one in outputs]
     pairs = [_resampled_spearman(one, other, resampling) for one, other in combinations(ranks, 2)]
     if not pairs:
         return np.full(len(resampling.query), np.nan)
-    single = _resampled_mean(_nanmean(np.array(pairs), axis=0), resampling)
-    return np.sqrt(_step_up(single, len(outputs)))
+    single = _resampled_mean(nan_mean(np.array(pairs), axis=0), resampling)
+    return np.sqrt(step_up(single, len(outputs)))
 
 
-def _step_up(single: Floats, count: int) -> Floats:
+def step_up(single: Floats, count: int) -> Floats:
+    """Return the reliability of a mean of ``count`` from that of one, by Spearman-Brown; 0 where it is negative."""
     single = np.maximum(single, 0.0)
     return count * single / (1 + (count - 1) * single)
 
@@ -188,9 +193,10 @@ def _resampled_ranks(values: Floats, counts: Floats) -> Floats:
 
 
 def _resampled_mean(values: Floats, resampling: Resampling) -> Floats:
-    return _nanmean(np.take_along_axis(values, resampling.query, axis=1), axis=1)
+    return nan_mean(np.take_along_axis(values, resampling.query, axis=1), axis=1)
 
 
-def _nanmean(values: Floats, axis: int | None) -> Floats:
+def nan_mean(values: Floats, axis: int | None) -> Floats:
+    """Return the mean of what is not NaN, and NaN where nothing is."""
     count = (~np.isnan(values)).sum(axis=axis)
     return np.nansum(values, axis=axis) / np.where(count > 0, count, np.nan)

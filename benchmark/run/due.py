@@ -128,5 +128,6 @@ def reads_any(planned: PlannedCell, keys: Collection[Key]) -> bool:
 def _metrics_are_old(planned: PlannedCell, row: Row) -> bool:
     if row.metrics is None:
         return False
-    lacks_top = row.key.query_set == "test" and row.metrics.top is None
-    return lacks_top or row.source.truth_sha256 != planned.assets.sha256
+    lacks_top = row.key.query_set == "test" and row.metrics.top is None and planned.cls.unit == "item"
+    lacks_groups = planned.assets.has_groups and not row.metrics.groups
+    return lacks_top or lacks_groups or row.source.truth_sha256 != planned.assets.sha256

@@ -152,6 +152,9 @@ class Planner:
         params = given.get(entry.method) or preset_params(cls, entry.preset)
         read = {name: self._member(name, entry.preset) for name in cls.reads(params)}
         members = {name: self._cell(member, query_set, ids, seed, {}) for name, member in read.items()}
+        for name, member in members.items():
+            if member.cls.unit != cls.unit:
+                raise UserError(f"{entry} scores {cls.unit}s and {name} {member.cls.unit}s: it cannot be a member")
         plugins = tuple(str(path.resolve()) for path in self.plugins)
         key = self._key(entry, cls, params, query_set, seed)
         wanted = cls.encoders_of(params) if "encoder" in cls.needs else ()

@@ -3,7 +3,7 @@
 <record>/spec.json                        what was asked for
          inputs.json                      what scores depend on besides the identity
          fit.json                         costs and diagnostics of fit
-         slice-00000-00004.safetensors    scores [q, N]
+         slice-00000-00004.safetensors    scores [q, N], or [q, G] of a method of groups
          slice-00000-00004.json           costs and diagnostics of the slice
          outcome.json                     how it ended
 """

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from ...datasets.truth import Role, Truth
+from ...datasets.truth import Assets, GroupTruth, Role, Truth
 from ...leaderboard.rows.row import Cost, Metrics, Row, Source, Status
+from ..metrics.groups import group_metrics
 from ..metrics.scores import lds_metrics, top_items
 from ..tasks.find import find_task
 from .costs import add_up, own_cost
@@ -39,6 +40,7 @@ class Reporter:
     inspector: Inspector
     on_row: Callable[[PlannedCell, Row, bool], None] = lambda cell, row, fresh: None
     _truths: dict[tuple[str, Role], Truth] = field(default_factory=dict)
+    _groups: dict[str, GroupTruth] = field(default_factory=dict)
 
     def known(self, planned: PlannedCell) -> Row:
         """Return the row that a cell has already."""
@@ -86,6 +88,11 @@ class Reporter:
             self._truths[where] = planned.assets.truth(role)
         return self._truths[where]
 
+    def _group_truth(self, assets: Assets) -> GroupTruth:
+        if assets.sha256 not in self._groups:
+            self._groups[assets.sha256] = assets.group_truth()
+        return self._groups[assets.sha256]
+
     def _written(self, planned: PlannedCell, row: Row) -> Row:
         self.inspector.results.write(row)
         self.on_row(planned, row, True)
@@ -95,9 +102,13 @@ class Reporter:
         truth = self.truth(planned)
         if truth is None:
             return Metrics()
-        ids, attributed = planned.query_ids, planned.attributed_ids
-        found = lds_metrics(planned.assets, truth, record.blocks(attributed), ids)
-        if planned.key.query_set != "test":
+        ids, attributed, unit = planned.query_ids, planned.attributed_ids, planned.cls.unit
+        found = lds_metrics(planned.assets, truth, record.blocks(attributed), ids) if unit == "item" else Metrics()
+        if planned.assets.has_groups:
+            labels = self._group_truth(planned.assets)
+            groups = group_metrics(planned.assets, labels, record.blocks(attributed), ids, unit)
+            found = found.model_copy(update={"groups": groups})
+        if planned.key.query_set != "test" or unit == "group":
             return found
         k = find_task(planned.key.task, planned.plugin_paths).removal.top_k(planned.assets.manifest["n_train"])
         return found.model_copy(update={"top": top_items(planned.assets, record.blocks(attributed), ids, k)})
@@ -149,6 +160,10 @@ def _partial(status: Status, reason: str | None, metrics: Metrics | None) -> tup
     missing = sum(result.n_nan for result in metrics.lds.values()) if metrics else 0
     if status == "ok" and missing:
         return "partial", f"{missing} queries have no LDS: not attributed, or scores that are NaN or all equal"
+    ranked = [result.scores["spearman"] for result in metrics.groups.values()] if metrics and not metrics.lds else []
+    missing = sum(score.values.count(None) for score in ranked)
+    if status == "ok" and missing:
+        return "partial", f"{missing} queries have no ranking of groups: not attributed, or scores NaN or all equal"
     return status, reason
 
 

@@ -119,14 +119,14 @@ def _attribute_all(
     spec: Spec, record: Record, method: Method, view: View, state: Any, device: Device, queries: Queries
 ) -> float:
     """Attribute and store the slices that are missing, and return the seconds that kept rows saved meanwhile."""
-    saved = 0.0
+    saved, n = 0.0, width(method, view)
     for part in spec.slices():
         if record.has(part):
             continue
         chosen = queries.pick(list(range(part.start, part.stop)))
         method.diagnostics = {}
         with phase(device, view.passes) as measured:
-            scores = assemble(method.attribute(view, state, chosen), len(chosen), len(view.train))
+            scores = assemble(method.attribute(view, state, chosen), len(chosen), n, method.unit)
         cold, reused = _cold(measured, view.keeper)
         saved += cold.seconds - measured.seconds
         record.put(part, scores, {"attribute": cold.to_json(), "diagnostics": method.diagnostics, "kept": reused})
@@ -150,8 +150,18 @@ def _cold(measured: Measurement, keeper: Keeper | None) -> tuple[Measurement, di
     return measured.with_reused(reused), notes
 
 
-def assemble(result: Tensor | Iterable[tuple[slice, Tensor]], n_queries: int, n_items: int) -> np.ndarray:
-    """Return scores [q, N] float32 from a method's answer; raises BadScores for a wrong shape, type or coverage."""
+def width(method: Method, view: View) -> int:
+    """Return how many scores a query gets from a method: one an item, or one a group."""
+    return len(view.groups) if method.unit == "group" else len(view.train)
+
+
+def assemble(
+    result: Tensor | Iterable[tuple[slice, Tensor]], n_queries: int, n_items: int, unit: str = "item"
+) -> np.ndarray:
+    """Return scores [q, N] float32 from a method's answer; raises BadScores for a wrong shape, type or coverage.
+
+    Of a method of groups [q, G], for which ``n_items`` is their number.
+    """
     try:
         blocks = (
             [(slice(0, n_items), result)] if isinstance(result, Tensor) else [(part, block) for part, block in result]
@@ -164,13 +174,14 @@ def assemble(result: Tensor | Iterable[tuple[slice, Tensor]], n_queries: int, n_
     for part, block in blocks:
         expected = (n_queries, len(range(n_items)[part]))
         if tuple(block.shape) != expected:
-            raise BadScores(f"attribute returned shape {tuple(block.shape)} where [queries, items] is {expected}")
+            raise BadScores(f"attribute returned shape {tuple(block.shape)} where [queries, {unit}s] is {expected}")
         if block.dtype != torch.float32:
             raise BadScores(f"attribute returned {block.dtype} where float32 is due")
         scores[:, part] = block.detach().cpu().numpy()
         seen[part] += 1
     if (seen != 1).any():
-        raise BadScores(f"attribute's blocks cover {int((seen == 0).sum())} items never, {int((seen > 1).sum())} twice")
+        counts = f"{int((seen == 0).sum())} {unit}s never, {int((seen > 1).sum())} twice"
+        raise BadScores(f"attribute's blocks cover {counts}")
     return scores
 
 

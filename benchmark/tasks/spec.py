@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,11 +68,26 @@ class RemovalPlan:
 
 
 @dataclass(frozen=True)
+class GroupPlan:
+    """What items are grouped by, and how often a model is trained without each group.
+
+    by: ``classes``, a condition of the dataset, or a column of its ``groups``, an integer per item; replicates: models
+    trained without each group, with the seeds after the base model's; names: of the groups by ascending value, where
+    these do not speak for themselves.
+    """
+
+    by: str = "classes"
+    replicates: int = 2
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TaskSpec:
     """A task before anything is trained; ``n_train`` items of ``dataset``, stratified, the rest held out.
 
     weights: safetensors files of the frozen weights that ship with it: ``autoencoder`` of a latent model, and ``base``,
-    from which training starts where only a part of the weights trains.
+    from which training starts where only a part of the weights trains. groups: which groups of items are left out one
+    by one, if any.
     """
 
     name: str
@@ -85,6 +100,7 @@ class TaskSpec:
     truth: TruthPlan
     removal: RemovalPlan = RemovalPlan()
     weights: Mapping[str, Path] = field(default_factory=dict)
+    groups: GroupPlan | None = field(default=None, metadata=LATER)
 
     @property
     def label(self) -> str:
@@ -93,7 +109,7 @@ class TaskSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, of files their hashes: what a build is keyed by."""
-        plain = {f.name: compact(getattr(self, f.name)) for f in fields(self) if f.name != "weights"}
+        plain = {name: value for name, value in compact(self).items() if name != "weights"}
         hashes = {name: sha256(path.read_bytes()) for name, path in self.weights.items()}
         return {**plain, "weights": hashes} if hashes else plain
 

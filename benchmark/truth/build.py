@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from safetensors.numpy import save as save_arrays
 from ... import __version__
 from ...datasets.base import ImageDataset
 from ...datasets.find import dataset_origin, load_dataset
+from ...datasets.groups import Groups, group_items
 from ...datasets.truth import Arrays, Assets, write_assets
 from ...errors import UserError
 from ...models.denoiser import Denoiser
@@ -27,7 +28,7 @@ from ...models.problem import Problem, problem_files, query_list, read_problem
 from ...models.processes import open_process
 from ...models.training import State, load, snapshot, train
 from ...seeds import digest
-from ...store import FolderStore, home
+from ...store import FolderStore, home, sha256
 from ..processes import run_jobs
 from ..tasks.checks import check_task
 from ..tasks.spec import TaskSpec, TruthPlan
@@ -91,7 +92,8 @@ class Built:
         """Return one job a run, in the order in which they are best done."""
         kind = torch.device(device).type
         folder = f"measured/{self.spec.label}-{self.identity}" + (f"-{kind}" if kind != "cpu" else "")
-        return [self._job(store, folder, run, device) for run in plan_runs(self.spec, self.problem.train.classes)]
+        runs = plan_runs(self.spec, self.problem.train.classes, self.problem.groups)
+        return [self._job(store, folder, run, device) for run in runs]
 
     def _job(self, store: FolderStore, folder: str, run: Run, device: str) -> Job:
         name = f"{run.role}-{run.index:03d}-seed{run.retraining.seed}"
@@ -113,14 +115,26 @@ def prepare_base(
     data = load_dataset(spec.dataset, plugins)
     check_task(spec, data)
     parts, plain = split(spec, data), spec.to_json()
-    frozen = plain.get("weights", {})
-    identity = digest([spec.label, plain["recipe"], plain["queries"], data.fingerprint(), *sorted(frozen.items())])
+    frozen, groups = plain.get("weights", {}), grouped(spec, data.select(parts.train))
+    named = [[*groups.names, sha256(groups.assignment.numpy().tobytes())]] if groups else []
+    identity = digest(
+        [spec.label, plain["recipe"], plain["queries"], data.fingerprint(), *sorted(frozen.items()), *named]
+    )
     key = f"base/{spec.label}-{identity}"
     if not store.exists(f"{key}/manifest.json"):
-        problem = _base_problem(spec, data, parts, on_step, device)
+        problem = replace(_base_problem(spec, data, parts, on_step, device), groups=groups)
         files, manifest = problem_files(problem, parts.train), _problem_manifest(spec, problem, data, plugins)
         return Built(spec, write_assets(store.path(key), files, manifest), plugins)
     return Built(spec, Assets(store.path(key)), plugins)
+
+
+def grouped(spec: TaskSpec, items: ImageDataset) -> Groups | None:
+    """Return the groups of a task's training items, if it has any; raises UserError for a plan that measures none."""
+    if spec.groups is None:
+        return None
+    if spec.groups.replicates < 1 or spec.truth.full < 1:
+        raise UserError(f"{spec.label} leaves groups out, so its `replicates` of groups and `full` must be 1 or more")
+    return group_items(items, spec.groups.by, spec.groups.names)
 
 
 def _base_problem(
@@ -181,11 +195,11 @@ def _all_files(built: Built, jobs: list[Job], store: FolderStore) -> Iterator[tu
     for role in ROLES:
         chosen = masks(built.spec, built.problem.train.classes, role).numpy()
         yield f"truth-{role}.safetensors", {"masks": np.packbits(chosen, axis=1)}
-    groups: dict[str, list[Job]] = {}
+    shards: dict[str, list[Job]] = {}
     for job in jobs:
         role, seed = job.run.role, job.run.retraining.seed
-        groups.setdefault("full" if role == "full" else f"{role}-{seed - BASE_SEED - 1}", []).append(job)
-    for name, members in groups.items():
+        shards.setdefault("full" if role == "full" else f"{role}-{seed - BASE_SEED - 1}", []).append(job)
+    for name, members in shards.items():
         results = [load_arrays(store.get(job.key)) for job in sorted(members, key=lambda job: job.run.index)]
         yield f"truth-{name}.safetensors", {"outputs": np.stack([one["outputs"] for one in results])}
         yield f"regenerated-{name}.safetensors", {"images": np.stack([one["regenerated"] for one in results])}
@@ -209,6 +223,7 @@ def _problem_manifest(
         "checkpoints": list(problem.weights),
         "queries": query_list(problem.queries, data),
         "provenance": _provenance(),
+        **({"groups": {"by": spec.groups.by, "names": problem.groups.names}} if spec.groups and problem.groups else {}),
     }
 
 

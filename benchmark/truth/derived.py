@@ -74,7 +74,7 @@ def _planted(assets: Assets, n: int, on_update: OnUpdate, plugins: Plugins) -> t
     items = load_dataset(assets.manifest["dataset"]["name"], plugins).select(train_ids)
     if problem.spec.autoencoder and problem.autoencoder:
         items = with_latents(items, Autoencoder(problem.spec.autoencoder, problem.autoencoder), FolderStore(home()))
-    larger = replace(problem, train=items, queries=queries)
+    larger = replace(problem, train=items, queries=queries, groups=None)
     return train_ids, replace(larger, weights=_trained(larger, on_update), raw={})
 
 
@@ -147,6 +147,7 @@ def _write(
     data = load_dataset(assets.manifest["dataset"]["name"], plugins)
     manifest = {
         **{name: assets.manifest[name] for name in FIELDS},
+        **({"groups": assets.manifest["groups"]} if problem.groups else {}),
         "n_train": len(problem.train),
         "dataset": {**assets.manifest["dataset"], "fingerprint": problem.train.fingerprint()},
         "checkpoints": list(problem.weights),

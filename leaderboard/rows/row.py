@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from .groups import GroupsResult
 from .removal import Removal
 from .sanity import Sanity
 from .strict import Hash, Name, Strict
@@ -76,12 +77,18 @@ class LdsResult(Strict):
 
 
 class Metrics(Strict):
-    """What was computed from the scores: the LDS by query kind (a metric added later needs a default)."""
+    """What was computed from the scores: LDS and groups by query kind (a metric added later needs a default)."""
 
     lds: dict[Name, LdsResult] = {}
     top: TopK | None = None
     removal: Removal | None = None
     sanity: Sanity | None = None
+    groups: dict[Name, GroupsResult] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Rows of tasks without groups are written byte by byte as they were before there were groups.
+        return {name: value for name, value in handler(self).items() if name != "groups" or value}
 
 
 class Cost(Strict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 
 from ...seeds import numpy_generator
 from .over_seeds_and_queries import LEVEL, REPLICATES, Estimate
@@ -32,6 +32,24 @@ def over_pairs(values: ArrayLike, *axes: str | int) -> Estimate:
     pairs = np.einsum("bi,ij,bj->b", counts, different, counts)
     mean = float((values * different).sum() / different.sum())
     return Estimate(mean, *_bounds(total[pairs > 0] / pairs[pairs > 0], size))
+
+
+def resampled_means(values: ArrayLike, *axes: str | int) -> Floats:
+    """Return the mean of ``values`` [Q] in each replicate of the bootstrap, [B]; empty for fewer than two values.
+
+    Values that are NaN are left out. Deviations from the mean are stretched, the same for all methods, so that their
+    percentiles are those of the t interval (Hesterberg, 2015): differences of replicates have t intervals then, too.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    known = np.isfinite(values)
+    size = int(known.sum())
+    if size < 2:
+        return np.empty(0)
+    counts = query_counts(len(values), *axes)[:, known]
+    drawn, mean = counts.sum(1), values[known].mean()
+    means = counts @ values[known] / np.where(drawn > 0, drawn, np.nan)
+    stretch = np.sqrt(size / (size - 1)) * stdtrit(size - 1, (1 + LEVEL) / 2) / ndtri((1 + LEVEL) / 2)
+    return mean + stretch * (means - mean)
 
 
 def query_counts(size: int, *axes: str | int) -> Floats:

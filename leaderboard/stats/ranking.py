@@ -98,27 +98,29 @@ def standings(rows: Iterable[Row]) -> list[Standing]:
     groups = {group_of(row) for seeds in entries.values() for row in seeds}
     if len(groups) > 1:
         raise UserError(f"these rows cannot be ranked together: {'; '.join(sorted(map(str, groups)))}")
-    return sorted((_standing(entry, seeds) for entry, seeds in entries.items()), key=_by_mean)
+    return sorted((_standing(entry, seeds) for entry, seeds in entries.items()), key=by_mean)
 
 
-def _by_mean(standing: Standing) -> tuple[float, Entry]:
+def by_mean(standing: Standing) -> tuple[float, Entry]:
+    """Return what standings are sorted by: best overall mean first."""
     mean = standing.overall.mean
     return (float("inf") if mean is None else -mean, standing.entry)
 
 
 def _standing(entry: Entry, rows: Sequence[Row]) -> Standing:
     results = [row.metrics.lds if row.metrics else {} for row in rows]
-    kinds = {kind: _average([_score(lds[kind]) for lds in results]) for kind in results[0]}
+    kinds = {kind: average([_score(lds[kind]) for lds in results]) for kind in results[0]}
     values = [value for lds in results for result in lds.values() for value in result.values]
     done = len(values) - values.count(None)
-    return Standing(entry, tuple(rows), kinds, _average(list(kinds.values())), done, len(values))
+    return Standing(entry, tuple(rows), kinds, average(list(kinds.values())), done, len(values))
 
 
 def _score(result: LdsResult) -> Score:
     return Score(result.mean, result.low, result.high, np.array(result.replicates, dtype=np.float64))
 
 
-def _average(scores: Sequence[Score]) -> Score:
+def average(scores: Sequence[Score]) -> Score:
+    """Return the mean of scores over seeds or kinds, replicate by replicate; unknown where one of them is."""
     if len(scores) == 1:
         return scores[0]
     means = [score.mean for score in scores if score.mean is not None]

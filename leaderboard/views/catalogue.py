@@ -11,7 +11,7 @@ from .lds import lds_sheets
 from .sanity import sanity_sheets
 from .sheet import Sheet
 
-VIEWS = ("lds", "removal", "published", "per-query", "overlap", "sanity", "ablations")
+VIEWS = ("lds", "groups", "removal", "published", "per-query", "overlap", "sanity", "ablations")
 SIMILARITY = "ssim"
 QUERY_SETS = {"ablations": QUERY_SET}  # of the views that do not show test queries
 
@@ -28,11 +28,13 @@ def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY) -> 
 
 def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]:
     # Imported here since their intervals need scipy, without which the LDS is shown at once.
+    from .groups import group_sheets
     from .overlap import overlap_sheets
     from .per_query import per_query_sheets
     from .removal import published_sheets, removal_sheets
 
     return {
+        "groups": group_sheets,
         "removal": lambda rows: removal_sheets(rows, similarity),
         "published": lambda rows: published_sheets(rows, similarity),
         "per-query": lambda rows: per_query_sheets(rows, similarity),

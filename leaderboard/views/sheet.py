@@ -14,7 +14,7 @@ from typing import Any
 from ...errors import unknown
 
 MISSING = "-"
-LEFT_ALIGNED = ("Method", "Preset", "Status")
+LEFT_ALIGNED = ("Method", "Preset", "Scores", "Status")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tdabench.leaderboard.readme import markers
+from tdabench.leaderboard.rows.groups import GroupScore, GroupsResult
 from tdabench.leaderboard.rows.removal import (
     Change,
     CurvePoint,
@@ -156,11 +157,28 @@ def sanity(**skipped: str) -> Sanity:
     return Sanity(inputs="0" * 16, checks=checks, skipped=skipped)
 
 
+def groups(means: dict[str, float], unit: str = "item", missing: int = 0, noise: int = 0) -> GroupsResult:
+    """Results of queries whose values spread around these means by measure; the same spread for every method."""
+    spread = np.random.default_rng(0).normal(scale=0.1, size=8)
+    spread = spread - spread.mean() + 0.001 * np.random.default_rng(noise).normal(size=8)
+    scores = {}
+    for name, mean in ({"spearman": 0.5, "ndcg": 0.6, "top1": 0.5} | means).items():
+        values = [None] * missing + [float(mean + shift) for shift in spread[missing:]]
+        known = [value for value in values if value is not None]
+        limits = {"shuffled": 0.1, "ceiling": 0.73, "ceiling_low": 0.68, "ceiling_high": 0.77}
+        scores[name] = GroupScore(values=values, mean=sum(known) / len(known), **limits)
+    ids, names = [f"heldout-{i}" for i in range(8)], ["cats", "dogs", "emus"]
+    return GroupsResult.model_validate(
+        {"query_ids": ids, "unit": unit, "names": names, "n_replicates": 2, "scores": scores}
+    )
+
+
 def removal_row(method: str, effect: float = 0.05, own: int = 0, **changes: Any) -> Row:
     """A row without an LDS; ``changes``: of its key, of the ``truth`` and of what it holds."""
     key = {name: changes.pop(name) for name in list(changes) if name in Key.model_fields}
     source = make_source(truth_sha256=changes.pop("truth", "a" * 64))
-    held = {"top": top(own), "removal": removal(effect, own), "sanity": sanity()} | changes
+    held = {"top": top(own), "removal": removal(effect, own), "sanity": sanity()}
+    held |= {"groups": {"heldout": groups({"spearman": effect}, noise=own)}} | changes
     parts = {"key": make_key(method, **({"preset": "quick"} | key)), "metrics": Metrics(**held), "cost": make_cost()}
     return Row(status="ok", environment={}, source=source, **parts)
 

@@ -60,14 +60,20 @@ def parse_members(names: list[str], preset: str, known: dict[str, Listing]) -> l
 
     Raises UserError for one that cannot be a member, and for fewer than two.
     """
-    default = [name for name, listing in known.items() if not UNFIT.keys() & set(listing.needs) and name != RANDOM]
+    default = [name for name, listing in known.items() if _fit(listing) and name != RANDOM]
     entries = parse_entries(names or default, [], preset, known)
     for entry in entries:
         for need in UNFIT.keys() & set(known[entry.method].needs):
             raise UserError(f"{entry} cannot be a member: it is {UNFIT[need]}; leave it out of --methods")
+        if known[entry.method].unit != "item":
+            raise UserError(f"{entry} cannot be a member: it scores groups; leave it out of --methods")
     if len(entries) < min(SIZES):
         raise UserError("an ensemble needs at least two members: name more with --methods")
     return sorted(entries, key=str)
+
+
+def _fit(listing: Listing) -> bool:
+    return listing.unit == "item" and not UNFIT.keys() & set(listing.needs)
 
 
 def search(

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tdabench.errors import CorruptFile
-from tdabench.leaderboard.rows.files import load_rows, read_row, write_row
-from tdabench.leaderboard.rows.row import Row
+from tdabench.leaderboard.rows.files import RESULTS, load_rows, read_row, write_row
+from tdabench.leaderboard.rows.row import Row, row_key
 from tdabench.store import FolderStore
 
-from ..helpers import lds_row, make_key
+from ..helpers import lds_row, make_key, removal_row
 
 
 def altered(**changes: Any) -> bytes:
@@ -26,6 +26,19 @@ def test_row_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert path == tmp_path / "digits@1/trak@1/paper-01234567/test-seed0.json"
     assert load_rows(tmp_path) == load_rows(store) == [row]
     assert len(path.read_text().splitlines()) == len(Row.model_fields) + 2
+
+
+def test_committed_rows_are_written_as_they_lie_there(tmp_path: Path) -> None:
+    rows = load_rows(RESULTS)
+    assert rows
+    for row in rows:
+        assert write_row(FolderStore(tmp_path), row).read_bytes() == (RESULTS / row_key(row.key)).read_bytes()
+
+
+def test_rows_with_groups_come_back_too(tmp_path: Path) -> None:
+    row = removal_row("trak")
+    write_row(FolderStore(tmp_path), row)
+    assert load_rows(tmp_path) == [row] and row.metrics is not None and row.metrics.groups
 
 
 def test_rows_are_loaded_by_task_and_version(tmp_path: Path) -> None:

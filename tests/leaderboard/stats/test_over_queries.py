@@ -36,3 +36,29 @@ def test_pairs_of_a_query_with_itself_are_left_out_of_replicates() -> None:
     assert mean == pytest.approx(np.mean([values[i, j] for i, j in combinations(range(6), 2)]))
     tail = stats.norm.cdf(np.sqrt(6 / 5) * stats.t.ppf(0.025, 5))
     np.testing.assert_allclose((low, high), np.quantile(replicates, [tail, 1 - tail]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [3, 8, 40])
+def test_percentiles_of_resampled_means_are_the_t_interval(size: int) -> None:
+    values = stats.norm.ppf((np.arange(size) + 0.5) / size)
+    found = np.quantile(resampling.resampled_means(values, "t", size), [0.025, 0.975])
+    expected = stats.t.interval(0.95, size - 1, values.mean(), values.std(ddof=1) / np.sqrt(size))
+    np.testing.assert_allclose(found, expected, rtol=0.15)
+
+
+def test_differences_of_resampled_means_are_resampled_means_of_differences() -> None:
+    one, other = np.random.default_rng(0).normal(size=(2, 9))
+    both = resampling.resampled_means(one, "x") - resampling.resampled_means(other, "x")
+    np.testing.assert_allclose(resampling.resampled_means(one - other, "x"), both, atol=1e-12)
+
+
+def test_what_is_unknown_is_left_out_of_resampled_means() -> None:
+    values = np.array([1.0, np.nan, 3.0, 8.0, np.nan])
+    counts = resampling.query_counts(5, "x")[:, [0, 2, 3]]
+    known, mean = counts.sum(1) > 0, 4.0
+    expected = (counts[known] @ [1.0, 3.0, 8.0]) / counts[known].sum(1)
+    stretch = np.sqrt(3 / 2) * stats.t.ppf(0.975, 2) / stats.norm.ppf(0.975)
+    found = resampling.resampled_means(values, "x")
+    np.testing.assert_allclose(found[known], mean + stretch * (expected - mean))
+    assert np.isnan(found[~known]).all()
+    assert len(resampling.resampled_means([1.0, np.nan], "x")) == 0

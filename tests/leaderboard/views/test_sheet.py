@@ -29,6 +29,8 @@ def test_formats_agree(view: str) -> None:
             if isinstance(value, dict) and "mean" in value:
                 shown = {part: number for part, number in value.items() if number is not None}
                 assert {part: float(record[f"{name}_{part}"]) for part in shown} == shown
+            elif isinstance(value, list):
+                assert record[name] == " ".join(map(str, value))
             elif not isinstance(value, dict):
                 assert record[name] == ("" if value is None else str(value))
     markdown = render(sheets, "markdown")

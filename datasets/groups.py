@@ -1,0 +1,52 @@
+"""Groups of items: classes, contributors, or whatever else a dataset has an integer per item for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError, unknown
+from .base import ImageDataset
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which items belong together: the groups' names [G], and to which of them each item belongs, int64 [N]."""
+
+    names: tuple[str, ...]
+    assignment: Tensor
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def members(self, group: int) -> Tensor:
+        """Return the ids of a group's items, ascending, int64."""
+        return (self.assignment == group).nonzero().flatten()
+
+
+def group_items(data: ImageDataset, by: str, names: Sequence[str] = ()) -> Groups:
+    """Return the groups of a dataset, one for each value of ``classes``, of a column of its ``groups``, or a condition.
+
+    names: of the groups by ascending value; else the values themselves. Raises UserError where there is no such column
+    of one integer per item, fewer than two groups, or not one name for each.
+    """
+    values, assignment = _column(data, by).unique(return_inverse=True)
+    chosen = tuple(names) or tuple(map(str, values.tolist()))
+    if len(values) < 2:
+        raise UserError(f"{by!r} of dataset {data.card.name!r} makes {len(values)} group: leaving out takes two")
+    if not len(set(chosen)) == len(chosen) == len(values):
+        raise UserError(f"{by!r} of dataset {data.card.name!r} makes {len(values)} groups: give each its own name")
+    return Groups(chosen, assignment)
+
+
+def _column(data: ImageDataset, by: str) -> Tensor:
+    columns = {**data.cond, **data.groups, "classes": data.classes}
+    if by not in columns:
+        raise unknown(f"grouping of dataset {data.card.name!r}:", by, columns)
+    values = columns[by][torch.arange(len(data))]
+    if values.ndim != 1 or values.is_floating_point():
+        raise UserError(f"{by!r} of dataset {data.card.name!r} is no integer per item: group by another column")
+    return values
