@@ -81,14 +81,14 @@ class StoredWeights(Mapping[int, State]):
     """Weights by update count, each read from its file when it is asked for."""
 
     def __init__(self, assets: Assets, kind: Literal["weights", "raw"]) -> None:
-        self.assets, self.kind = assets, kind
+        self._assets, self.kind = assets, kind
         names = [name.removesuffix(".safetensors") for name in assets.manifest["files"] if name.startswith(f"{kind}-")]
         self.steps = sorted(int(name.rpartition("-")[2]) for name in names)
 
     def __getitem__(self, step: int) -> State:
         if step not in self.steps:
             raise KeyError(step)
-        return _tensors(self.assets.arrays(f"{self.kind}-{step}.safetensors"))
+        return _tensors(self._assets.arrays(f"{self.kind}-{step}.safetensors"))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.steps)

@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 truth_app = typer.Typer(help="Build, check and move ground truth.", no_args_is_help=True)
 app.add_typer(truth_app, name="truth")
+data_app = typer.Typer(help="Bring datasets here, and look at them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 Task = Annotated[str, typer.Argument(help="Task, as `tdabench list` has it.")]
 Names = Annotated[str, typer.Option(help="Comma-separated methods, each `name` or `name:preset`; default: all.")]
@@ -228,7 +230,7 @@ def build(
     device: Device = "cpu",
 ) -> None:
     """Train the base model, make queries, retrain subsets; run again after an interruption to go on."""
-    from . import truth as command
+    from .assets import truth as command
 
     command.build(task, workers, out, _plugins(plugin), device)
 
@@ -241,7 +243,7 @@ def verify(
     plugin: Plugins = None,
 ) -> None:
     """Check all hashes and repeat randomly picked retrainings."""
-    from . import truth as command
+    from .assets import truth as command
 
     raise typer.Exit(command.verify(task, sample, seed, _plugins(plugin)))
 
@@ -249,7 +251,7 @@ def verify(
 @truth_app.command()
 def info(task: Task, plugin: Plugins = None) -> None:
     """Print size, noise ceilings and provenance."""
-    from . import truth as command
+    from .assets import truth as command
 
     command.info(task, _plugins(plugin))
 
@@ -259,7 +261,7 @@ def export(
     task: Task, archive: Annotated[Path, typer.Argument(help="The .tar file to write.")], plugin: Plugins = None
 ) -> None:
     """Write a task's truth as one archive."""
-    from . import truth as command
+    from .assets import truth as command
 
     command.export(task, archive, _plugins(plugin))
 
@@ -269,7 +271,7 @@ def import_archive(
     archive: Annotated[Path, typer.Argument(help="An archive that `truth export` wrote.")], plugin: Plugins = None
 ) -> None:
     """Check an archive and put its truth where tasks find it."""
-    from . import truth as command
+    from .assets import truth as command
 
     command.import_archive(archive, _plugins(plugin))
 
@@ -282,6 +284,29 @@ def samples(
     from . import pictures
 
     pictures.samples(task, picture, _plugins(plugin))
+
+
+@data_app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="Dataset, as `tdabench list` has it.")],
+    data: Annotated[
+        Path | None, typer.Option(help="A copy of its files, parquet as the hub has it; default: the hub.")
+    ] = None,
+) -> None:
+    """Store a dataset here, in an order that its items decide, so that tasks find it."""
+    from .assets import data as command
+
+    command.fetch(name, data)
+
+
+@data_app.command(name="info")
+def data_info(
+    name: Annotated[str, typer.Argument(help="Dataset, as `tdabench list` has it.")], plugin: Plugins = None
+) -> None:
+    """Print a dataset's card, size and fingerprint."""
+    from .assets import data as command
+
+    command.info(name, _plugins(plugin))
 
 
 def _split(text: str) -> list[str]:

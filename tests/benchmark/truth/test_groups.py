@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tdabench.benchmark.commands import truth as command
+from tdabench.benchmark.commands.assets import truth as command
 from tdabench.benchmark.tasks.find import assets_folder, find_task
 from tdabench.benchmark.tasks.spec import GroupPlan
 from tdabench.benchmark.truth import build as truth

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from ...datasets.truth import Assets
-from ...errors import CorruptFile, UserError
-from ...models.problem import Problem, read_problem
-from ...models.training import train
-from ...seeds import numpy_generator
-from ...store import LONG_CLAIM_S, FolderStore, home, sha256
-from ..metrics import lds
-from ..metrics.scores import query_ids
-from ..processes import cores
-from ..tasks.find import find_task, open_assets
-from ..tasks.spec import TaskSpec
-from ..truth.build import Built, assemble, build_runs, prepare_base
-from ..truth.outcomes import measure
-from ..truth.queries import attributed
-from ..truth.retraining import seconds_per_update
-from .session import check_device
-from .terminal import Bar, console, duration
+from ....datasets.truth import Assets
+from ....errors import CorruptFile, UserError
+from ....models.problem import Problem, read_problem
+from ....models.training import train
+from ....seeds import numpy_generator
+from ....store import LONG_CLAIM_S, FolderStore, home, sha256
+from ...metrics import lds
+from ...metrics.scores import query_ids
+from ...processes import cores
+from ...tasks.find import find_task, open_assets
+from ...tasks.spec import TaskSpec
+from ...truth.build import Built, assemble, build_runs, prepare_base
+from ...truth.outcomes import measure
+from ...truth.queries import attributed
+from ...truth.retraining import seconds_per_update
+from ..session import check_device
+from ..terminal import Bar, console, duration
 
 
 def build(task: str, workers: int, out: Path | None, plugins: tuple[Path, ...] = (), device: str = "cpu") -> None:

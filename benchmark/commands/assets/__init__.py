@@ -1,0 +1,1 @@
+"""Commands about what tasks are made of: ground truth, and datasets."""
