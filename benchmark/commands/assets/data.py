@@ -27,10 +27,13 @@ def fetch(name: str, path: Path | None) -> None:
 
 def info(name: str, plugins: tuple[Path, ...]) -> None:
     """Print a dataset's card, and its size and fingerprint where it is here."""
+    listings = dataset_listings(plugins)
+    if name not in listings:
+        raise unknown("dataset", name, listings)
     try:
         data, missing = load_dataset(name, plugins), None
     except UserError as error:
-        if name not in dataset_listings(plugins) or not hasattr(_module(name), "fetch"):
+        if name not in dataset_listings() or not hasattr(_module(name), "fetch"):
             raise
         data, missing = None, str(error)
     card: Any = _module(name).CARD if data is None else data.card

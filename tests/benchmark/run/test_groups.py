@@ -18,7 +18,7 @@ from tdabench.benchmark.run.plan import Options
 from tdabench.benchmark.run.results import Results
 from tdabench.datasets.truth import Assets
 from tdabench.errors import UserError
-from tdabench.methods.registry import checked_listings
+from tdabench.methods.registry import listings
 from tdabench.models.problem import read_problem
 
 from ... import run_helpers
@@ -113,7 +113,7 @@ def test_commands_that_go_by_lds_refuse_a_method_of_groups(method, tmp_path, tda
     for command in ("tune", "ablate"):
         answer = tdabench(command, "of-groups", GROUPS, *where)
         assert answer.code == 2 and f"`tdabench {command}` compares by LDS" in answer.err
-    known = checked_listings((method,))
+    known = listings((method,))
     assert "of-groups" not in {entry.method for entry in parse_members([], "quick", known)}
     with pytest.raises(UserError, match="it scores groups"):
         parse_members(["pixel", "of-groups"], "quick", known)
