@@ -159,7 +159,8 @@ _FINDER = _Finder()
 
 
 def _file_module(path: Path) -> ModuleType:
-    name = f"{_package(path.parent)}.{path.stem.replace('.', '_')}"
+    stem = path.stem if path.stem.isidentifier() else f"{path.stem.replace('.', '_')}_{digest(path.name, 8)}"
+    name = f"{_package(path.parent)}.{stem}"
     if name in sys.modules:
         return sys.modules[name]
     spec = spec_from_file_location(name, path, loader=_Loader(name, str(path)))

@@ -60,7 +60,10 @@ def prepare() -> None:
     die_with_parent()
     import torch
 
+    from ..models.precision import set_precision
+
     torch.set_num_threads(1)
+    set_precision("float32")
 
 
 def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:

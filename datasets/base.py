@@ -102,6 +102,10 @@ class ImageDataset:
     hashes: Tensor | None = None
     groups: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.hashes is not None and not isinstance(self.images, StoredColumn):
+            object.__setattr__(self, "hashes", None)  # they are not of these images
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -146,20 +150,21 @@ class ImageDataset:
         if self.hashes is not None:
             _update(digest, self.hashes)
         else:
-            self._update_all(digest)
+            _update(digest, self.images[torch.arange(len(self))])
+        self._update_beside(digest)
         for name in sorted(self.null):
             digest.update(f"null {name}".encode())
             _update(digest, self.null[name])
         digest.update(self.encoder.encode())
         return digest.hexdigest()
 
-    def _update_all(self, digest: Any) -> None:
-        everything = torch.arange(len(self))
-        _update(digest, self.images[everything])
+    def _update_beside(self, digest: Any) -> None:
+        """Add classes and conditions, but for those on disk, which an item's hash holds."""
         _update(digest, self.classes)
-        for name in sorted(self.cond):
+        for name, column in sorted(self.cond.items()):
             digest.update(name.encode())
-            _update(digest, self.cond[name][everything])
+            if self.hashes is None or not isinstance(column, StoredColumn):
+                _update(digest, column[torch.arange(len(self))])
 
     def item_hashes(self, ids: Tensor) -> list[str]:
         """Return the SHA-256 of each of these items' pixels, class and conditions: what a query is recognised by."""

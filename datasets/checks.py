@@ -49,7 +49,12 @@ def _check_conditions(data: ImageDataset, what: str) -> None:
             raise UserError(f"{what} has {len(data)} images and {name} {_kind(column)}: give one each")
         if not all(torch.isfinite(column[ids]).all() for ids in torch.arange(len(data)).split(CHUNK)):
             raise UserError(f"{what} has {name} that are NaN or infinite")
+    for name, value in data.groups.items():
+        if not isinstance(value, Tensor) or tuple(value.shape) != (len(data),) or value.is_floating_point():
+            raise UserError(f"{what} has groups {name!r} {_kind(value)}: they must be one integer an image")
     for name, value in data.null.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{what}: what stands for no {name} is {_kind(value)}: it must be a tensor, one image's")
         if name not in data.cond or value.shape != data.cond[name].shape[1:]:
             item = list(data.cond[name].shape[1:]) if name in data.cond else "not there"
             raise UserError(f"{what}: what stands for no {name} is {list(value.shape)}, and an image's is {item}")

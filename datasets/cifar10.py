@@ -16,7 +16,7 @@ CARD = Card(
     revision="0b2714987fa478483af9968de7c934580d0bb9a2",
     transform="uint8 mapped to [-1, 1]",
 )
-SOURCE = hub.Source("uoft-cs/cifar10", CARD.revision, "train", "img", "label", (32, 32))
+SOURCE = hub.Source("uoft-cs/cifar10", CARD.revision, "train", "img", "label", (32, 32), count=50_000)
 
 
 def load() -> ImageDataset:

@@ -56,6 +56,8 @@ def load_dataset(name: str, plugins: tuple[Path, ...] = ()) -> ImageDataset:
     Raises UserError where there is none, where it does not import or load, or where an outside one is malformed.
     """
     listing = dataset_listings(plugins).get(name)
+    if listing is None and (Path(__file__).parent / f"{name}.py").is_file():
+        raise UserError(f"datasets/{name}.py holds no dataset: name one of {', '.join(dataset_listings(plugins))}")
     if listing is None or listing.origin.startswith(f"{__package__}."):
         return _own(name)
     load: Any = getattr(outside.imported(listing.origin), listing.function)

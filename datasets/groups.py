@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,9 @@ def _column(data: ImageDataset, by: str) -> Tensor:
     columns = {**data.cond, **data.groups, "classes": data.classes}
     if by not in columns:
         raise unknown(f"grouping of dataset {data.card.name!r}:", by, columns)
-    values = columns[by][torch.arange(len(data))]
-    if values.ndim != 1 or values.is_floating_point():
+    values: Any = columns[by]
+    if len(values) == len(data) and not isinstance(values, Tensor | list):
+        values = values[torch.arange(len(data))]
+    if not isinstance(values, Tensor) or tuple(values.shape) != (len(data),) or values.is_floating_point():
         raise UserError(f"{by!r} of dataset {data.card.name!r} is no integer per item: group by another column")
     return values

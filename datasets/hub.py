@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ class Source:
     """Which rows of a hub dataset are items: its repository, revision and split, and the columns of picture and class.
 
     keep: the class numbers that are items, in their order, or none for all; size: (height, width), channels: of a
-    picture.
+    picture; count: of the items, or 0 for any number.
     """
 
     repository: str
@@ -36,6 +37,7 @@ class Source:
     size: tuple[int, int]
     channels: int = 3
     keep: tuple[int, ...] = ()
+    count: int = 0
 
 
 def opened(card: Card) -> ImageDataset:
@@ -59,10 +61,13 @@ def fetch(
     condition: the network's argument that takes the class, if one does; ``on_item`` sees (steps done, of how many).
     Raises UserError where neither network nor files can be had, or rows are not what the source says.
     """
-    with _rows(source, path) as rows:
+    with _rows(card.name, source, path) as rows:
         _check_columns(rows, source, path)
         labels = np.asarray(rows[source.label])
         chosen = np.flatnonzero(np.isin(labels, source.keep)) if source.keep else np.arange(len(labels))
+        if source.count and len(chosen) != source.count:
+            counts = f"{len(chosen):,} rows where {card.name} has {source.count:,}"
+            raise UserError(f"{path or source.repository} has {counts}: give all of them")
         classes = {label: i for i, label in enumerate(source.keep or np.unique(labels).tolist())}
 
         def read(i: int) -> Item:
@@ -80,30 +85,34 @@ def _folder(card: Card) -> Path:
 
 
 @contextmanager
-def _rows(source: Source, path: Path | None) -> Iterator[Any]:
+def _rows(name: str, source: Source, path: Path | None) -> Iterator[Any]:
     """Yield the source's rows, pictures as undecoded bytes; what the library keeps meanwhile is deleted."""
     import datasets
 
-    cache, shown = home() / "datasets" / ".source", datasets.is_progress_bar_enabled()
+    cache, shown = home() / "datasets" / f".source-{name}", datasets.is_progress_bar_enabled()
     try:
         datasets.disable_progress_bars()  # the caller shows its own
-        if path is None:
-            words: dict[str, Any] = {"path": source.repository, "revision": source.revision, "split": source.split}
-        else:
-            words = {"path": "parquet", "data_files": _files(path, source.split), "split": "train"}
-        rows: Any = datasets.load_dataset(**words, cache_dir=str(cache))
-        yield (
-            rows.cast_column(source.image, datasets.Image(decode=False)) if source.image in rows.column_names else rows
-        )
-    except UserError:
-        raise
+        rows = _loaded(source, path, cache)
+        if source.image in rows.column_names:
+            rows = rows.cast_column(source.image, datasets.Image(decode=False))
+        yield rows
+    finally:
+        datasets.enable_progress_bars() if shown else None
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def _loaded(source: Source, path: Path | None, cache: Path) -> Any:
+    import datasets
+
+    words: dict[str, Any] = {"path": source.repository, "revision": source.revision, "split": source.split}
+    if path is not None:
+        words = {"path": "parquet", "data_files": _files(path, source.split), "split": "train"}
+    try:
+        return datasets.load_dataset(**words, cache_dir=str(cache))
     except Exception as error:  # whatever the hub, the network and pyarrow raise
         where = path or f"the hub's {source.repository}"
         hint = "give the files' folder with --data" if path is None else "name parquet files of the hub's schema"
         raise UserError(f"{where} cannot be read ({_brief(error)}): {hint}") from error
-    finally:
-        datasets.enable_progress_bars() if shown else None
-        shutil.rmtree(cache, ignore_errors=True)
 
 
 def _brief(error: Exception) -> str:
@@ -112,12 +121,20 @@ def _brief(error: Exception) -> str:
 
 
 def _files(path: Path, split: str) -> list[str]:
-    """Return the parquet files at a path: itself, or those of a folder that are named after the split, or all of it."""
-    inside = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if path.is_dir() else []
-    named = [file for file in inside if split in file.stem.split("-")[0].split("_")]
+    """Return the parquet files of a split at a path: the file itself, or those whose names or folders say it."""
+    if path.is_file():
+        return [str(path)]
+    inside = sorted(path.rglob("*.parquet")) if path.is_dir() else []
     if not inside:
         raise UserError(f"{path} holds no parquet files: name a file, or a folder with them")
+    named = [file for file in inside if any(re.split(r"[-_.]", part)[0] == split for part in _words(file, path))]
+    if not named and len(inside) > 1:
+        raise UserError(f"{path} holds {len(inside)} parquet files, and none is named {split!r}: name the right one")
     return [str(file) for file in named or inside]
+
+
+def _words(file: Path, folder: Path) -> tuple[str, ...]:
+    return file.relative_to(folder).parts
 
 
 def _check_columns(rows: Any, source: Source, path: Path | None) -> None:

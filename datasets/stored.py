@@ -18,6 +18,7 @@ from ..store import FolderStore
 
 ITEMS, COLUMNS = "items.arrow", "columns.json"
 ROWS = 1000  # written at a time
+CHECKED = 2 * 2**30  # bytes of items up to which their hash is checked whenever they are opened
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def write_items(folder: Path, count: int, read: Callable[[int], Item], on_item: 
     _write(part / ITEMS, like, ((hashes[i], read(i)) for i in order), lambda done: on_item(count + done))
     columns = {"pixels": like.pixels, **like.cond}
     described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
-    FolderStore(part).put_json(COLUMNS, {"columns": described, "count": count})
+    FolderStore(part).put_json(COLUMNS, {"columns": described, "count": count, "sha256": _file_hash(part / ITEMS)})
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 
@@ -141,6 +142,8 @@ def open_items(folder: Path) -> Stored:
         columns = {name: (column["dtype"], tuple(column["shape"])) for name, column in described["columns"].items()}
         if len(rows) != described["count"]:
             raise ValueError(f"{len(rows)} of {described['count']} items are there")
+        if (folder / ITEMS).stat().st_size <= CHECKED and _file_hash(folder / ITEMS) != described["sha256"]:
+            raise ValueError(f"{ITEMS} is not what was stored")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptFile(
             f"{folder} cannot be read as a stored dataset ({error}): delete it and fetch again"
@@ -150,6 +153,11 @@ def open_items(folder: Path) -> Stored:
     classes = torch.from_numpy(rows.data.column("class").to_numpy().copy())
     hashes = np.frombuffer(bytearray().join(_all(rows, "hash")), np.uint8).reshape(len(rows), 32)
     return Stored(found.pop("pixels"), classes, found, torch.from_numpy(hashes))
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _all(rows: Any, name: str) -> Sequence[bytes]:

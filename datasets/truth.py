@@ -36,7 +36,6 @@ SHIPPED = Path(__file__).parent / "truth"
 Role = Literal["open", "report"]
 FIELDS = ("task", "version", "n_train", "dataset", "recipe", "base_seed", "checkpoints", "queries", "files")
 ABOUT_MODELS = ("truth-", "regenerated-")  # how the names of files begin that no method may see
-OURS = ("problem.", "weights-", "raw-", *ABOUT_MODELS)
 Arrays = dict[str, np.ndarray]
 
 
@@ -123,7 +122,10 @@ class Assets:
         return _hash({**self._without("provenance", "truth_plan", "target", "target_unit"), "files": files})
 
     def _without(self, *names: str) -> dict[str, Any]:
-        return {name: value for name, value in self.manifest.items() if name not in names}
+        """Return the manifest without some of it, nor where the dataset's code was: its fingerprint says all."""
+        kept = {name: value for name, value in self.manifest.items() if name not in names}
+        dataset = {name: value for name, value in kept["dataset"].items() if name not in ("plugin", "code")}
+        return {**kept, "dataset": dataset}
 
     @property
     def query_ids(self) -> tuple[str, ...]:
@@ -141,19 +143,7 @@ class Assets:
 
     def arrays(self, name: str) -> Arrays:
         """Return the arrays of one file; raises CorruptFile where it is missing, truncated or edited."""
-        expected = self.manifest["files"][name]["sha256"]
-        try:
-            data = self.store.get(name)
-        except FileNotFoundError:
-            raise CorruptFile(f"{self.folder / name} is missing: build or import the truth again") from None
-        if sha256(data) != expected:
-            raise CorruptFile(
-                f"{self.folder / name} was truncated or edited (its hash is not the manifest's): restore it"
-            )
-        try:
-            return load(data)
-        except SafetensorError as error:
-            raise CorruptFile(f"{self.folder / name} is not a safetensors file ({error}): restore it") from error
+        return read_arrays(self.store.path(name), self.manifest["files"][name]["sha256"])
 
     def truth(self, role: Role) -> Truth:
         """Return the labels of a role."""
@@ -196,13 +186,27 @@ def _hash(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode())
 
 
+def read_arrays(path: Path, expected: str) -> Arrays:
+    """Return the arrays of a file of a known hash; raises CorruptFile where it is missing, truncated or edited."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CorruptFile(f"{path} is missing: build or import the truth again") from None
+    if sha256(data) != expected:
+        raise CorruptFile(f"{path} was truncated or edited (its hash is not the manifest's): restore it")
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise CorruptFile(f"{path} is not a safetensors file ({error}): restore it") from error
+
+
 def write_assets(folder: Path, files: Iterable[tuple[str, Arrays]], manifest: dict[str, Any]) -> Assets:
     """Write the files one by one, then the manifest with their hashes and sizes; files of a former one are removed."""
     store = FolderStore(folder)
+    former = _former(store)
     store.delete("manifest.json")
-    for name in list(store.keys()):
-        if name.startswith(OURS) and name.endswith(".safetensors"):
-            store.delete(name)
+    for name in former:
+        store.delete(name)
     listed = {}
     for name, arrays in files:
         data = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
@@ -210,3 +214,11 @@ def write_assets(folder: Path, files: Iterable[tuple[str, Arrays]], manifest: di
         listed[name] = {"sha256": sha256(data), "bytes": len(data)}
     store.put_json("manifest.json", {**manifest, "schema_version": SCHEMA_VERSION, "files": listed})
     return Assets(folder)
+
+
+def _former(store: FolderStore) -> list[str]:
+    """Return the files that the manifest of a folder lists, if it has one that can be read."""
+    try:
+        return [name for name in store.get_json("manifest.json")["files"] if store.exists(name)]
+    except (FileNotFoundError, CorruptFile, KeyError, TypeError, ValueError):
+        return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -91,11 +91,15 @@ class Keeper:
         return rows
 
     def _code(self, compute: Callable[..., Any]) -> str:
-        """Return the hash of the code that computes rows: of the engine that they are from, or else of the method."""
+        """Return the hash of the code that computes rows: of the engine whose method it is, or else of the method.
+
+        A function of an engine, such as a partial one with a method's own output, is not the engine's alone.
+        """
         while isinstance(compute, partial):
             compute = compute.func
-        owner = type(compute.__self__) if hasattr(compute, "__self__") else compute
-        return self.code.get(owner.__module__, self.method_code)
+        owner = getattr(type(getattr(compute, "__self__", None)), "__module__", "")
+        own = f"{self.method_code} {getattr(compute, '__qualname__', type(compute).__qualname__)}"
+        return self.code.get(owner, own)
 
     def _has_room(self, folder: Path, needed: int) -> bool:
         if folder.exists():
@@ -115,8 +119,12 @@ def _intact(files: BlockFiles, part: slice, note: dict[str, Any]) -> tuple[Tenso
 
 
 def used(folder: Path) -> int:
-    """Return the bytes of a folder's files."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Return the bytes of a folder's files, of which others may come and go meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def make_room(folder: Path, limit: int = LIMIT) -> None:

@@ -110,7 +110,10 @@ class Making:
         """Return the rows of a block, float32 on the CPU."""
         out = torch.empty(part.stop - part.start, *self.shape[1:])
         for ids, batch in self.batches(self.step, part):
-            out[ids.start - part.start : ids.stop - part.start] = self.compute(batch).detach().cpu()
+            rows, wanted = self.compute(batch), (len(batch), *self.shape[1:])
+            if tuple(rows.shape) != wanted:
+                raise ValueError(f"rows {self.name!r} were computed as {list(rows.shape)} where {list(wanted)} are due")
+            out[ids.start - part.start : ids.stop - part.start] = rows.detach().cpu()
             self.done(len(batch))
         return out
 

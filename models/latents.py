@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -79,9 +80,12 @@ def with_latents(data: ImageDataset, autoencoder: Autoencoder, store: FolderStor
     key = f"latents/{encoder[:16]}-{data.fingerprint()[:16]}.safetensors"
     if store is None:
         return replace(data, latents=_encoded(data, autoencoder), encoder=encoder)
-    if not store.exists(key):
+    try:
+        latents = load_file(store.path(key))["latents"]
+    except (FileNotFoundError, SafetensorError, KeyError):  # not there yet, or damaged
         store.put(key, save_tensors({"latents": _encoded(data, autoencoder)}))
-    return replace(data, latents=load_file(store.path(key))["latents"], encoder=encoder)
+        latents = load_file(store.path(key))["latents"]
+    return replace(data, latents=latents, encoder=encoder)
 
 
 def _encoded(data: ImageDataset, autoencoder: Autoencoder) -> Tensor:

@@ -15,7 +15,7 @@ from ..datasets.base import ImageDataset
 from ..datasets.find import load_dataset
 from ..datasets.groups import Groups
 from ..datasets.queries import Queries
-from ..datasets.truth import Arrays, Assets
+from ..datasets.truth import Arrays, Assets, read_arrays
 from ..errors import CorruptFile
 from ..store import FolderStore, home, sha256
 from .denoiser import Denoiser
@@ -81,20 +81,22 @@ class StoredWeights(Mapping[int, State]):
     """Weights by update count, each read from its file when it is asked for."""
 
     def __init__(self, assets: Assets, kind: Literal["weights", "raw"]) -> None:
-        self._assets, self.kind = assets, kind
-        names = [name.removesuffix(".safetensors") for name in assets.manifest["files"] if name.startswith(f"{kind}-")]
-        self.steps = sorted(int(name.rpartition("-")[2]) for name in names)
+        found = {name: file for name, file in assets.manifest["files"].items() if name.startswith(f"{kind}-")}
+        steps = {int(name.removeprefix(f"{kind}-").removesuffix(".safetensors")): name for name in found}
+        # Paths and hashes alone: the assets would lead a method to the truth.
+        self._files = {step: (assets.store.path(name), found[name]["sha256"]) for step, name in sorted(steps.items())}
 
     def __getitem__(self, step: int) -> State:
-        if step not in self.steps:
-            raise KeyError(step)
-        return _tensors(self._assets.arrays(f"{self.kind}-{step}.safetensors"))
+        return _tensors(read_arrays(*self._files[step]))
+
+    def __contains__(self, step: object) -> bool:
+        return step in self._files
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.steps)
+        return iter(self._files)
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self._files)
 
 
 def read_problem(folder: Path, plugins: tuple[Path, ...] = ()) -> Problem:
@@ -106,15 +108,15 @@ def read_problem(folder: Path, plugins: tuple[Path, ...] = ()) -> Problem:
     meta, arrays = assets.manifest, assets.arrays("problem.safetensors")
     recipe, coder = Recipe.from_json(meta["recipe"]), _named(arrays, "autoencoder/")
     everything = load_dataset(meta["dataset"]["name"], plugins)
-    data = everything.select(torch.from_numpy(arrays["train_ids"]))
+    train_ids = torch.from_numpy(arrays["train_ids"])
+    if int(train_ids.max()) >= len(everything):
+        raise _another(meta, folder)
+    data = everything.select(train_ids)
     encoder = Autoencoder(recipe.model.autoencoder, coder) if recipe.model.autoencoder else None
     if encoder:
         data = with_latents(data, encoder, FolderStore(home()))
     if data.fingerprint() != meta["dataset"]["fingerprint"]:
-        raise CorruptFile(
-            f"the images of {meta['dataset']['name']!r} are not those that {folder} was built from: "
-            "install the dataset's pinned revision or rebuild the truth"
-        )
+        raise _another(meta, folder)
     return Problem(
         meta["task"],
         data,
@@ -133,6 +135,13 @@ def read_problem(folder: Path, plugins: tuple[Path, ...] = ()) -> Problem:
 def _groups(assets: Assets, arrays: Arrays) -> Groups | None:
     listed = assets.manifest.get("groups")
     return Groups(tuple(listed["names"]), torch.from_numpy(arrays["groups"])) if listed else None
+
+
+def _another(meta: dict[str, Any], folder: Path) -> CorruptFile:
+    return CorruptFile(
+        f"the images of {meta['dataset']['name']!r} are not those that {folder} was built from: "
+        "install the dataset's pinned revision or rebuild the truth"
+    )
 
 
 def _weights(assets: Assets, arrays: Arrays) -> Mapping[int, State]:
@@ -196,7 +205,7 @@ def _with_heldout(
     if not wanted:
         return kept
     ids = torch.tensor([query["source"] for query in wanted])
-    if data.item_hashes(ids) != [query["sha256"] for query in wanted]:
+    if int(ids.max()) >= len(data) or data.item_hashes(ids) != [query["sha256"] for query in wanted]:
         raise CorruptFile(f"held-out queries of {folder} are other images in the dataset here: install its revision")
     images, batch = data.pixels(ids), data.batch(ids)
     found = {"x": encoder.encode(images) if encoder else images, "guidance": torch.zeros(len(ids))}

@@ -155,8 +155,10 @@ class Runner:
         """Return where rows are kept and what they depend on; a forced cell measures everything anew."""
         if self.options.force:
             return None
+        encoders = {name: weights.identity for name, weights in planned.encoders.items()}
         inputs = {"problem": planned.problem_sha256, "environment": self.inspector.environment()}
-        code = {"code": engine_hashes(), "method_code": planned.code}
+        inputs |= {"precision": planned.key.precision, "encoders": encoders}
+        code = {"code": engine_hashes(), "method_code": f"{planned.key.method} {planned.code}"}
         return {"folder": str(self.results.kept), "inputs": inputs, **code}
 
     def _poll(self) -> list[int]:

@@ -19,6 +19,8 @@ from .spec import TaskSpec
 def check_task(spec: TaskSpec, data: ImageDataset) -> None:
     """Raise UserError where the dataset does not fit the task: before anything is trained or written."""
     _check_counts(spec, data)
+    if min(spec.truth.report, spec.truth.open) < 1:
+        raise UserError(f"{spec.label} plans no report or no open subsets: its truth needs at least one of each")
     model = build(replace(spec.recipe.model, trainable=""), 0)
     _check_conditions(spec, data, model)
     if spec.recipe.cond_drop or spec.queries.guidance not in (0, 1):

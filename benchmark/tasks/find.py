@@ -106,6 +106,11 @@ def assets_folder(spec: TaskSpec) -> Path:
 def open_assets(spec: TaskSpec) -> Assets:
     """Return a task's assets; raises CorruptFile where they are not of the task as it is."""
     assets = Assets(assets_folder(spec))
-    if assets.manifest.get("recipe") != json.loads(json.dumps(spec.recipe.to_json())):
-        raise CorruptFile(f"{assets.folder} was built from another recipe than {spec.label}'s: rebuild it")
+    plain, found = json.loads(json.dumps(spec.to_json())), assets.manifest
+    pairs = {"recipe": "recipe", "n_train": "n_train", "truth": "truth_plan"}
+    other = [name for name, stored in pairs.items() if plain[name] != found.get(stored)]
+    if (plain.get("groups") or {}).get("by") != (found.get("groups") or {}).get("by"):
+        other.append("groups")
+    if other:
+        raise CorruptFile(f"{assets.folder} was built from another {other[0]} than {spec.label}'s: rebuild it")
     return assets

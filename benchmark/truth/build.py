@@ -24,6 +24,7 @@ from ...datasets.truth import Arrays, Assets, write_assets
 from ...errors import UserError
 from ...models.denoiser import Denoiser
 from ...models.latents import Autoencoder, with_latents
+from ...models.precision import set_precision
 from ...models.problem import Problem, problem_files, query_list, read_problem
 from ...models.processes import open_process
 from ...models.training import State, load, snapshot, train
@@ -117,9 +118,9 @@ def prepare_base(
     parts, plain = split(spec, data), spec.to_json()
     frozen, groups = plain.get("weights", {}), grouped(spec, data.select(parts.train))
     named = [[*groups.names, sha256(groups.assignment.numpy().tobytes())]] if groups else []
-    identity = digest(
-        [spec.label, plain["recipe"], plain["queries"], data.fingerprint(), *sorted(frozen.items()), *named]
-    )
+    set_precision("float32")  # as in all retrainings
+    parts_of_it = [sha256(parts.train.numpy().tobytes()), spec.label, plain["recipe"], plain["queries"]]
+    identity = digest([*parts_of_it, data.fingerprint(), *sorted(frozen.items()), *named])
     key = f"base/{spec.label}-{identity}"
     if not store.exists(f"{key}/manifest.json"):
         problem = replace(_base_problem(spec, data, parts, on_step, device), groups=groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ def parquet(folder, rows, name="train-00000-of-00001.parquet", image="img", labe
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(cifar10, "SOURCE", replace(cifar10.SOURCE, count=0))
     return tmp_path / "home"
 
 
@@ -67,6 +69,27 @@ def test_rows_in_another_order_and_file_are_the_same_dataset(copy, tmp_path):
     other.mkdir()
     assert cifar10.fetch(parquet(other, rows[::-1], name="all.parquet") / "all.parquet").fingerprint() == one
     assert cifar10.fetch(parquet(copy, [*rows[:-1], (png(77), 2)])).fingerprint() != one
+
+
+def test_files_of_another_split_are_left_alone(copy, tmp_path):
+    rows = [(png(i), i % 3) for i in range(6)]
+    for split, chosen in (("train", rows[:4]), ("test", rows[4:])):
+        (copy / split).mkdir()
+        parquet(copy / split, chosen, name="0000.parquet")
+    assert len(cifar10.fetch(copy)) == 4
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("a.parquet", "b.parquet"):
+        parquet(other, rows, name=name)
+    with pytest.raises(UserError, match="none is named 'train'"):
+        cifar10.fetch(other)
+
+
+def test_a_part_is_not_taken_for_the_whole(copy, monkeypatch):
+    monkeypatch.setattr(cifar10, "SOURCE", replace(cifar10.SOURCE, count=5))
+    with pytest.raises(UserError, match="has 4 rows where cifar10 has 5"):
+        cifar10.fetch(parquet(copy, [(png(i), i % 3) for i in range(4)]))
+    assert len(cifar10.fetch(parquet(copy, [(png(i), i % 3) for i in range(5)]))) == 5
 
 
 def test_classes_that_are_kept_are_numbered_in_their_order(copy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,6 +134,26 @@ def test_an_interrupted_store_is_none(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_items(tmp_path / "x", 5, item, stop)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_replaces_stored_images_has_no_hashes_of_theirs(folder):
+    data = dataset(folder)
+    images = data.pixels(torch.arange(N))
+    other = replace(data, images=-images)
+    assert other.hashes is None and other.fingerprint() != data.fingerprint()
+    assert replace(data, classes=data.classes.flip(0)).fingerprint() != data.fingerprint()
+    cond = {name: column[torch.arange(N)] for name, column in data.cond.items()}
+    assert replace(data, cond={**cond, "class_labels": cond["class_labels"] + 1}).fingerprint() != data.fingerprint()
+
+
+def test_a_flipped_byte_is_found_when_it_is_opened(tmp_path):
+    write_items(tmp_path / "x", 5, item, lambda done: None)
+    path = tmp_path / "x" / "items.arrow"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptFile, match="not what was stored"):
+        open_items(tmp_path / "x")
 
 
 @pytest.mark.parametrize("spoil", ["missing", "truncated", "columns"])

@@ -38,6 +38,8 @@ def build(task: str, workers: int, out: Path | None, plugins: tuple[Path, ...] =
     if workers < 0:
         raise UserError("--workers must not be negative: 0 means one per core")
     folder = out or home() / "truth" / spec.label
+    if out is not None and out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
+        raise UserError(f"--out {out} holds other things than a truth: name an empty folder")
     with store.claim(f"build-{spec.label}", ttl=LONG_CLAIM_S) as held:
         if not held:
             raise UserError(f"another process is building {spec.label} in {store.root}: wait for it, or stop it first")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tdabench.datasets import cifar10
@@ -16,6 +18,7 @@ tdabench = run_helpers.tdabench
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(cifar10, "SOURCE", replace(cifar10.SOURCE, count=0))
     return tmp_path / "home"
 
 

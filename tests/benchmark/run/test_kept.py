@@ -183,3 +183,73 @@ def test_forecasts_know_the_slices(monkeypatch):
     monkeypatch.setattr(method_class("mucs"), "estimate", lambda self, sizes: seen.append(sizes))
     forecast([cell], read_problem(assets().folder), Rates(1.0, 1.0, 1.0, 0.0))
     assert (seen[0].n_queries, seen[0].slices) == (Q, 3)
+
+
+def test_each_precision_has_rows_of_its_own(tmp_path):
+    folder, alone = tmp_path / "both", tmp_path / "alone"
+    for precision in ("float32", "bf16"):
+        cells = replace_precision(plan(["grad-sim"]), precision)
+        (row,) = Runner(Results(folder), Options()).run(cells)
+        assert "kept" not in row.diagnostics
+        (other,) = Runner(Results(alone / precision), Options()).run(cells)
+        assert row.source.scores_sha256 == other.source.scores_sha256
+    assert len(list((folder / "kept").iterdir())) == 2
+
+
+def replace_precision(cells, precision):
+    return [replace(cell, key=cell.key.model_copy(update={"precision": precision})) for cell in cells]
+
+
+TWO = """
+import torch
+from tdabench.methods import Method, register
+
+
+@register("one")
+class One(Method):
+    def fit(self, view):
+        return view.kept("same", lambda batch: batch.x.flatten(1)[:, :4] + 1, (4,), {})
+
+    def attribute(self, view, state, queries):
+        return state.whole().sum(1).expand(len(queries), -1).contiguous()
+
+
+@register("other")
+class Other(One):
+    def fit(self, view):
+        return view.kept("same", lambda batch: -batch.x.flatten(1)[:, :4], (4,), {})
+"""
+
+
+def test_two_methods_of_a_file_do_not_take_each_others_rows(tmp_path):
+    path = tmp_path / "two.py"
+    path.write_text(TWO)
+    together = run_cells(tmp_path / "both", ["one", "other"], [path], jobs=1)
+    alone = run_cells(tmp_path / "alone", ["other"], [path])["other"]
+    assert together["other"].source.scores_sha256 == alone.source.scores_sha256
+    assert together["one"].source.scores_sha256 != alone.source.scores_sha256
+
+
+def test_rows_of_another_shape_than_announced_are_an_error(tmp_path):
+    body = "view.kept('mean', lambda batch: batch.x.flatten(1).mean(0)[:4], (4,), {})"
+    row = run_cells(tmp_path / "r", ["wrong"], [plugin(tmp_path, "wrong", fit=body)])["wrong"]
+    assert row.status == "error" and "rows 'mean' were computed as [4] where [60, 4] are due" in row.reason
+
+
+def test_kept_rows_are_keyed_by_the_encoders_weights(tmp_path):
+    from tdabench.models.encoders.weights import Weights
+
+    runner, (cell,) = Runner(Results(tmp_path), Options()), plan(["grad-sim"])
+    one, other = (replace(cell, encoders={"clip": Weights("clip", "here", sha)}) for sha in ("a", "b"))
+    assert runner._kept(one) != runner._kept(other) != runner._kept(cell)
+
+
+def test_an_engines_function_with_a_methods_own_part_is_the_methods(tmp_path):
+    from functools import partial
+
+    from tdabench.methods.engines.features import Features, per_sample_gradients
+    from tdabench.methods.kept import Keeper
+
+    engine = {Features.__module__: "engine"}
+    keeper = Keeper(tmp_path, {}, engine, "method", lambda: None)
+    assert keeper._code(partial(per_sample_gradients, output=len)).startswith("method")
