@@ -94,7 +94,9 @@ def _params(subject: Subject) -> str:
     for name, params in subject.cls.presets.items():
         rebuilt = registry.params_from_json(subject.cls, json.loads(json.dumps(asdict(params), allow_nan=False)))
         if rebuilt != params or registry.params_hash(rebuilt) != registry.params_hash(params):
-            raise Broken(f"preset {name} comes back from JSON as {rebuilt}")
+            raise Broken(
+                f"preset {name} comes back from JSON as {rebuilt}: its fields must be JSON values, none a dataclass"
+            )
     return "presets survive JSON: " + ", ".join(map(registry.params_hash, subject.cls.presets.values()))
 
 
