@@ -156,14 +156,12 @@ def test_raw_weights_are_those_before_averaging(task):
 
 def test_every_method_runs_and_removal_compares_images(place, task, tdabench, tmp_path):
     words = ["run", task.name, "--plugin", place / "tasks.py", "--results", tmp_path / "results"]
-    methods = "pixel:paper,grad-sim,d-trak,trak,mucs,random"
+    methods = "pixel:paper,grad-sim,random"  # the contract suite runs the others on such a problem
     answer = tdabench(*words, "--methods", methods, "--jobs", 1)
     assert answer.code == 0, answer
     assert tdabench(*words, "--methods", "random", "--metrics", "union", "--jobs", 1).code == 0
     rows = [json.loads(path.read_text()) for path in (tmp_path / "results" / "rows").rglob("*.json")]
-    assert {row["key"]["method"]: row["status"] for row in rows} == dict.fromkeys(
-        ("pixel", "grad-sim", "d-trak", "trak", "mucs", "random"), "ok"
-    )
+    assert {row["key"]["method"]: row["status"] for row in rows} == dict.fromkeys(("pixel", "grad-sim", "random"), "ok")
     problem, lab = read_problem(assets_of(task).folder), Laboratory(assets_of(task), FolderStore(place / "home"))
     outcome = lab.read(Counterfactual((), 1))
     assert outcome.images.shape[1:] == (1, 8, 8)
