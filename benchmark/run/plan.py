@@ -69,8 +69,7 @@ class PlannedCell:
         """What the scores depend on: method, parameters, code, problem, queries, seed, and encoders if any."""
         members = [member.identity for member in self.members.values()]
         encoders = [[name, weights.identity] for name, weights in sorted(self.encoders.items())]
-        key = self.key.model_dump(exclude={"precision"} if self.key.precision == "float32" else None)
-        parts = [key, self.code, self.problem_sha256, self.query_ids, members]
+        parts = [self.key.model_dump(), self.code, self.problem_sha256, self.query_ids, members]
         return digest([*parts, encoders] if encoders else parts)
 
     @property

@@ -37,6 +37,11 @@ class Key(Strict):
         """The preset, and the precision where it is not float32: what tells one method's entries apart."""
         return self.preset if self.precision == "float32" else f"{self.preset} ({self.precision})"
 
+    @model_serializer(mode="wrap")
+    def _without_the_usual_precision(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Rows in float32, and hashes of their keys, are as they were before there were other precisions.
+        return {name: value for name, value in handler(self).items() if (name, value) != ("precision", "float32")}
+
 
 class LdsResult(Strict):
     """The LDS of one query kind: per-query values and the bootstrap replicates of their mean, as fractions.

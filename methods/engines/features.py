@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -210,7 +211,7 @@ class Features:
         model = view.model(self.at)
         width = self.projector.k or sum(value.numel() for value in model.trainable_parameters().values())
         shape = (self.draws.n, width) if self.per_draw else (width,)
-        return view.kept("gradients", lambda batch: self.of_batch(model, batch), shape, self._inputs(view))
+        return view.kept("gradients", partial(self.of_batch, model), shape, self._inputs(view))
 
     def of_queries(self, view: View, queries: Queries) -> Tensor:
         """Return the queries' features, [Q, k] or [Q, S, k], float32 on the CPU."""

@@ -205,7 +205,7 @@ def test_code_of_an_engine_is_not_the_methods(keeping):
         view.keeper.code = {"engine": "changed"}
         assert view.keeper._code(compute) == "changed"
         view.keeper.code = {"engine": "e"}
-    assert view.keeper._code(numbers(view, [])) == "m"
+    assert view.keeper._code(numbers(view, [])) == "m numbers.<locals>.compute"
 
 
 def test_a_killed_fit_goes_on_with_its_blocks(keeping):
@@ -216,6 +216,7 @@ def test_a_killed_fit_goes_on_with_its_blocks(keeping):
             raise KeyboardInterrupt
         return numbers(view, calls)(batch)
 
+    dies.__qualname__ = numbers(view, []).__qualname__  # the same function, on a better day
     with pytest.raises(KeyboardInterrupt):
         view.kept("numbers", dies, (3,), {"x": 1}, size=2)
     found, computed, costs, notes = ask(keeping())
