@@ -135,5 +135,5 @@ def test_info_and_verify_hold_groups_too(groups_home, capsys):
 def test_verify_tells_a_model_of_another_group(assets, monkeypatch, capsys):
     (part,) = [part for part in command._retrained(assets) if part.name == "without group"]
     swapped = part._replace(outputs=part.outputs[:, ::-1])
-    assert command._verify_cell(TASK, assets, swapped, (0, 2)) == 1
+    assert command._verify_cell(TASK, assets, read_problem(assets.folder), swapped, (0, 2)) == 1
     assert "NOT its own cell" in capsys.readouterr().out
