@@ -507,7 +507,7 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_rows(home, tmp_path):
 def test_a_build_killed_in_the_middle_goes_on_to_the_same_truth(home, tmp_path):
     own = tmp_path / "home"
     for part in ("base", "measured", "models"):
-        shutil.copytree(home / part, own / part)
+        shutil.copytree(home / part, own / part, ignore=shutil.ignore_patterns("digits-tiny-*"))  # other tasks' truths
     for path in list((own / "measured").rglob("report-*-seed2.safetensors"))[:6]:
         path.unlink()
     for path in list((own / "models").rglob("seed2-*.safetensors")):

@@ -20,6 +20,7 @@ from tdabench.errors import UserError
 from tdabench.models.problem import load_dataset, read_problem
 from tdabench.models.training import train
 from tdabench.seeds import digest
+from tdabench.store import FolderStore
 
 from ... import run_helpers
 
