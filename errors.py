@@ -20,3 +20,9 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known) or 'none'}"
     return UserError(f"unknown {what} {name!r}: {hint}")
+
+
+def brief(text: str) -> str:
+    """Return a text of others, such as an exception's, as one line of at most 200 characters."""
+    line = " ".join(text.split())
+    return line if len(line) < 200 else line[:200] + "…"

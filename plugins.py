@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -18,14 +19,32 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec, module_from_spec, resolve_name, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .errors import UserError
 from .seeds import digest
 from .store import sha256
 
 PREFIX = "tdabench_plugin_"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a task or dataset
 PACKAGE = __name__.partition(".")[0]
+
+
+class Listed(Protocol):
+    """What a file lists: its name, and where it is from, a module's name or the path of a plugin."""
+
+    @property
+    def name(self) -> str:
+        """Under which it is asked for."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """Where it is from."""
+        ...
+
+
+L = TypeVar("L", bound=Listed)
 
 
 class Source(NamedTuple):
@@ -42,6 +61,23 @@ def sources(group: str, plugins: tuple[Path, ...]) -> list[Source]:
             raise UserError(f"{path} is no plugin: a plugin is a Python file, whose name ends with .py")
     points = [Source(_entry_point_file(point), point.module) for point in entry_points(group=group)]
     return [*points, *(Source(path, str(path)) for path in plugins)]
+
+
+def collected(
+    kind: str, own: Iterable[Source], group: str, plugins: tuple[Path, ...], read: Callable[[Source], Iterable[L]]
+) -> dict[str, L]:
+    """Return what files list, by name: the package's ``own``, those of an entry-point group, and plugins.
+
+    ``read`` returns what a file lists, importing nothing. Raises UserError where two share a name.
+    """
+    found: dict[str, L] = {}
+    for source in [*own, *sources(group, plugins)]:
+        for listing in read(source):
+            if listing.name in found:
+                origins = f"{found[listing.name].origin} and {listing.origin}"
+                raise UserError(f"two {kind}s are called {listing.name!r}: {origins}; rename one")
+            found[listing.name] = listing
+    return found
 
 
 def parsed(source: Source) -> ast.Module:

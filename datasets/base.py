@@ -147,10 +147,7 @@ class ImageDataset:
         of the latents themselves, whose last bits differ from machine to machine.
         """
         digest = hashlib.sha256()
-        if self.hashes is not None:
-            _update(digest, self.hashes)
-        else:
-            _update(digest, self.images[torch.arange(len(self))])
+        _update(digest, whole(self.images) if self.hashes is None else self.hashes)
         self._update_beside(digest)
         for name in sorted(self.null):
             digest.update(f"null {name}".encode())
@@ -164,7 +161,7 @@ class ImageDataset:
         for name, column in sorted(self.cond.items()):
             digest.update(name.encode())
             if self.hashes is None or not isinstance(column, StoredColumn):
-                _update(digest, column[torch.arange(len(self))])
+                _update(digest, whole(column))
 
     def item_hashes(self, ids: Tensor) -> list[str]:
         """Return the SHA-256 of each of these items' pixels, class and conditions: what a query is recognised by."""
@@ -179,6 +176,11 @@ class ImageDataset:
             digest.update(name.encode())
             _update(digest, parts[name][item])
         return digest.hexdigest()
+
+
+def whole(column: Column) -> Tensor:
+    """Return all of a column in memory, [N, ...]; one that is there is not copied."""
+    return column if isinstance(column, Tensor) else column[slice(None)]
 
 
 def _rows(column: Column, ids: Tensor) -> Column:

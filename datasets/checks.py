@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .base import ImageDataset
+from .base import Column, ImageDataset
 from .stored import StoredColumn
 
 EDGE = 1.001  # 8-bit values mapped in single precision may pass 1 by a rounding
@@ -24,16 +24,30 @@ def check_dataset(data: Any, name: str) -> None:
         raise UserError(f"{what} has no images: give at least one")
     _check_classes(data, what)
     _check_conditions(data, what)
-    for start in range(0, len(data), CHUNK):
-        _check_pixels(data.pixels(torch.arange(start, min(start + CHUNK, len(data)))), start, what)
+    first: Any = data.pixels(torch.tensor([0]))
+    if not isinstance(first, Tensor) or first.ndim != 4 or first.dtype != torch.float32:
+        raise UserError(f"{what} has images {_kind(data.images)}: they must be [N, C, H, W] float32")
+    if (found := first_outside(data)) is not None:
+        raise UserError(f"{what}: image {found[0]} has values up to {found[1]:g}; they must lie in [-1, 1]")
 
 
-def _check_pixels(images: Tensor, start: int, what: str) -> None:
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.dtype != torch.float32:
-        raise UserError(f"{what} has images {_kind(images)}: they must be [N, C, H, W] float32")
-    largest = images.abs().flatten(1).amax(1)
-    for i in (~(largest <= EDGE)).nonzero().flatten()[:1].tolist():  # NaN too
-        raise UserError(f"{what}: image {start + i} has values up to {float(largest[i]):g}; they must lie in [-1, 1]")
+def first_outside(data: ImageDataset) -> tuple[int, float] | None:
+    """Return the id of the first image with a value that is NaN or outside [-1, 1], and that value's size."""
+    for ids in torch.arange(len(data)).split(CHUNK):
+        largest = data.pixels(ids).abs().flatten(1).amax(1)
+        for i in (~(largest <= EDGE)).nonzero().flatten()[:1].tolist():
+            return int(ids[i]), float(largest[i])
+    return None
+
+
+def whole_numbers(labels: Tensor) -> bool:
+    """Say whether labels are one whole number for each item, [N]."""
+    return labels.ndim == 1 and not labels.is_floating_point() and labels.dtype != torch.bool
+
+
+def all_finite(column: Column) -> bool:
+    """Say whether a column holds neither NaN nor infinity."""
+    return all(bool(torch.isfinite(column[ids]).all()) for ids in torch.arange(len(column)).split(CHUNK))
 
 
 def _check_classes(data: ImageDataset, what: str) -> None:
@@ -47,7 +61,7 @@ def _check_conditions(data: ImageDataset, what: str) -> None:
     for name, column in data.cond.items():
         if not isinstance(column, Tensor | StoredColumn) or len(column.shape) < 1 or len(column) != len(data):
             raise UserError(f"{what} has {len(data)} images and {name} {_kind(column)}: give one each")
-        if not all(torch.isfinite(column[ids]).all() for ids in torch.arange(len(data)).split(CHUNK)):
+        if not all_finite(column):
             raise UserError(f"{what} has {name} that are NaN or infinite")
     for name, value in data.groups.items():
         if not isinstance(value, Tensor) or tuple(value.shape) != (len(data),) or value.is_floating_point():

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 L = TypeVar("L", bound="Callable[[], ImageDataset]")
 GROUP = "tdabench.datasets"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,8 @@ def dataset_listings(plugins: tuple[Path, ...] = ()) -> dict[str, DatasetListing
     """Return all datasets by name, the package's first; raises UserError where two share a name."""
     package = __package__ or ""
     files = [path for path in Path(__file__).parent.glob("*.py") if re.search(r"^def load\(\)", path.read_text(), re.M)]
-    found = {path.stem: DatasetListing(path.stem, f"{package}.{path.stem}") for path in sorted(files)}
-    for source in outside.sources(GROUP, plugins):
-        for listing in _read(source):
-            if listing.name in found:
-                origins = f"{found[listing.name].origin} and {listing.origin}"
-                raise UserError(f"two datasets are called {listing.name!r}: {origins}; rename one")
-            found[listing.name] = listing
-    return found
+    own = [outside.Source(path, f"{package}.{path.stem}") for path in sorted(files)]
+    return outside.collected("dataset", own, GROUP, plugins, _read)
 
 
 def load_dataset(name: str, plugins: tuple[Path, ...] = ()) -> ImageDataset:
@@ -96,10 +89,13 @@ def _own(name: str) -> ImageDataset:
 
 
 def _read(source: outside.Source) -> Iterator[DatasetListing]:
+    if source.path.parent == Path(__file__).parent:
+        yield DatasetListing(source.path.stem, source.origin)
+        return
     for node in (node for node in outside.parsed(source).body if isinstance(node, ast.FunctionDef)):
         for call in node.decorator_list:
             name = outside.literal_name(call, "dataset", node.name, source.origin)
-            if name is not None and not NAME.fullmatch(name):
+            if name is not None and not outside.NAME.fullmatch(name):
                 raise UserError(f"{source.origin}: {name!r} is no name of a dataset: use letters, digits, - and _")
             if name is not None:
                 yield DatasetListing(name, source.origin, node.name)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import UserError, unknown
-from .base import ImageDataset
+from .base import ImageDataset, whole
+from .stored import StoredColumn
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ def _column(data: ImageDataset, by: str) -> Tensor:
     if by not in columns:
         raise unknown(f"grouping of dataset {data.card.name!r}:", by, columns)
     values: Any = columns[by]
-    if len(values) == len(data) and not isinstance(values, Tensor | list):
-        values = values[torch.arange(len(data))]
+    values = whole(values) if isinstance(values, StoredColumn) else values
     if not isinstance(values, Tensor) or tuple(values.shape) != (len(data),) or values.is_floating_point():
         raise UserError(f"{by!r} of dataset {data.card.name!r} is no integer per item: group by another column")
     return values

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, brief
 from ..store import home
 from .base import Card, ImageDataset
+from .folders import MODES
 from .stored import Item, open_items, write_items
-
-MODES = {1: "L", 3: "RGB"}
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,7 @@ def _loaded(source: Source, path: Path | None, cache: Path) -> Any:
     except Exception as error:  # whatever the hub, the network and pyarrow raise
         where = path or f"the hub's {source.repository}"
         hint = "give the files' folder with --data" if path is None else "name parquet files of the hub's schema"
-        raise UserError(f"{where} cannot be read ({_brief(error)}): {hint}") from error
-
-
-def _brief(error: Exception) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) < 200 else text[:200] + "…"
+        raise UserError(f"{where} cannot be read ({brief(f'{type(error).__name__}: {error}')}): {hint}") from error
 
 
 def _files(path: Path, split: str) -> list[str]:
@@ -127,14 +121,11 @@ def _files(path: Path, split: str) -> list[str]:
     inside = sorted(path.rglob("*.parquet")) if path.is_dir() else []
     if not inside:
         raise UserError(f"{path} holds no parquet files: name a file, or a folder with them")
-    named = [file for file in inside if any(re.split(r"[-_.]", part)[0] == split for part in _words(file, path))]
+    words = {file: [re.split(r"[-_.]", part)[0] for part in file.relative_to(path).parts] for file in inside}
+    named = [file for file in inside if split in words[file]]
     if not named and len(inside) > 1:
         raise UserError(f"{path} holds {len(inside)} parquet files, and none is named {split!r}: name the right one")
     return [str(file) for file in named or inside]
-
-
-def _words(file: Path, folder: Path) -> tuple[str, ...]:
-    return file.relative_to(folder).parts
 
 
 def _check_columns(rows: Any, source: Source, path: Path | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,14 +151,10 @@ def open_items(folder: Path) -> Stored:
     index = np.arange(len(rows))
     found = {name: StoredColumn(rows, name, *column, index) for name, column in columns.items()}
     classes = torch.from_numpy(rows.data.column("class").to_numpy().copy())
-    hashes = np.frombuffer(bytearray().join(_all(rows, "hash")), np.uint8).reshape(len(rows), 32)
+    hashes = np.frombuffer(bytearray().join(rows.data.column("hash").to_pylist()), np.uint8).reshape(len(rows), 32)
     return Stored(found.pop("pixels"), classes, found, torch.from_numpy(hashes))
 
 
 def _file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _all(rows: Any, name: str) -> Sequence[bytes]:
-    return rows.data.column(name).to_pylist()

@@ -59,17 +59,9 @@ class Entry:
 
 def listings(plugins: tuple[Path, ...] = ()) -> dict[str, Listing]:
     """Return all methods by name, in-tree first; raises UserError where two share a name or a plugin is unreadable."""
-    found: dict[str, Listing] = {}
-    folder = Path(__file__).parent
     package = __package__ or ""
-    own = [outside.Source(path, f"{package}.{path.stem}") for path in sorted(folder.glob("*.py"))]
-    for source in [*own, *outside.sources(GROUP, plugins)]:
-        for listing in _read(source):
-            if listing.name in found:
-                origins = f"{found[listing.name].origin} and {source.origin}"
-                raise UserError(f"two methods are called {listing.name!r}: {origins}; rename one")
-            found[listing.name] = listing
-    return found
+    own = [outside.Source(path, f"{package}.{path.stem}") for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return outside.collected("method", own, GROUP, plugins, _read)
 
 
 def method_class(name: str, plugins: tuple[Path, ...] = ()) -> type[Method]:

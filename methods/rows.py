@@ -65,9 +65,9 @@ class Rows:
         return self.read(slice(0, len(self)))
 
 
-def parts_of(n: int, size: int) -> list[slice]:
-    """Return the slices of at most ``size`` that cover 0..n-1."""
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+def parts_of(stop: int, size: int, first: int = 0) -> list[slice]:
+    """Return the slices of at most ``size`` that cover first..stop-1."""
+    return [slice(start, min(start + size, stop)) for start in range(first, stop, size)]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ..models.sampling import Trajectory, sample, trajectory
 from ..models.training import TrainingStep, optimizer, training_loss, training_step
 from ..seeds import torch_generator
 from .kept import Keeper
-from .rows import BATCH, MEMORY, Making, Rows
+from .rows import BATCH, MEMORY, Making, Rows, parts_of
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
@@ -121,11 +121,7 @@ class View:
 
     def draws(self, n: int, law: Law, scope: Scope = "shared", name: str = "loss") -> Draws:
         """Return n draws of (log-SNR, noise), keyed by (seed, name) and, with scope ``item``, by item id."""
-        return Draws(name, n, law, scope, self.seed, self._shape, self.process)
-
-    @cached_property
-    def _shape(self) -> tuple[int, ...]:
-        return tuple(self.train.batch(torch.tensor([0])).x.shape[1:])
+        return Draws(name, n, law, scope, self.seed, self.train.shape, self.process)
 
     @property
     def _recipe(self) -> Recipe:
@@ -152,7 +148,7 @@ class View:
 
     def training_step(self, step: int) -> TrainingStep:
         """Return what an update (0-based) of the model's training saw: ids, levels, noise; needs ``recipe``."""
-        return training_step(self._recipe, len(self.train), self._shape, self.problem.seed, step)
+        return training_step(self._recipe, len(self.train), self.train.shape, self.problem.seed, step)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], scale: float = 1.0) -> torch.optim.Optimizer:
         """Return a fresh optimiser as the recipe has it, learning rate times ``scale``; needs ``recipe``."""
@@ -190,9 +186,8 @@ class View:
 
         within: a slice of ids, where not all are asked for.
         """
-        first, total = (within.start, within.stop) if within else (0, len(self.train))
-        for start in range(first, total, size):
-            part = slice(start, min(start + size, total))
+        asked = within or slice(0, len(self.train))
+        for part in parts_of(asked.stop, size, asked.start):
             yield part, self.train.batch(torch.arange(part.start, part.stop))
 
     def kept(
@@ -209,8 +204,8 @@ class View:
         that they depend on besides the code, problem, seed, micro-batch and machine; with these, blocks are kept for
         later cells and for this one's next start, and what they cost is added to what is measured. None: never kept.
         """
-        done, making = self._counted(name), Making(name, (len(self.train), *shape), compute, self.batches, size)
-        making = replace(making, memory=self.memory, done=done)
+        rows, done = (len(self.train), *shape), self._counted(name)
+        making = Making(name, rows, compute, self.batches, size, self.memory, done)
         if self.keeper is None or inputs is None:
             return making.made(self.scratch / name)
         return self.keeper.rows(making, {**inputs, "seed": self.seed, "batch": self.micro_batch}, self.scratch / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -89,11 +90,10 @@ class Denoiser(nn.Module):
         does, they are left out.
         """
         times = times.expand(len(inputs)) if times.ndim == 0 else times
-        if self.precision == "bf16":
-            with torch.autocast(self.device.type, torch.bfloat16):
-                answer = self.net(inputs, timestep=times, return_dict=False, **(cond or {}))[0].float()
-        else:
+        coarse = self.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16) if coarse else nullcontext():
             answer = self.net(inputs, timestep=times, return_dict=False, **(cond or {}))[0]
+        answer = answer.float() if coarse else answer
         channels = inputs.shape[1]
         return answer if answer.shape[1] == channels else answer[:, :channels]
 

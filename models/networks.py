@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import UserError
+from ..errors import UserError, brief
 
 
 def make_network(architecture: str, config: Mapping[str, Any]) -> nn.Module:
@@ -43,7 +43,7 @@ def local(kind: Any, folder: Path, **options: Any) -> Any:
     try:
         found = kind.from_pretrained(folder, local_files_only=True, **options)
     except Exception as error:  # whatever transformers and diffusers raise for broken files
-        raise UserError(f"{folder} cannot be read as {kind.__name__}: {_brief(error)}") from error
+        raise UserError(f"{folder} cannot be read as {kind.__name__}: {brief(str(error))}") from error
     if not weighted:
         return found
     found, info = found
@@ -51,8 +51,3 @@ def local(kind: Any, folder: Path, **options: Any) -> Any:
         first = sorted(info["missing_keys"])[0]
         raise UserError(f"{folder} lacks {len(info['missing_keys'])} weights, such as {first}: save it again")
     return found
-
-
-def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) < 200 else text[:200] + "…"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 
@@ -21,7 +21,7 @@ def check_precision(precision: str, device: str) -> Precision:
         raise UserError(f"--precision tf32: {device} has no TF32, which CUDA devices have; use float32")
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"--precision bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use float32")
-    return PRECISIONS[PRECISIONS.index(precision)]
+    return cast(Precision, precision)
 
 
 def set_precision(precision: Precision) -> None:

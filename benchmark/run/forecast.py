@@ -90,7 +90,7 @@ def sizes_of(problem: Problem, n_queries: int = 0, slices: int = 1) -> Sizes:
         parameters={name: value.numel() for name, value in model.trainable_parameters().items()},
         checkpoints=sum(step > 0 for step in problem.checkpoints),
         slices=slices,
-        shape=tuple(problem.train.batch(torch.tensor([0])).x.shape[1:]),
+        shape=problem.train.shape,
     )
 
 

@@ -27,6 +27,7 @@ from ...errors import CorruptFile
 from ...methods.base import Method
 from ...methods.kept import Keeper, used
 from ...methods.registry import method_class, params_from_json
+from ...methods.rows import parts_of
 from ...methods.view import OpenTruth, Progress, View, silent, without_queries
 from ...models.draws import Law
 from ...models.encoders.weights import open_encode
@@ -81,8 +82,7 @@ class Spec:
 
     def slices(self) -> list[slice]:
         """Return the slices of queries that are attributed and stored one by one."""
-        starts = range(0, len(self.query_ids), self.slice_size)
-        return [slice(start, min(start + self.slice_size, len(self.query_ids))) for start in starts]
+        return parts_of(len(self.query_ids), self.slice_size)
 
 
 class BadScores(Exception):

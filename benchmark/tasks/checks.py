@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ...datasets.base import ImageDataset
+from ...datasets.base import ImageDataset, whole
+from ...datasets.checks import whole_numbers
 from ...errors import UserError
 from ...models.conditions import null_of
 from ...models.denoiser import Denoiser
@@ -55,8 +56,8 @@ def _check_conditions(spec: TaskSpec, data: ImageDataset, model: Denoiser) -> No
 def _check_condition(spec: TaskSpec, name: str, size: int, data: ImageDataset) -> None:
     column, what = data.cond[name], f"{spec.label}: the {name} of dataset {spec.dataset!r}"
     if name == "class_labels":
-        value = column[torch.arange(len(data))]
-        if value.ndim != 1 or value.is_floating_point() or value.dtype == torch.bool:
+        value = whole(column)
+        if not whole_numbers(value):
             raise UserError(f"{what} are {list(value.shape)} {value.dtype}: they must be whole numbers [N]")
         if not 0 <= int(value.min()) <= int(value.max()) < size:
             found = f"{int(value.min())} to {int(value.max())}"

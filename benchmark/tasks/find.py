@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ... import plugins as outside
 from ...datasets.find import dataset_listings
@@ -18,35 +19,33 @@ from ...store import home
 from .spec import TaskSpec
 
 GROUP = "tdabench.tasks"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def task_origins(plugins: tuple[Path, ...] = ()) -> dict[str, str]:
-    """Return where tasks are, by name: the module of the package's, those of entry points, or a plugin's path.
+class TaskListing(NamedTuple):
+    """A task's name, and the module or plugin's path that it is assigned in."""
 
-    None is imported. Raises UserError where two share a name.
-    """
+    name: str
+    origin: str
+
+
+def task_listings(plugins: tuple[Path, ...] = ()) -> dict[str, TaskListing]:
+    """Return all tasks by name, the package's first; none is imported. Raises UserError where two share a name."""
     files = [path for path in Path(__file__).parent.glob("[a-z]*.py") if re.search(r"^TASK\b", path.read_text(), re.M)]
-    found = {path.stem.replace("_", "-"): f"{__package__}.{path.stem}" for path in sorted(files)}
-    for source in outside.sources(GROUP, plugins):
-        for name in _read(source):
-            if name in found:
-                raise UserError(f"two tasks are called {name!r}: {found[name]} and {source.origin}; rename one")
-            found[name] = source.origin
-    return found
+    own = [outside.Source(path, f"{__package__}.{path.stem}") for path in sorted(files)]
+    return outside.collected("task", own, GROUP, plugins, _read)
 
 
 def task_names(plugins: tuple[Path, ...] = ()) -> list[str]:
     """Return the names of the tasks; none is imported."""
-    return sorted(task_origins(plugins))
+    return sorted(task_listings(plugins))
 
 
 def find_task(name: str, plugins: tuple[Path, ...] = ()) -> TaskSpec:
     """Return a task by name, or by ``name@version``; raises UserError with the nearest names."""
-    (bare, _, version), known = name.partition("@"), task_origins(plugins)
+    (bare, _, version), known = name.partition("@"), task_listings(plugins)
     if bare not in known:
         raise unknown("task", bare, known)
-    spec = _spec(bare, known[bare])
+    spec = _spec(*known[bare])
     if version and version != str(spec.version):
         raise UserError(f"task {bare!r} is at version {spec.version}, not {version}: ask for {spec.label}")
     return spec
@@ -54,8 +53,8 @@ def find_task(name: str, plugins: tuple[Path, ...] = ()) -> TaskSpec:
 
 def check_plugins(plugins: tuple[Path, ...]) -> None:
     """Raise UserError for a plugin that cannot be read, that brings nothing, or whose names are taken."""
-    methods, datasets = listings(plugins).values(), dataset_listings(plugins).values()
-    origins = {*task_origins(plugins).values(), *(listing.origin for listing in (*methods, *datasets))}
+    found = [*listings(plugins).values(), *dataset_listings(plugins).values(), *task_listings(plugins).values()]
+    origins = {listing.origin for listing in found}
     for path in plugins:
         if str(path) not in origins:
             ways = '@register("name") on a method\'s class, @dataset("name") on a function that loads one, or TASK'
@@ -73,20 +72,24 @@ def _spec(name: str, origin: str) -> TaskSpec:
     return found[0]
 
 
-def _read(source: outside.Source) -> Iterator[str]:
-    """Yield the names of the tasks that a file assigns to TASK, and to TASKS as a list of several."""
+def _read(source: outside.Source) -> Iterator[TaskListing]:
+    """Yield a task of the package by its file's name, and those that a file elsewhere assigns to TASK and TASKS."""
+    if source.path.parent == Path(__file__).parent:
+        yield TaskListing(source.path.stem.replace("_", "-"), source.origin)
+        return
     values = dict(outside.assigned(outside.parsed(source).body))
     several = values.get("TASKS", ast.Tuple([]))
     listed = [values.get("TASK"), *(several.elts if isinstance(several, ast.Tuple | ast.List) else [several])]
     for value in listed:
         if value is not None:
-            yield _name(values.get(value.id, value) if isinstance(value, ast.Name) else value, source.origin)
+            name = _name(values.get(value.id, value) if isinstance(value, ast.Name) else value, source.origin)
+            yield TaskListing(name, source.origin)
 
 
 def _name(value: ast.expr, origin: str) -> str:
     named = [word.value for word in value.keywords if word.arg == "name"] if isinstance(value, ast.Call) else []
     name = named[0].value if named and isinstance(named[0], ast.Constant) else None
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or not outside.NAME.fullmatch(name):
         how = 'TaskSpec(name="my-task", ...) or replace(OTHER, name="my-task", ...)'
         raise UserError(f"{origin}: a task must be written as {how}, because listings do not import the file")
     return name

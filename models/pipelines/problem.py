@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...datasets.base import Card, Column, Conditions, ImageDataset
+from ...datasets.base import Card, Column, Conditions, ImageDataset, whole
+from ...datasets.checks import all_finite, first_outside, whole_numbers
 from ...datasets.folders import Pictures, read_pictures
 from ...datasets.queries import Queries
 from ...datasets.stored import StoredColumn
@@ -23,7 +24,6 @@ from ..training import build, snapshot
 from .saved import Pipeline, read_pipeline
 
 Images = ImageDataset | Path | str
-BLOCK = 4096  # images that are looked at together
 
 
 def problem_from_pipeline(
@@ -131,9 +131,8 @@ def _fitted(pipeline: Pipeline, data: ImageDataset, what: str) -> ImageDataset:
     if tuple(data.images.shape[1:]) != (pipeline.channels, *size):
         found, wanted = _words(data.images.shape[1:]), _words((pipeline.channels, *size))
         raise UserError(f"the {what} are {found}, and {pipeline.folder} takes {wanted}: crop, resize or convert them")
-    largest = torch.cat([data.pixels(ids).abs().flatten(1).amax(1) for ids in torch.arange(len(data)).split(BLOCK)])
-    for i in (~(largest <= 1.001)).nonzero().flatten()[:1].tolist():  # NaN too
-        raise UserError(f"of the {what}, number {i} has values up to {float(largest[i]):g}: they must lie in [-1, 1]")
+    if (found := first_outside(data)) is not None:
+        raise UserError(f"of the {what}, number {found[0]} has values up to {found[1]:g}: they must lie in [-1, 1]")
     cond = {name: _condition(name, limit, data, what) for name, limit in pipeline.cond.items()}
     null = {name: value for name, value in data.null.items() if name in cond}
     if pipeline.text and "encoder_hidden_states" not in null:
@@ -150,19 +149,19 @@ def _fitted(pipeline: Pipeline, data: ImageDataset, what: str) -> ImageDataset:
 def _condition(name: str, limit: int, data: ImageDataset, what: str) -> Column:
     if name not in data.cond:
         raise UserError(f"the {what} have no {name}, which this model takes: name them in ImageDataset.cond")
-    column, blocks = data.cond[name], torch.arange(len(data)).split(BLOCK)
+    column = data.cond[name]
     if len(column) != len(data):
         raise UserError(f"the {len(data)} {what} have {len(column)} {name}: give one each")
     if name == "class_labels":
-        return _checked_labels(column[torch.arange(len(data))], limit, what)
+        return _checked_labels(whole(column), limit, what)
     shape = tuple(column.shape)
-    if len(shape) != 3 or shape[-1] != limit or not all(torch.isfinite(column[ids]).all() for ids in blocks):
+    if len(shape) != 3 or shape[-1] != limit or not all_finite(column):
         raise UserError(f"the {name} of the {what} must be finite [N, L, {limit}], not {list(shape)}")
     return column.float() if isinstance(column, Tensor) else column
 
 
 def _checked_labels(labels: Tensor, limit: int, what: str) -> Tensor:
-    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+    if not whole_numbers(labels):
         raise UserError(f"the class_labels of the {what} must be whole numbers [N], one for each")
     outside = labels[(labels < 0) | (labels >= limit)].tolist()
     if outside:
