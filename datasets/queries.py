@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .base import Batch, Conditions
+from .base import Batch, Conditions, ImageDataset, whole
 
 Kind = Literal["heldout", "generated", "external"]
 KINDS: tuple[Kind, ...] = ("heldout", "generated", "external")
@@ -75,6 +75,33 @@ class Queries:
     def anonymous(self) -> Queries:
         """Return the queries without where they came from, which is all that a method may see."""
         return replace(self, source=(-1,) * len(self))
+
+
+def item_queries(
+    data: ImageDataset, ids: tuple[str, ...], kind: Kind, role: str, source: tuple[int, ...] | None = None
+) -> Queries:
+    """Return all items of a dataset as queries that were not generated; of latents with their images.
+
+    source: as of ``Queries``; None: unknown, -1.
+    """
+    n = len(data)
+    batch = data.batch(torch.arange(n))
+    return Queries(
+        ids=ids,
+        kinds=(kind,) * n,
+        roles=(role,) * n,
+        x=batch.x,
+        noise=torch.zeros_like(batch.x),
+        source=(-1,) * n if source is None else source,
+        guidance=torch.zeros(n),
+        cond=batch.cond,
+        images=None if data.latents is None else whole(data.images),
+    )
+
+
+def no_queries(data: ImageDataset) -> Queries:
+    """Return no queries, of the shape of a dataset's items."""
+    return item_queries(data.select(torch.arange(0)), (), "external", "")
 
 
 def concatenate(parts: list[Queries]) -> Queries:

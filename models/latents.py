@@ -77,9 +77,9 @@ def with_latents(data: ImageDataset, autoencoder: Autoencoder, store: FolderStor
     Kept latents are mapped into memory and not read.
     """
     encoder = autoencoder.hash
-    key = f"latents/{encoder[:16]}-{data.fingerprint()[:16]}.safetensors"
     if store is None:
         return replace(data, latents=_encoded(data, autoencoder), encoder=encoder)
+    key = f"latents/{encoder[:16]}-{data.fingerprint()[:16]}.safetensors"
     try:
         latents = load_file(store.path(key))["latents"]
     except (FileNotFoundError, SafetensorError, KeyError):  # not there yet, or damaged

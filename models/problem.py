@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..datasets.base import ImageDataset
 from ..datasets.find import load_dataset
 from ..datasets.groups import Groups
-from ..datasets.queries import Queries
+from ..datasets.queries import Queries, concatenate, item_queries
 from ..datasets.truth import Arrays, Assets, read_arrays
 from ..errors import CorruptFile
 from ..store import FolderStore, home, sha256
@@ -63,18 +63,28 @@ class Problem:
         raw: with the weights before averaging; raises KeyError where these were not kept.
         """
         stored = self.raw if raw else self.weights
-        if at == 0 and 0 not in stored:
-            model = build(self.spec, self.seed, self.base).to(device)
-        else:
-            model = load(self.spec, stored[at], device, self.base)
+        if at in stored or at != 0:
+            return self.loaded(stored[at], device)
+        model = build(self.spec, self.seed, self.base).to(device)
         model.null = self.train.null
         return model
 
+    def loaded(self, state: State, device: torch.device | str = "cpu") -> Denoiser:
+        """Return a model of this kind with other weights, such as those of a retrained one, in eval mode."""
+        model = load(self.spec, state, device, self.base)
+        model.null = self.train.null
+        return model
+
+    def coder(self, device: torch.device | str = "cpu") -> Autoencoder | None:
+        """Return the autoencoder of a latent model, None for another one."""
+        if self.spec.autoencoder is None or self.autoencoder is None:
+            return None
+        return Autoencoder(self.spec.autoencoder, self.autoencoder, device)
+
     def pixels(self, x: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Return what the model makes as images [B, C, H, W]: decoded, of a latent model."""
-        if self.spec.autoencoder is None or self.autoencoder is None:
-            return x
-        return Autoencoder(self.spec.autoencoder, self.autoencoder, device).decode(x)
+        coder = self.coder(device)
+        return x if coder is None else coder.decode(x)
 
 
 class StoredWeights(Mapping[int, State]):
@@ -186,39 +196,33 @@ FIELDS_OF_QUERIES = ("id", "kind", "role", "source")
 
 
 def _queries(assets: Assets, arrays: Arrays, data: ImageDataset, encoder: Autoencoder | None) -> Queries:
+    """Return the queries: what is stored of them, and items of the dataset that are known by their hashes."""
     listed = assets.manifest["queries"]
-    columns = {name: tuple(query[name] for query in listed) for name in FIELDS_OF_QUERIES}
-    kept = {name.removeprefix("queries/"): torch.from_numpy(a) for name, a in arrays.items() if "queries/" in name}
-    if assets.schema > 1:
-        kept = _with_heldout(assets.folder, listed, kept, data, encoder)
-    cond = {name.removeprefix("cond/"): kept.pop(name) for name in list(kept) if name.startswith("cond/")}
-    tensors: dict[str, Any] = dict(kept)
-    return Queries(columns["id"], columns["kind"], columns["role"], source=columns["source"], cond=cond, **tensors)
-
-
-def _with_heldout(
-    folder: Path, listed: list[dict[str, Any]], kept: State, data: ImageDataset, encoder: Autoencoder | None
-) -> State:
-    """Return arrays of all queries from those of the queries that are not held out, and the dataset's own images."""
-    heldout = torch.tensor(["sha256" in query for query in listed], dtype=torch.bool)
+    stored = _stored_queries([query for query in listed if "sha256" not in query], arrays)
     wanted = [query for query in listed if "sha256" in query]
     if not wanted:
-        return kept
-    ids = torch.tensor([query["source"] for query in wanted])
-    if int(ids.max()) >= len(data) or data.item_hashes(ids) != [query["sha256"] for query in wanted]:
-        raise CorruptFile(f"held-out queries of {folder} are other images in the dataset here: install its revision")
-    images, batch = data.pixels(ids), data.batch(ids)
-    found = {"x": encoder.encode(images) if encoder else images, "guidance": torch.zeros(len(ids))}
-    found |= {f"cond/{name}": value for name, value in batch.cond.items()}
-    found |= {"images": images} if encoder else {}
-    found["noise"] = torch.zeros_like(found["x"])
-    return {name: _merged(heldout, value, kept[name]) for name, value in found.items()}
+        return stored
+    source = tuple(query["source"] for query in wanted)
+    chosen = torch.tensor(source)
+    if int(chosen.max()) >= len(data) or data.item_hashes(chosen) != [query["sha256"] for query in wanted]:
+        raise CorruptFile(
+            f"held-out queries of {assets.folder} are other images in the dataset here: install its revision"
+        )
+    items = data.select(chosen)
+    items = with_latents(items, encoder) if encoder else items
+    found = item_queries(items, tuple(query["id"] for query in wanted), "heldout", "", source)
+    found = replace(found, roles=tuple(query["role"] for query in wanted))
+    both = concatenate([found, stored])
+    places = {query: place for place, query in enumerate(both.ids)}
+    return both.pick([places[query["id"]] for query in listed])
 
 
-def _merged(first: Tensor, chosen: Tensor, others: Tensor) -> Tensor:
-    out = torch.empty(len(first), *chosen.shape[1:], dtype=chosen.dtype)
-    out[first], out[~first] = chosen, others
-    return out
+def _stored_queries(listed: list[dict[str, Any]], arrays: Arrays) -> Queries:
+    columns = {name: tuple(query[name] for query in listed) for name in FIELDS_OF_QUERIES}
+    tensors: dict[str, Any] = {name: torch.from_numpy(arrays[f"queries/{name}"]) for name in ("x", "noise", "guidance")}
+    tensors |= {"images": torch.from_numpy(arrays["queries/images"])} if "queries/images" in arrays else {}
+    cond = _named(arrays, "queries/cond/")
+    return Queries(columns["id"], columns["kind"], columns["role"], source=columns["source"], cond=cond, **tensors)
 
 
 def _arrays(named: Mapping[str, Tensor]) -> Arrays:

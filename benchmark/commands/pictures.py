@@ -48,7 +48,7 @@ def samples(task: str, path: Path, plugins: tuple[Path, ...] = (), columns: int 
     spec = find_task(task, plugins)
     problem = read_problem(open_assets(spec).folder, plugins)
     count = columns * rows
-    generated = sheet(problem.queries.where(kind="generated").x[:count], columns)
+    generated = sheet(problem.queries.where(kind="generated").pixels[:count], columns)
     real = sheet(problem.train.images[:count], columns)
     gap = torch.full((len(generated), CELL // 2, 3), 255, dtype=torch.uint8)
     height = min(len(generated), len(real))
@@ -76,7 +76,7 @@ def top_items(
     chosen = [_row_with_top(rows, name) for name in methods]
     asked = problem.queries.where("test", "generated")
     asked = asked.pick(list(range(min(queries, len(asked)))))
-    blocks = [_labelled(sheet(asked.x, 1), "query")]
+    blocks = [_labelled(sheet(asked.pixels, 1), "query")]
     blocks += [_labelled(_top_sheet(problem, row, asked.ids, count), _title(row)) for row in chosen]
     gap = torch.full((len(blocks[0]), 8, 3), 255, dtype=torch.uint8)
     parts = [part for block in blocks for part in (block, gap)]

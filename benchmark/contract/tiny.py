@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...datasets.base import ImageDataset
 from ...datasets.find import load_dataset
-from ...datasets.queries import Queries
+from ...datasets.queries import Queries, no_queries
 from ...models.latents import Autoencoder, with_latents
 from ...models.networks import make_network
 from ...models.problem import Problem
@@ -163,7 +163,7 @@ def _trained(name: str, seed: int) -> Problem:
     model, weights = train(recipe, items, torch.arange(N_TRAIN), seed, base=base)
     weights[recipe.steps] = snapshot(model)
     state = coder.state if coder else None
-    problem = Problem(spec.name, items, _none(items), recipe.model, weights, recipe, seed, state, base)
+    problem = Problem(spec.name, items, no_queries(items), recipe.model, weights, recipe, seed, state, base)
     return replace(problem, queries=_queries(spec, problem, data, Split(chosen, asked[:0], asked), coder))
 
 
@@ -192,12 +192,7 @@ def _chosen(n: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def _queries(spec: TaskSpec, problem: Problem, data: ImageDataset, parts: Split, coder: Autoencoder | None) -> Queries:
     base = problem.model(spec.recipe.steps)
-    return make_queries(spec, data, parts, base, coder).where(role="test").anonymous()
-
-
-def _none(items: ImageDataset) -> Queries:
-    batch = items.batch(torch.arange(0))
-    return Queries((), (), (), batch.x, batch.x, (), torch.empty(0), batch.cond)
+    return make_queries(spec, data, parts, problem.train, base, coder).where(role="test").anonymous()
 
 
 def _base(spec: TaskSpec, items: ImageDataset, seed: int) -> State:

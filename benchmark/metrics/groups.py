@@ -6,7 +6,7 @@ grows without a group. Item methods are judged by the sum of their scores over e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import combinations
 from typing import Literal
 
@@ -18,10 +18,10 @@ from ...datasets.truth import Assets, GroupTruth
 from ...leaderboard.rows.groups import GroupScore, GroupsResult
 from ...leaderboard.stats.over_queries import resampled_means
 from .lds import ceiling, interval, nan_mean, step_up, unit_ranks
+from .scores import Blocks, by_kind, number
 
 Floats = NDArray[np.float64]
 Unit = Literal["item", "group"]
-Blocks = Iterable[tuple[tuple[str, ...], np.ndarray]]  # (query ids, their scores [q, N] or [q, G])
 
 
 def group_sums(scores: ArrayLike, assignment: ArrayLike, n_groups: int) -> Floats:
@@ -104,10 +104,8 @@ def group_metrics(
 ) -> dict[str, GroupsResult]:
     """Return the measures of the queries ``ids`` by kind; those without scores count as missing, never as absent."""
     scores = _by_group(truth, blocks, ids, unit)
-    kinds, manifest = {query["id"]: query["kind"] for query in assets.manifest["queries"]}, assets.manifest
-    results = {}
-    for kind in sorted({kinds[query] for query in ids}):
-        rows = [i for i, query in enumerate(ids) if kinds[query] == kind]
+    manifest, results = assets.manifest, {}
+    for kind, rows in by_kind(manifest, ids).items():
         names = tuple(ids[i] for i in rows)
         axes = manifest["task"], manifest["version"], "groups", kind
         effects = truth.effects(names)
@@ -135,10 +133,10 @@ def _score(name: str, scores: Floats, effects: Floats, axes: tuple[str | int, ..
     others = crossed[~np.eye(len(crossed), dtype=bool)]
     limit = _ceiling(name, effects, axes) if len(effects) > 1 else (None, None, None)
     return GroupScore(
-        values=[_number(value) for value in values],
-        mean=_number(nan_mean(values, axis=None)),
-        shuffled=_number(nan_mean(others, axis=None)),
-        **dict(zip(("ceiling", "ceiling_low", "ceiling_high"), map(_number, limit), strict=True)),
+        values=[number(value) for value in values],
+        mean=number(nan_mean(values, axis=None)),
+        shuffled=number(nan_mean(others, axis=None)),
+        **dict(zip(("ceiling", "ceiling_low", "ceiling_high"), map(number, limit), strict=True)),
     )
 
 
@@ -155,7 +153,3 @@ def _ceiling(name: str, effects: Floats, axes: tuple[str | int, ...]) -> tuple[f
     halves = half_against_half(name, effects)
     low, high = interval(resampled_means(halves, *axes))
     return float(nan_mean(halves, axis=None)), max(low, 0.0), min(high, 1.0)
-
-
-def _number(value: float | Floats | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)

@@ -12,7 +12,7 @@ from ...leaderboard.rows.row import LdsResult, Metrics
 from ...leaderboard.rows.top import TopK
 from . import lds
 
-Blocks = Iterable[tuple[tuple[str, ...], np.ndarray]]  # (query ids, their scores [q, N])
+Blocks = Iterable[tuple[tuple[str, ...], np.ndarray]]  # (query ids, their scores [q, N], or [q, G] of groups)
 
 
 def query_ids(manifest: dict[str, Any], query_set: str) -> tuple[str, ...]:
@@ -20,14 +20,20 @@ def query_ids(manifest: dict[str, Any], query_set: str) -> tuple[str, ...]:
     return tuple(query["id"] for query in manifest["queries"] if query["role"] == query_set)
 
 
+def by_kind(manifest: dict[str, Any], ids: tuple[str, ...]) -> dict[str, list[int]]:
+    """Return the positions in ``ids`` of the queries of each kind, kinds in order of name."""
+    kinds = {query["id"]: query["kind"] for query in manifest["queries"]}
+    return {
+        kind: [i for i, query in enumerate(ids) if kinds[query] == kind]
+        for kind in sorted({kinds[query] for query in ids})
+    }
+
+
 def lds_metrics(assets: Assets, truth: Truth, blocks: Blocks, ids: tuple[str, ...]) -> Metrics:
     """Return the LDS of the queries ``ids`` by kind; those without scores count as missing, never as absent."""
     predicted = _predicted(truth, blocks, ids)
-    kinds = {query["id"]: query["kind"] for query in assets.manifest["queries"]}
-    manifest = assets.manifest
-    results = {}
-    for kind in sorted({kinds[query] for query in ids}):
-        rows = [i for i, query in enumerate(ids) if kinds[query] == kind]
+    manifest, results = assets.manifest, {}
+    for kind, rows in by_kind(manifest, ids).items():
         names = tuple(ids[i] for i in rows)
         plan = lds.resampling(manifest["task"], manifest["version"], kind, len(rows), len(truth.masks))
         results[kind] = _lds(predicted[:, rows], truth.replicates(names), names, plan)
@@ -67,19 +73,20 @@ def _lds(predicted: np.ndarray, replicates: np.ndarray, ids: tuple[str, ...], pl
     some = bool(np.isfinite(values).any())
     return LdsResult(
         query_ids=list(ids),
-        values=[_number(value) for value in values],
-        mean=_number(float(np.nanmean(values))) if some else None,
-        low=_number(low),
-        high=_number(high),
-        replicates=[_number(value) for value in resampled],
+        values=[number(value) for value in values],
+        mean=number(float(np.nanmean(values))) if some else None,
+        low=number(low),
+        high=number(high),
+        replicates=[number(value) for value in resampled],
         n_nan=int(np.isnan(values).sum()),
         n_subsets=len(target),
-        ceiling=_number(lds.ceiling(replicates)) if len(replicates) > 1 else None,
-        ceiling_low=_number(ceilings[0]),
-        ceiling_high=_number(ceilings[1]),
-        shuffled_mean=_number(float(np.nanmean(lds.shuffled_control(predicted, target)))) if some else None,
+        ceiling=number(lds.ceiling(replicates)) if len(replicates) > 1 else None,
+        ceiling_low=number(ceilings[0]),
+        ceiling_high=number(ceilings[1]),
+        shuffled_mean=number(float(np.nanmean(lds.shuffled_control(predicted, target)))) if some else None,
     )
 
 
-def _number(value: float | None) -> float | None:
+def number(value: Any) -> float | None:
+    """Return a value as rows keep it: None for what is not finite."""
     return None if value is None or not np.isfinite(value) else float(value)

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from ... import __version__
 from ...datasets.base import ImageDataset
 from ...datasets.find import dataset_origin, load_dataset
 from ...datasets.groups import Groups, group_items
+from ...datasets.queries import no_queries
 from ...datasets.truth import Arrays, Assets, write_assets
 from ...errors import UserError
-from ...models.denoiser import Denoiser
 from ...models.latents import Autoencoder, with_latents
 from ...models.precision import set_precision
 from ...models.problem import Problem, problem_files, query_list, read_problem
 from ...models.processes import open_process
-from ...models.training import State, load, snapshot, train
+from ...models.training import State, snapshot, train
 from ...seeds import digest
 from ...store import FolderStore, home, sha256
 from ..processes import run_jobs
@@ -35,7 +35,7 @@ from ..tasks.checks import check_task
 from ..tasks.spec import TaskSpec, TruthPlan
 from .outcomes import measure, regenerate
 from .queries import Split, attributed, make_queries, split
-from .retraining import retrained
+from .retraining import opened, retrained
 from .subsets import BASE_SEED, ROLES, Run, masks, plan_runs
 
 OnDone = Callable[[int, int], None]
@@ -58,17 +58,12 @@ def run_job(job: Job) -> str:
     """Train (or find) the run's model, measure it, and store the result under its key."""
     store = FolderStore(job.root)
     if not store.exists(job.key):
-        problem = _opened(job.base, job.plugins)
+        problem = opened(job.base, job.plugins)
         model = retrained(job.run.retraining, problem, store, job.device)
         outputs = measure(model, attributed(problem.queries), job.plan)
         images = regenerate(model, problem).astype(np.float16)
         store.put(job.key, save_arrays({"outputs": outputs, "regenerated": images}))
     return job.key
-
-
-@cache
-def _opened(folder: Path, plugins: tuple[Path, ...]) -> Problem:
-    return read_problem(folder, plugins)
 
 
 @dataclass(frozen=True)
@@ -89,12 +84,16 @@ class Built:
         """What every measurement depends on: recipe, training images and queries, and what is measured."""
         return digest([self.base.problem_sha256, self.spec.to_json()["truth"]])
 
+    @cached_property
+    def runs(self) -> list[Run]:
+        """All retrainings, in the order in which they are best done."""
+        return plan_runs(self.spec, self.problem.train.classes, self.problem.groups)
+
     def jobs(self, store: FolderStore, device: str = "cpu") -> list[Job]:
-        """Return one job a run, in the order in which they are best done."""
+        """Return one job a run."""
         kind = torch.device(device).type
         folder = f"measured/{self.spec.label}-{self.identity}" + (f"-{kind}" if kind != "cpu" else "")
-        runs = plan_runs(self.spec, self.problem.train.classes, self.problem.groups)
-        return [self._job(store, folder, run, device) for run in runs]
+        return [self._job(store, folder, run, device) for run in self.runs]
 
     def _job(self, store: FolderStore, folder: str, run: Run, device: str) -> Job:
         name = f"{run.role}-{run.index:03d}-seed{run.retraining.seed}"
@@ -151,16 +150,10 @@ def _base_problem(
     everything = torch.arange(len(items))
     trained, kept = train(spec.recipe, items, everything, BASE_SEED, device, on_step, base, raw)
     weights = {**kept, spec.recipe.steps: snapshot(trained)}
-    queries = make_queries(spec, data, parts, _sampler(spec, weights, base, items, device), encoder)
-    return Problem(spec.name, items, queries, model, weights, spec.recipe, BASE_SEED, coder, base, raw or {})
-
-
-def _sampler(
-    spec: TaskSpec, weights: dict[int, State], base: State | None, items: ImageDataset, device: str
-) -> Denoiser:
-    model = load(spec.recipe.model, weights[spec.recipe.steps], device, base)
-    model.null = items.null
-    return model
+    nothing, recipe = no_queries(items), spec.recipe
+    problem = Problem(spec.name, items, nothing, model, weights, recipe, BASE_SEED, coder, base, raw or {})
+    queries = make_queries(spec, data, parts, items, problem.model(recipe.steps, device), encoder)
+    return replace(problem, queries=queries)
 
 
 def _check_frozen(spec: TaskSpec, coder: State | None, base: State | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,13 @@ from safetensors.numpy import save as save_arrays
 
 from ...datasets.truth import Assets
 from ...errors import CorruptFile
-from ...models.problem import Problem, read_problem
 from ...models.recipe import Recipe
 from ...seeds import digest
 from ...store import FolderStore, sha256
 from ..processes import run_jobs
 from ..tasks.spec import TruthPlan
 from .outcomes import measure, regenerate
-from .retraining import Members, Retraining, retrained, torch_version
+from .retraining import Members, Retraining, opened, retrained, torch_version
 
 VERSION = 1  # of training, sampling and measuring: outcomes of another one are not mixed with these
 
@@ -60,6 +58,7 @@ class Job:
     key: str
     assets: Path
     counterfactual: Counterfactual
+    plan: TruthPlan
     device: str
     plugins: tuple[Path, ...] = ()
 
@@ -105,24 +104,22 @@ class Laboratory:
     ) -> None:
         """Train and measure those that are missing, ``workers`` at a time; each is stored as soon as it is done."""
         missing = self.lacking(wanted)
-        place = self.assets.folder
-        jobs = [Job(self.store.root, self.key(one), place, one, self.device, self.plugins) for one in missing]
+        jobs = [self._job(one) for one in missing]
         on_done(0, len(jobs))
         for count, _ in enumerate(run_jobs(run_job, jobs, workers), 1):
             on_done(count, len(jobs))
+
+    def _job(self, one: Counterfactual) -> Job:
+        plan = TruthPlan(**self.assets.manifest["truth_plan"])
+        return Job(self.store.root, self.key(one), self.assets.folder, one, plan, self.device, self.plugins)
 
 
 def run_job(job: Job) -> str:
     """Train (or find) the counterfactual model, measure it, and store the outcome under its key."""
     store = FolderStore(job.root)
-    problem, plan = _opened(job.assets, job.plugins)
+    problem = opened(job.assets, job.plugins)
     model = retrained(job.counterfactual.retraining(len(problem.train)), problem, store, job.device)
     generated = problem.queries.where(kind="generated")
-    outcome = {"images": regenerate(model, problem), "losses": measure(model, generated, plan)}
+    outcome = {"images": regenerate(model, problem), "losses": measure(model, generated, job.plan)}
     store.put(job.key, save_arrays({name: np.ascontiguousarray(value) for name, value in outcome.items()}))
     return job.key
-
-
-@cache
-def _opened(folder: Path, plugins: tuple[Path, ...]) -> tuple[Problem, TruthPlan]:
-    return read_problem(folder, plugins), TruthPlan(**Assets(folder).manifest["truth_plan"])

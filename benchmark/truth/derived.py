@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ...datasets.find import load_dataset
-from ...datasets.queries import Queries
+from ...datasets.queries import Queries, item_queries
 from ...datasets.truth import FIELDS, Assets, write_assets
 from ...errors import UserError
-from ...models.latents import Autoencoder, with_latents
+from ...models.latents import with_latents
 from ...models.problem import Problem, problem_files, query_list, read_problem
 from ...models.training import State, build, snapshot, train
 from ...seeds import derive, digest, torch_generator
@@ -72,8 +72,8 @@ def _planted(assets: Assets, n: int, on_update: OnUpdate, plugins: Plugins) -> t
     queries = queries.pick(list(range(min(n, len(queries)))))
     train_ids = torch.cat([train_ids, torch.tensor(queries.source)])
     items = load_dataset(assets.manifest["dataset"]["name"], plugins).select(train_ids)
-    if problem.spec.autoencoder and problem.autoencoder:
-        items = with_latents(items, Autoencoder(problem.spec.autoencoder, problem.autoencoder), FolderStore(home()))
+    if (coder := problem.coder()) is not None:
+        items = with_latents(items, coder, FolderStore(home()))
     larger = replace(problem, train=items, queries=queries, groups=None)
     return train_ids, replace(larger, weights=_trained(larger, on_update), raw={})
 
@@ -97,18 +97,8 @@ def _trained(problem: Problem, on_update: OnUpdate) -> dict[int, State]:
 def _self(assets: Assets, n: int, on_update: OnUpdate, plugins: Plugins) -> tuple[Tensor, Problem]:
     train_ids, problem = _read(assets, plugins)
     chosen = torch.randperm(len(train_ids), generator=torch_generator("self-attribution", problem.name))[:n]
-    batch, count = problem.train.batch(chosen), len(chosen)
-    queries = Queries(
-        ids=tuple(f"self-{i:03d}" for i in range(count)),
-        kinds=("heldout",) * count,
-        roles=("self",) * count,
-        x=batch.x,
-        noise=torch.zeros_like(batch.x),
-        source=tuple(train_ids[chosen].tolist()),
-        guidance=torch.zeros(count),
-        cond=batch.cond,
-        images=None if problem.train.latents is None else problem.train.pixels(chosen),
-    )
+    names = tuple(f"self-{i:03d}" for i in range(len(chosen)))
+    queries = item_queries(problem.train.select(chosen), names, "heldout", "self", tuple(train_ids[chosen].tolist()))
     return train_ids, replace(problem, queries=queries)
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ...datasets.base import ImageDataset, stratified_halves
-from ...datasets.queries import Queries, concatenate
+from ...datasets.queries import Queries, concatenate, item_queries
 from ...models.denoiser import Denoiser
-from ...models.latents import Autoencoder
+from ...models.latents import Autoencoder, with_latents
 from ...models.sampling import initial_noise, sample
 from ...seeds import derive, torch_generator
 from ..tasks.spec import TaskSpec
@@ -35,33 +35,27 @@ def split(spec: TaskSpec, data: ImageDataset) -> Split:
 
 
 def make_queries(
-    spec: TaskSpec, data: ImageDataset, parts: Split, base: Denoiser, encoder: Autoencoder | None = None
+    spec: TaskSpec,
+    data: ImageDataset,
+    parts: Split,
+    items: ImageDataset,
+    base: Denoiser,
+    encoder: Autoencoder | None = None,
 ) -> Queries:
     """Return held-out queries from the dataset and generated ones and controls sampled from the base model.
 
-    encoder: of a latent model, whose queries are latents with images.
+    items: the training items as the model sees them; encoder: of a latent model, whose queries are latents with images.
     """
     heldout = [_heldout(data, ids, role, encoder) for role, ids in (("dev", parts.dev), ("test", parts.test))]
     counts = {"dev": spec.queries.dev, "test": spec.queries.test, "control": spec.queries.controls}
-    items = data.select(parts.train)
     made = [_generated(spec, items, base, role, count, encoder) for role, count in counts.items()]
     return concatenate(heldout + made)
 
 
 def _heldout(data: ImageDataset, ids: Tensor, role: str, encoder: Autoencoder | None) -> Queries:
-    n, images = len(ids), data.pixels(ids)
-    x = encoder.encode(images) if encoder else images
-    return Queries(
-        ids=tuple(f"heldout-{role}-{i:03d}" for i in range(n)),
-        kinds=("heldout",) * n,
-        roles=(role,) * n,
-        x=x,
-        noise=torch.zeros_like(x),
-        source=tuple(ids.tolist()),
-        guidance=torch.zeros(n),
-        cond=data.batch(ids).cond,
-        images=images if encoder else None,
-    )
+    items, names = data.select(ids), tuple(f"heldout-{role}-{i:03d}" for i in range(len(ids)))
+    items = with_latents(items, encoder) if encoder else items
+    return item_queries(items, names, "heldout", role, tuple(ids.tolist()))
 
 
 def _generated(
@@ -70,8 +64,7 @@ def _generated(
     """Return queries from noise by seed, each under the conditions of a training item drawn by its seed."""
     seeds = [derive("query", spec.label, role, i) for i in range(count)]
     chosen = [int(torch.randint(len(items), (1,), generator=torch_generator("query-cond", seed))) for seed in seeds]
-    cond = items.batch(torch.tensor(chosen, dtype=torch.long)).cond
-    shape = tuple(encoder.encode(items.pixels(torch.tensor([0]))).shape[1:]) if encoder else items.shape
+    cond, shape = items.batch(torch.tensor(chosen, dtype=torch.long)).cond, items.shape
     noise = torch.stack([initial_noise(seed, shape) for seed in seeds]) if seeds else torch.empty(0, *shape)
     guidance = torch.full((count,), spec.queries.guidance)
     x = sample(base, noise, spec.recipe.model, cond, guidance).cpu()

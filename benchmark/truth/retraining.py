@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,9 +15,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ...models.denoiser import Denoiser
-from ...models.problem import Problem
+from ...models.problem import Problem, read_problem
 from ...models.recipe import Recipe
-from ...models.training import load, snapshot, train, training_loss
+from ...models.training import snapshot, train, training_loss
 from ...store import FolderStore
 
 
@@ -77,9 +78,13 @@ def retrained(retraining: Retraining, problem: Problem, store: FolderStore, devi
         members = retraining.members.ids
         model, _ = train(recipe, problem.train, members, retraining.seed, device, base=problem.base)
         store.put(key, save_tensors(snapshot(model)))
-    model = load(recipe.model, load_tensors(store.get(key)), device, problem.base)
-    model.null = problem.train.null
-    return model
+    return problem.loaded(load_tensors(store.get(key)), device)
+
+
+@cache
+def opened(folder: Path, plugins: tuple[Path, ...]) -> Problem:
+    """Return the problem of a folder, read once for all the models that a worker trains."""
+    return read_problem(folder, plugins)
 
 
 def seconds_per_update(recipe: Recipe, problem: Problem, device: str = "cpu") -> float:

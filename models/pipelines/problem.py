@@ -13,7 +13,7 @@ from torch import Tensor
 from ...datasets.base import Card, Column, Conditions, ImageDataset, whole
 from ...datasets.checks import all_finite, first_outside, whole_numbers
 from ...datasets.folders import Pictures, read_pictures
-from ...datasets.queries import Queries
+from ...datasets.queries import Queries, item_queries
 from ...datasets.stored import StoredColumn
 from ...errors import UserError
 from ...store import FolderStore
@@ -175,17 +175,4 @@ def _words(shape: tuple[int, ...] | torch.Size) -> str:
 
 
 def _external(items: _Items) -> Queries:
-    data, n = items.data, len(items.data)
-    everything = torch.arange(n)
-    batch = data.batch(everything)
-    return Queries(
-        ids=items.names,
-        kinds=("external",) * n,
-        roles=("test",) * n,
-        x=batch.x,
-        noise=torch.zeros_like(batch.x),
-        source=(-1,) * n,
-        guidance=torch.zeros(n),
-        cond=batch.cond,
-        images=None if data.latents is None else data.pixels(everything),
-    )
+    return item_queries(items.data, items.names, "external", "test")

@@ -93,6 +93,16 @@ def test_selecting_reads_nothing_and_renumbers(folder):
     assert part.classes.tolist() == data.classes[chosen[[3, 0]]].tolist()
 
 
+def test_no_items_are_a_batch_of_none(folder):
+    data = dataset(folder)
+    batch = data.batch(torch.arange(0))
+    assert (
+        batch.x.shape == (0, 3, 4, 5)
+        and batch.cond["class_labels"].shape == (0,)
+        and len(data.select(torch.arange(0))) == 0
+    )
+
+
 def test_an_item_is_recognised_by_its_hash(folder):
     data, rows = dataset(folder), order()
     source = item(rows[4])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
+from ....datasets.base import Card
 from ....datasets.find import dataset_listings, load_dataset
 from ....errors import UserError, unknown
+from ....plugins import imported
 from ....store import LONG_CLAIM_S, FolderStore, home
 from ..terminal import Bar, console
 
@@ -27,29 +28,29 @@ def fetch(name: str, path: Path | None) -> None:
 
 def info(name: str, plugins: tuple[Path, ...]) -> None:
     """Print a dataset's card, and its size and fingerprint where it is here."""
-    listings = dataset_listings(plugins)
-    if name not in listings:
-        raise unknown("dataset", name, listings)
+    module = _module(name, plugins)
     try:
-        data, missing = load_dataset(name, plugins), None
+        data = load_dataset(name, plugins)
     except UserError as error:
-        if name not in dataset_listings() or not hasattr(_module(name), "fetch"):
+        if not hasattr(module, "fetch"):
             raise
-        data, missing = None, str(error)
-    card: Any = _module(name).CARD if data is None else data.card
-    for label in ("title", "source", "licence", "revision", "transform"):
-        console.print(f"{label}: {getattr(card, label)}", soft_wrap=True, markup=False)
-    if data is None:
-        console.print(missing, soft_wrap=True, markup=False)
+        _print_card(module.CARD)
+        console.print(str(error), soft_wrap=True, markup=False)
         return
+    _print_card(data.card)
     shape = " x ".join(map(str, data.images.shape[1:]))
     conditions = ", ".join(f"{name} {list(value.shape[1:])}" for name, value in data.cond.items()) or "none"
     console.print(f"images: {len(data):,} of {shape}, {len(data.classes.unique())} classes; conditions: {conditions}")
     console.print(f"fingerprint: {data.fingerprint()}", soft_wrap=True)
 
 
-def _module(name: str) -> Any:
-    listings = dataset_listings()
+def _print_card(card: Card) -> None:
+    for label in ("title", "source", "licence", "revision", "transform"):
+        console.print(f"{label}: {getattr(card, label)}", soft_wrap=True, markup=False)
+
+
+def _module(name: str, plugins: tuple[Path, ...] = ()) -> Any:
+    listings = dataset_listings(plugins)
     if name not in listings:
         raise unknown("dataset", name, listings)
-    return importlib.import_module(listings[name].origin)
+    return imported(listings[name].origin)

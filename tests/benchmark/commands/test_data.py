@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from tdabench.datasets import cifar10
 from tdabench.store import FolderStore
 
 from ... import run_helpers
-from ...datasets.test_hub import parquet, png
+from ...datasets import test_hub
 
-tdabench = run_helpers.tdabench
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(cifar10, "SOURCE", replace(cifar10.SOURCE, count=0))
-    return tmp_path / "home"
+tdabench, home, empty = run_helpers.tdabench, test_hub.home, test_hub.copy
 
 
 @pytest.fixture
-def copy(tmp_path):
-    (tmp_path / "copy").mkdir()
-    return parquet(tmp_path / "copy", [(png(i), i % 3) for i in range(6)])
+def copy(empty):
+    return test_hub.parquet(empty, [(test_hub.png(i), i % 3) for i in range(6)])
 
 
 def test_a_fetched_dataset_is_described(tdabench, copy):

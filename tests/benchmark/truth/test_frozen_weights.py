@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
+from tdabench.benchmark.commands import pictures
 from tdabench.benchmark.metrics.removal.evidence import Evidence
 from tdabench.benchmark.metrics.removal.protocol import protocol_of
 from tdabench.benchmark.metrics.removal.similarities import Similarity, l2
@@ -169,6 +171,19 @@ def test_every_method_runs_and_removal_compares_images(place, task, tdabench, tm
     found = evidence.similar(Similarity("l2", l2), [Counterfactual((), 1)])[0]
     expected = -(torch.from_numpy(outcome.images) - evidence.queries.pixels).flatten(1).norm(dim=1)
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
+
+
+def test_pictures_show_images_and_no_latents(place, task, tdabench, tmp_path):
+    answer = tdabench("truth", "samples", task.name, tmp_path / "sheet.png", "--plugin", place / "tasks.py")
+    assert answer.code == 0, answer
+    made = read_problem(assets_of(task).folder).queries.where(kind="generated").pixels
+    with Image.open(tmp_path / "sheet.png") as picture:
+        found = np.asarray(picture)
+    size = pictures.CELL // 8 * 8
+    for column, image in enumerate(made):
+        shown = found[2 + 3 : 2 + size : 6, column * (size + 4) + 2 + 3 :][:, : size - 3 : 6]
+        expected = ((image.clamp(-1, 1) + 1) * 127.5).round().byte()[0].numpy()
+        np.testing.assert_array_equal(shown[:8, :8, 0], expected)
 
 
 @pytest.mark.parametrize("variant", ["planted", "self", "randomised", "stability"])
