@@ -113,7 +113,7 @@ def _support(subject: Subject) -> str:
             raise Broken(f"a problem without {need} gives no reason")
     if cls.unit == "group":
         optional.append("groups")
-        if unsupported(cls, replace(subject.twin, groups=None), stored=cls.members, open_truth=True) is None:
+        if unsupported(cls, replace(subject.twin, groups=None), **_everything(cls)) is None:
             raise Broken("a problem without groups gives no reason")
     others = [kind for kind in KINDS if kind not in cls.query_kinds]
     for kind in others:
