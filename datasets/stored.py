@@ -5,32 +5,39 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..errors import CorruptFile, UserError
-from ..store import FolderStore
+from ..store import FolderStore, file_hash
 
-ITEMS, COLUMNS = "items.arrow", "columns.json"
+ITEMS, COLUMNS, NULL = "items.arrow", "columns.json", "null.safetensors"
+GROUP = "group "  # how the names of columns of groups begin
 ROWS = 1000  # written at a time
 CHECKED = 2 * 2**30  # bytes of items up to which their hash is checked whenever they are opened
 
 
 @dataclass(frozen=True)
 class Item:
-    """One item before it is stored: pixels uint8 [C, H, W], its class, and conditions by the network's names."""
+    """One item before it is stored: pixels uint8 [C, H, W], its class, and conditions by the network's names.
+
+    groups: what it may be grouped by besides, an integer each.
+    """
 
     pixels: np.ndarray
     label: int
     cond: Mapping[str, np.ndarray]
+    groups: Mapping[str, int] = field(default_factory=dict)
 
     def hash(self) -> bytes:
-        """Return the SHA-256 of all of it."""
+        """Return the SHA-256 of all of it but its groups, which no model sees."""
         digest = hashlib.sha256(f"class {self.label}".encode())
         for name, value in [("pixels", self.pixels), *sorted(self.cond.items())]:
             digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
@@ -63,6 +70,11 @@ class StoredColumn:
         found = torch.from_numpy(values)
         return found.float() / 127.5 - 1 if self.dtype == "|u1" else found
 
+    def raw(self, i: int) -> np.ndarray:
+        """Return what was stored of one item, as it was."""
+        value = self.rows[int(self.index[i])][self.name][0].as_py()
+        return np.frombuffer(value, dtype=self.dtype).reshape(self.item)
+
     def select(self, ids: Tensor) -> StoredColumn:
         """Return the rows with these ids, which stay on disk."""
         return StoredColumn(self.rows, self.name, self.dtype, self.item, self.index[ids.numpy()])
@@ -70,26 +82,40 @@ class StoredColumn:
 
 @dataclass(frozen=True)
 class Stored:
-    """An opened store: images and conditions on disk, classes int64 [N] and hashes uint8 [N, 32] in memory."""
+    """An opened store: images and conditions on disk; classes int64 [N], hashes uint8 [N, 32] and groups in memory.
+
+    null: what stands for no condition; source: what is known of where it was read from.
+    """
 
     images: StoredColumn
     classes: Tensor
     cond: dict[str, StoredColumn]
     hashes: Tensor
+    groups: dict[str, Tensor]
+    null: dict[str, Tensor]
+    source: dict[str, Any]
 
 
-def write_items(folder: Path, count: int, read: Callable[[int], Item], on_item: Callable[[int], None]) -> None:
+def write_items(
+    folder: Path,
+    count: int,
+    read: Callable[[int], Item],
+    on_item: Callable[[int], None],
+    null: Mapping[str, Tensor] | None = None,
+    source: Mapping[str, Any] | None = None,
+) -> None:
     """Store items, in the order of their hashes: equal sources in whatever order give equal stores.
 
     ``read`` returns item i of the source, 0 <= i < count, and is asked twice for each; ``on_item`` sees how many times
-    it was. Written whole or not at all. Raises UserError where items differ in shape, or there are none.
+    it was. null, source: as of ``Stored``. Written whole or not at all. Raises UserError where items differ in shape,
+    or there are none.
     """
     hashes, like = [], None
     for i in range(count):
         item = read(i)
         like = like or item
         _check_alike(i, like, item)
-        hashes.append(item.hash())
+        hashes.append((item.hash(), *sorted(item.groups.items())))
         on_item(i + 1)
     if like is None:
         raise UserError(f"there is nothing to store in {folder}: the source has no rows")
@@ -97,10 +123,14 @@ def write_items(folder: Path, count: int, read: Callable[[int], Item], on_item: 
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    _write(part / ITEMS, like, ((hashes[i], read(i)) for i in order), lambda done: on_item(count + done))
+    _write(part / ITEMS, like, ((hashes[i][0], read(i)) for i in order), lambda done: on_item(count + done))
     columns = {"pixels": like.pixels, **like.cond}
     described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
-    FolderStore(part).put_json(COLUMNS, {"columns": described, "count": count, "sha256": _file_hash(part / ITEMS)})
+    more = {"groups": sorted(like.groups), "source": dict(source or {})}
+    about = {"columns": described, "count": count, "sha256": file_hash(part / ITEMS)}
+    if null:
+        FolderStore(part).put(NULL, save(dict(null)))
+    FolderStore(part).put_json(COLUMNS, {**about, **{name: value for name, value in more.items() if value}})
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 
@@ -122,12 +152,14 @@ def _write(path: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item:
     from datasets.arrow_writer import ArrowWriter
 
     kinds = {"class": Value("int64"), "hash": Value("binary"), "pixels": Value("binary")}
-    features = Features({**kinds, **{name: Value("binary") for name in like.cond}})
+    grouped = {f"{GROUP}{name}": Value("int64") for name in like.groups}
+    features = Features({**kinds, **grouped, **{name: Value("binary") for name in like.cond}})
     with ArrowWriter(path=str(path), features=features, writer_batch_size=ROWS) as writer:
         for done, (found, item) in enumerate(items, 1):
             cond = {name: np.ascontiguousarray(value).tobytes() for name, value in item.cond.items()}
             pixels = np.ascontiguousarray(item.pixels).tobytes()
-            writer.write({"class": item.label, "hash": found, "pixels": pixels, **cond})
+            groups = {f"{GROUP}{name}": value for name, value in item.groups.items()}
+            writer.write({"class": item.label, "hash": found, "pixels": pixels, **groups, **cond})
             on_item(done)
         writer.finalize()
 
@@ -142,19 +174,31 @@ def open_items(folder: Path) -> Stored:
         columns = {name: (column["dtype"], tuple(column["shape"])) for name, column in described["columns"].items()}
         if len(rows) != described["count"]:
             raise ValueError(f"{len(rows)} of {described['count']} items are there")
-        if (folder / ITEMS).stat().st_size <= CHECKED and _file_hash(folder / ITEMS) != described["sha256"]:
+        if (folder / ITEMS).stat().st_size <= CHECKED and file_hash(folder / ITEMS) != described["sha256"]:
             raise ValueError(f"{ITEMS} is not what was stored")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        null = load_file(folder / NULL) if (folder / NULL).is_file() else {}
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CorruptFile(
             f"{folder} cannot be read as a stored dataset ({error}): delete it and fetch again"
         ) from error
     index = np.arange(len(rows))
     found = {name: StoredColumn(rows, name, *column, index) for name, column in columns.items()}
-    classes = torch.from_numpy(rows.data.column("class").to_numpy().copy())
     hashes = np.frombuffer(bytearray().join(rows.data.column("hash").to_pylist()), np.uint8).reshape(len(rows), 32)
-    return Stored(found.pop("pixels"), classes, found, torch.from_numpy(hashes))
+    classes, groups = _integers(rows, "class"), {n: _integers(rows, GROUP + n) for n in described.get("groups", ())}
+    images, source = found.pop("pixels"), described.get("source", {})
+    return Stored(images, classes, found, torch.from_numpy(hashes), groups, null, source)
 
 
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def spoilt(stored: Stored, on_item: Callable[[int, int], None]) -> int:
+    """Return how many items are not what their hashes say; ``on_item`` sees (done, of how many)."""
+    wrong, n = 0, len(stored.images)
+    for i in range(n):
+        cond = {name: column.raw(i) for name, column in stored.cond.items()}
+        item = Item(stored.images.raw(i), int(stored.classes[i]), cond)
+        wrong += item.hash() != bytes(stored.hashes[i].tolist())
+        on_item(i + 1, n)
+    return wrong
+
+
+def _integers(rows: Any, name: str) -> Tensor:
+    return torch.from_numpy(rows.data.column(name).to_numpy().copy())

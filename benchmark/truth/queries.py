@@ -13,6 +13,7 @@ from ...models.denoiser import Denoiser
 from ...models.latents import Autoencoder, with_latents
 from ...models.sampling import initial_noise, sample
 from ...seeds import derive, torch_generator
+from ..tasks.checks import held_out
 from ..tasks.spec import TaskSpec
 
 
@@ -26,11 +27,18 @@ class Split:
 
 
 def split(spec: TaskSpec, data: ImageDataset) -> Split:
-    """Return a stratified split, fixed by the task's name and version."""
-    chosen = stratified_halves(data.classes, spec.n_train / len(data), torch_generator("split", spec.label))
+    """Return a stratified split, fixed by the task's name and version.
+
+    Of a task with ``heldout``, its items are the held-out queries, and only the others train.
+    """
+    apart = held_out(spec, data)
+    pool, chosen = (~apart).nonzero().flatten(), torch.zeros(len(data), dtype=torch.bool)
+    share = spec.n_train / len(pool)
+    chosen[pool] = stratified_halves(data.classes[pool], share, torch_generator("split", spec.label))
     order = torch.randperm(len(data), generator=torch_generator("split-order", spec.label))
-    inside = torch.cat([order[chosen[order]], order[~chosen[order]]])
+    inside = torch.cat([order[chosen[order]], order[~(chosen | apart)[order]]])
     train_ids, rest = inside[: spec.n_train].sort().values, inside[spec.n_train :]
+    rest = order[apart[order]] if spec.heldout else rest
     return Split(train_ids, rest[: spec.queries.dev], rest[spec.queries.dev :][: spec.queries.test])
 
 
