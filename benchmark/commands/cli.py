@@ -90,12 +90,17 @@ def plan(
     plugin: Plugins = None,
     device: Device = "cpu",
 ) -> None:
-    """Print passes, time and memory per method, before anything runs."""
+    """Print passes, time and memory per method before anything runs, and those of a truth that is not here yet."""
+    from ..tasks.find import find_task, has_truth
     from . import plan as command
     from .session import open_planner
 
-    planner = open_planner(task, _plugins(plugin))
-    command.plan(planner.selected(_selection(methods, exclude, preset, seeds)), device)
+    plugins, chosen = _plugins(plugin), _selection(methods, exclude, preset, seeds)
+    spec = find_task(task, plugins)
+    if has_truth(spec):
+        command.plan(open_planner(task, plugins).selected(chosen), device)
+    else:
+        command.plan_unbuilt(spec, chosen, device, plugins)
 
 
 @app.command()

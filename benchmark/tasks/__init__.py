@@ -4,7 +4,7 @@ Who writes a task of their own takes from here what it is made of: ``from tdaben
 """
 
 from ...models.recipe import AutoencoderSpec, LoRA, ModelSpec, Recipe, Sampler
-from .spec import QueryPlan, RemovalPlan, TaskSpec, TruthPlan
+from .spec import QueryPlan, RemovalPlan, TaskSpec, TruthPlan, shrunk
 
 __all__ = [
     "AutoencoderSpec",
@@ -16,4 +16,5 @@ __all__ = [
     "Sampler",
     "TaskSpec",
     "TruthPlan",
+    "shrunk",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,3 +139,28 @@ class TaskSpec:
             return load_file(self.weights[name])
         except (OSError, SafetensorError) as error:
             raise UserError(f"the {name} of {self.label} cannot be read from {self.weights[name]}: {error}") from None
+
+
+TINY_TRUTH = TruthPlan(report=3, open=2, report_replicates=2, open_replicates=1, full=1, bins=2, draws_per_bin=2)
+
+
+def shrunk(spec: TaskSpec, dataset: str, config: Mapping[str, Any], **parts: Any) -> TaskSpec:
+    """Return a tiny twin, of seconds, that walks the same code: process, conditions, guidance, latents, adapters.
+
+    dataset: a small one with the same conditions; config: the network's arguments that change; parts: whatever else of
+    the model does, such as the autoencoder. Its scores mean nothing.
+    """
+    recipe, large = spec.recipe, spec.recipe.model
+    model = replace(large, config={**large.config, **config}, sampler=replace(large.sampler, steps=4), **parts)
+    trained = {"steps": 6, "batch_size": 8, "learning_rate": 3e-3, "warmup_steps": 2, "checkpoints": (3,)}
+    return replace(
+        spec,
+        name=f"{spec.name}-tiny",
+        dataset=dataset,
+        n_train=24,
+        heldout="",
+        recipe=replace(recipe, model=model, ema_decay=min(recipe.ema_decay, 0.8), **trained),
+        queries=replace(spec.queries, dev=1, test=2, controls=1),
+        truth=TINY_TRUTH,
+        removal=RemovalPlan(top_share=0.1, seeds=1, per_query=1, per_query_shares=(0.1,)),
+    )

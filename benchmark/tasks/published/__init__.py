@@ -1,0 +1,1 @@
+"""Tasks of the literature: whole specifications, whose truth anyone with the data can build; one file a task."""
