@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,25 @@ from ..errors import CorruptFile, UserError
 from ..store import FolderStore
 
 ITEMS, COLUMNS = "items.arrow", "columns.json"
+GROUP = "group/"  # before the names of columns that items are grouped by
 ROWS = 1000  # written at a time
 CHECKED = 2 * 2**30  # bytes of items up to which their hash is checked whenever they are opened
 
 
 @dataclass(frozen=True)
 class Item:
-    """One item before it is stored: pixels uint8 [C, H, W], its class, and conditions by the network's names."""
+    """One item before it is stored: pixels uint8 [C, H, W], its class, and conditions by the network's names.
+
+    groups: what it may be grouped by besides, which no model sees.
+    """
 
     pixels: np.ndarray
     label: int
     cond: Mapping[str, np.ndarray]
+    groups: Mapping[str, int] = field(default_factory=dict)
 
     def hash(self) -> bytes:
-        """Return the SHA-256 of all of it."""
+        """Return the SHA-256 of all that a model may see of it."""
         digest = hashlib.sha256(f"class {self.label}".encode())
         for name, value in [("pixels", self.pixels), *sorted(self.cond.items())]:
             digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
@@ -70,37 +75,51 @@ class StoredColumn:
 
 @dataclass(frozen=True)
 class Stored:
-    """An opened store: images and conditions on disk, classes int64 [N] and hashes uint8 [N, 32] in memory."""
+    """An opened store: images and conditions on disk; classes int64 [N], hashes uint8 [N, 32] and groups in memory.
+
+    groups: int64 [N] by name; group_names: what their values stand for, where that was said.
+    """
 
     images: StoredColumn
     classes: Tensor
     cond: dict[str, StoredColumn]
     hashes: Tensor
+    groups: dict[str, Tensor]
+    group_names: dict[str, tuple[str, ...]]
 
 
-def write_items(folder: Path, count: int, read: Callable[[int], Item], on_item: Callable[[int], None]) -> None:
+def write_items(
+    folder: Path,
+    count: int,
+    read: Callable[[int], Item],
+    on_item: Callable[[int], None],
+    group_names: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Store items, in the order of their hashes: equal sources in whatever order give equal stores.
 
     ``read`` returns item i of the source, 0 <= i < count, and is asked twice for each; ``on_item`` sees how many times
-    it was. Written whole or not at all. Raises UserError where items differ in shape, or there are none.
+    it was; group_names: what the values of each of the items' groups stand for. Written whole or not at all. Raises
+    UserError where items differ in shape, or there are none.
     """
-    hashes, like = [], None
+    keys, like = [], None
     for i in range(count):
         item = read(i)
         like = like or item
         _check_alike(i, like, item)
-        hashes.append(item.hash())
+        keys.append((item.hash(), sorted(item.groups.items())))  # equal items may be of different groups
         on_item(i + 1)
     if like is None:
         raise UserError(f"there is nothing to store in {folder}: the source has no rows")
-    order = sorted(range(count), key=hashes.__getitem__)
+    order = sorted(range(count), key=keys.__getitem__)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    _write(part / ITEMS, like, ((hashes[i], read(i)) for i in order), lambda done: on_item(count + done))
+    _write(part / ITEMS, like, ((keys[i][0], read(i)) for i in order), lambda done: on_item(count + done))
     columns = {"pixels": like.pixels, **like.cond}
     described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
-    FolderStore(part).put_json(COLUMNS, {"columns": described, "count": count, "sha256": _file_hash(part / ITEMS)})
+    groups = {name: list((group_names or {}).get(name, ())) for name in sorted(like.groups)}
+    about = {"columns": described, "groups": groups, "count": count, "sha256": _file_hash(part / ITEMS)}
+    FolderStore(part).put_json(COLUMNS, about)
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 
@@ -108,6 +127,8 @@ def write_items(folder: Path, count: int, read: Callable[[int], Item], on_item: 
 def _check_alike(i: int, like: Item, item: Item) -> None:
     pairs = {"pixels": (like.pixels, item.pixels)}
     pairs |= {name: (like.cond.get(name), item.cond.get(name)) for name in sorted({*like.cond, *item.cond})}
+    if like.groups.keys() != item.groups.keys():
+        raise UserError(f"row {i} of the source and row 0 are not grouped by the same: {', '.join(like.groups)}")
     for name, (first, value) in pairs.items():
         if first is None or value is None:
             raise UserError(f"row {i} of the source and row 0 do not both have {name}")
@@ -122,12 +143,14 @@ def _write(path: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item:
     from datasets.arrow_writer import ArrowWriter
 
     kinds = {"class": Value("int64"), "hash": Value("binary"), "pixels": Value("binary")}
-    features = Features({**kinds, **{name: Value("binary") for name in like.cond}})
+    grouped = {GROUP + name: Value("int64") for name in like.groups}
+    features = Features({**kinds, **grouped, **{name: Value("binary") for name in like.cond}})
     with ArrowWriter(path=str(path), features=features, writer_batch_size=ROWS) as writer:
         for done, (found, item) in enumerate(items, 1):
             cond = {name: np.ascontiguousarray(value).tobytes() for name, value in item.cond.items()}
             pixels = np.ascontiguousarray(item.pixels).tobytes()
-            writer.write({"class": item.label, "hash": found, "pixels": pixels, **cond})
+            groups = {GROUP + name: value for name, value in item.groups.items()}
+            writer.write({"class": item.label, "hash": found, "pixels": pixels, **groups, **cond})
             on_item(done)
         writer.finalize()
 
@@ -150,9 +173,15 @@ def open_items(folder: Path) -> Stored:
         ) from error
     index = np.arange(len(rows))
     found = {name: StoredColumn(rows, name, *column, index) for name, column in columns.items()}
-    classes = torch.from_numpy(rows.data.column("class").to_numpy().copy())
+    names = {name: tuple(values) for name, values in described.get("groups", {}).items()}
+    classes, *groups = (_integers(rows, name) for name in ("class", *(GROUP + name for name in names)))
     hashes = np.frombuffer(bytearray().join(rows.data.column("hash").to_pylist()), np.uint8).reshape(len(rows), 32)
-    return Stored(found.pop("pixels"), classes, found, torch.from_numpy(hashes))
+    images, grouped = found.pop("pixels"), dict(zip(names, groups, strict=True))
+    return Stored(images, classes, found, torch.from_numpy(hashes), grouped, names)
+
+
+def _integers(rows: Any, name: str) -> Tensor:
+    return torch.from_numpy(rows.data.column(name).to_numpy().copy())
 
 
 def _file_hash(path: Path) -> str:

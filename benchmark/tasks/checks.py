@@ -10,6 +10,7 @@ import torch
 
 from ...datasets.base import ImageDataset, whole
 from ...datasets.checks import whole_numbers
+from ...datasets.groups import items_where
 from ...errors import UserError
 from ...models.conditions import null_of
 from ...models.denoiser import Denoiser
@@ -32,9 +33,10 @@ def check_task(spec: TaskSpec, data: ImageDataset) -> None:
 
 def _check_counts(spec: TaskSpec, data: ImageDataset) -> None:
     needed = spec.n_train + spec.queries.dev + spec.queries.test
-    if spec.n_train < 1 or len(data) < needed:
+    found, which = len(items_where(data, spec.where)), " of the kind that it is about" if spec.where else ""
+    if spec.n_train < 1 or found < needed:
         counts = f"{spec.n_train} training images and {spec.queries.dev} + {spec.queries.test} held-out queries"
-        raise UserError(f"{spec.label} wants {counts}, and dataset {spec.dataset!r} has {len(data)} images")
+        raise UserError(f"{spec.label} wants {counts}, and dataset {spec.dataset!r} has {found} images{which}")
 
 
 def _check_conditions(spec: TaskSpec, data: ImageDataset, model: Denoiser) -> None:

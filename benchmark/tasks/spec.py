@@ -87,7 +87,8 @@ class TaskSpec:
 
     weights: safetensors files of the frozen weights that ship with it: ``autoencoder`` of a latent model, and ``base``,
     from which training starts where only a part of the weights trains. groups: which groups of items are left out one
-    by one, if any.
+    by one, if any. where: the columns of the dataset's groups, and the names of those that the task's items and
+    held-out queries are from; none for all of the dataset.
     """
 
     name: str
@@ -101,6 +102,7 @@ class TaskSpec:
     removal: RemovalPlan = RemovalPlan()
     weights: Mapping[str, Path] = field(default_factory=dict)
     groups: GroupPlan | None = field(default=None, metadata=LATER)
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict, metadata=LATER)
 
     @property
     def label(self) -> str:

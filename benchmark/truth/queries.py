@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...datasets.base import ImageDataset, stratified_halves
+from ...datasets.groups import items_where
 from ...datasets.queries import Queries, concatenate, item_queries
 from ...models.denoiser import Denoiser
 from ...models.latents import Autoencoder, with_latents
@@ -27,9 +28,10 @@ class Split:
 
 def split(spec: TaskSpec, data: ImageDataset) -> Split:
     """Return a stratified split, fixed by the task's name and version."""
-    chosen = stratified_halves(data.classes, spec.n_train / len(data), torch_generator("split", spec.label))
-    order = torch.randperm(len(data), generator=torch_generator("split-order", spec.label))
-    inside = torch.cat([order[chosen[order]], order[~chosen[order]]])
+    ids = items_where(data, spec.where)
+    chosen = stratified_halves(data.classes[ids], spec.n_train / len(ids), torch_generator("split", spec.label))
+    order = torch.randperm(len(ids), generator=torch_generator("split-order", spec.label))
+    inside = ids[torch.cat([order[chosen[order]], order[~chosen[order]]])]
     train_ids, rest = inside[: spec.n_train].sort().values, inside[spec.n_train :]
     return Split(train_ids, rest[: spec.queries.dev], rest[spec.queries.dev :][: spec.queries.test])
 
