@@ -34,7 +34,7 @@ def group_items(data: ImageDataset, by: str, names: Sequence[str] = ()) -> Group
     names: of the groups by ascending value; else the values themselves. Raises UserError where there is no such column
     of one integer per item, fewer than two groups, or not one name for each.
     """
-    values, assignment = _column(data, by).unique(return_inverse=True)
+    values, assignment = integer_column(data, by).unique(return_inverse=True)
     chosen = tuple(names) or tuple(map(str, values.tolist()))
     if len(values) < 2:
         raise UserError(f"{by!r} of dataset {data.card.name!r} makes {len(values)} group: leaving out takes two")
@@ -43,7 +43,8 @@ def group_items(data: ImageDataset, by: str, names: Sequence[str] = ()) -> Group
     return Groups(chosen, assignment)
 
 
-def _column(data: ImageDataset, by: str) -> Tensor:
+def integer_column(data: ImageDataset, by: str) -> Tensor:
+    """Return ``classes``, a condition or a column of ``groups``, int64 [N]; raises UserError for no integers."""
     columns = {**data.cond, **data.groups, "classes": data.classes}
     if by not in columns:
         raise unknown(f"grouping of dataset {data.card.name!r}:", by, columns)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...errors import UserError
+from ...errors import UserError, unknown
 
 if TYPE_CHECKING:
     from ..run.plan import Selection
@@ -56,7 +56,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Run cells again even if they have a row.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed cells again.")] = False,
     metrics: Annotated[
-        str, typer.Option(help="Comma-separated: lds, groups, removal (union, per-query), sanity.")
+        str, typer.Option(help="Comma-separated: lds, groups, removal (union, per-query), sanity, exemplars.")
     ] = "lds",
     encoders: Annotated[
         str,
@@ -74,9 +74,9 @@ def run(
     from .session import checked_options, open_session
 
     options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry, precision)
-    session = open_session(task, results, _plugins(plugin), options, encoders)
-    cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
     wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)
+    session = open_session(task, results, _plugins(plugin), options, encoders, wanted == {"exemplars"})
+    cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
     raise typer.Exit(command.run(session, cells, wanted, removal))
 
 
@@ -194,7 +194,7 @@ def leaderboard(
     format: Annotated[str, typer.Option(help="table, markdown, json or csv.")] = "table",
     queries: Annotated[str, typer.Option(help="Query set: test, or dev for tuning's rows.")] = "test",
     view: Annotated[
-        str, typer.Option(help="lds, groups, removal, published, per-query, overlap, sanity or ablations.")
+        str, typer.Option(help="lds, groups, removal, published, per-query, overlap, sanity, exemplars or ablations.")
     ] = "lds",
     similarity: Annotated[str, typer.Option(help="What the views on removal compare images by.")] = "ssim",
     readme: Annotated[
@@ -226,13 +226,20 @@ def build(
         int, typer.Option(help="Retrainings at a time, on a GPU too; 0: one per core, one on a GPU.")
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Assets folder; default: the user's truth folder.")] = None,
+    kind: Annotated[
+        str, typer.Option(help="subsets, or exemplars: models tuned on a few items, which takes no subsets.")
+    ] = "subsets",
     plugin: Plugins = None,
     device: Device = "cpu",
 ) -> None:
     """Train the base model, make queries, retrain subsets; run again after an interruption to go on."""
-    from .assets import truth as command
+    from .assets import truth
+    from .exemplars import cases
 
-    command.build(task, workers, out, _plugins(plugin), device)
+    kinds = {"subsets": truth.build, "exemplars": cases.build}
+    if kind not in kinds:
+        raise unknown("kind of truth", kind, kinds)
+    kinds[kind](task, workers, out, _plugins(plugin), device)
 
 
 @truth_app.command()

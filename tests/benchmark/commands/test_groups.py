@@ -14,7 +14,7 @@ from tdabench.benchmark.commands.session import Session
 from tdabench.benchmark.run.plan import Options, Planner
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.tasks.find import find_task
-from tdabench.benchmark.truth.derived import derived
+from tdabench.benchmark.truth.variants import derived
 from tdabench.models.problem import read_problem
 
 from ... import run_helpers

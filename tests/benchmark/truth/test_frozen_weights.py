@@ -16,7 +16,7 @@ from tdabench.benchmark.metrics.removal.protocol import protocol_of
 from tdabench.benchmark.metrics.removal.similarities import Similarity, l2
 from tdabench.benchmark.tasks.find import assets_folder, find_task
 from tdabench.benchmark.truth.counterfactuals import Counterfactual, Laboratory
-from tdabench.benchmark.truth.derived import derived
+from tdabench.benchmark.truth.variants import derived
 from tdabench.datasets.truth import Assets
 from tdabench.models.latents import Autoencoder
 from tdabench.models.problem import read_problem
