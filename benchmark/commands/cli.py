@@ -89,13 +89,16 @@ def plan(
     seeds: Seeds = "0",
     plugin: Plugins = None,
     device: Device = "cpu",
+    metrics: Annotated[str, typer.Option(help="Comma-separated: sanity and exemplars take cells of their own.")] = "",
 ) -> None:
     """Print passes, time and memory per method, before anything runs."""
     from . import plan as command
     from .session import open_planner
 
-    planner = open_planner(task, _plugins(plugin))
-    command.plan(planner.selected(_selection(methods, exclude, preset, seeds)), device)
+    wanted = command.parse_metrics(_split(metrics))
+    planner = open_planner(task, _plugins(plugin), wanted == ["exemplars"])
+    cells = planner.selected(_selection(methods, exclude, preset, seeds))
+    command.plan(cells, device, command.cells_beside(planner.spec, cells, wanted))
 
 
 @app.command()
