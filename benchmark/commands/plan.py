@@ -41,7 +41,7 @@ def plan(cells: list[PlannedCell], device: str, beside: Mapping[str, list[Planne
     check_device(device)
     table = Table(title=f"{cells[0].key.task}@{cells[0].key.task_version}, {len(cells[0].query_ids)} queries, {device}")
     for name in ("cell", "forward", "trained", "per-sample gradients", "memory", "time"):
-        table.add_column(name, justify="left" if name == "cell" else "right")
+        table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=name == "cell")
     found = forecasts([*cells, *(cell for added in beside.values() for cell in added)], device)
     for item in found[: len(cells)]:
         table.add_row(str(item.planned.entry), *_costs([item]))
@@ -51,7 +51,7 @@ def plan(cells: list[PlannedCell], device: str, beside: Mapping[str, list[Planne
         for item in islice(rest, len(added)):
             by_entry.setdefault(item.planned.entry, []).append(item)
         for entry, items in by_entry.items():
-            table.add_row(f"{entry}, {len(items)} of {name}", *_costs(items))
+            table.add_row(f"{entry}, {name} x{len(items)}", *_costs(items))
     console.print(table)
     total = sum(item.seconds or 0.0 for item in found)
     console.print(f"about {duration(total)} on one core or device, once started; passes are images through the network")
