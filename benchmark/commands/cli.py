@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -12,6 +12,8 @@ from ...errors import UserError, unknown
 
 if TYPE_CHECKING:
     from ..run.plan import Selection
+
+T = TypeVar("T")
 
 app = typer.Typer(
     help="Which training-data-attribution method for diffusion models can be trusted, and what it costs.",
@@ -33,6 +35,7 @@ ResultsDir = Annotated[Path, typer.Option(help="Folder for rows, scores and logs
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A file with methods, datasets or tasks of your own; repeatable.")
 ]
+Kind = Annotated[str, typer.Option(help="subsets, or exemplars: models tuned on a few items, without any subsets.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 DEFAULT_RESULTS = Path("tdabench-results")
@@ -229,9 +232,7 @@ def build(
         int, typer.Option(help="Retrainings at a time, on a GPU too; 0: one per core, one on a GPU.")
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Assets folder; default: the user's truth folder.")] = None,
-    kind: Annotated[
-        str, typer.Option(help="subsets, or exemplars: models tuned on a few items, which takes no subsets.")
-    ] = "subsets",
+    kind: Kind = "subsets",
     plugin: Plugins = None,
     device: Device = "cpu",
 ) -> None:
@@ -239,10 +240,8 @@ def build(
     from .assets import truth
     from .exemplars import cases
 
-    kinds = {"subsets": truth.build, "exemplars": cases.build}
-    if kind not in kinds:
-        raise unknown("kind of truth", kind, kinds)
-    kinds[kind](task, workers, out, _plugins(plugin), device)
+    make = _of_kind(kind, {"subsets": truth.build, "exemplars": cases.build})
+    make(task, workers, out, _plugins(plugin), device)
 
 
 @truth_app.command()
@@ -288,12 +287,17 @@ def import_archive(
 
 @truth_app.command()
 def samples(
-    task: Task, picture: Annotated[Path, typer.Argument(help="The PNG file to write.")], plugin: Plugins = None
+    task: Task,
+    picture: Annotated[Path, typer.Argument(help="The PNG file to write.")],
+    kind: Kind = "subsets",
+    plugin: Plugins = None,
 ) -> None:
-    """Draw what the task's base model generates beside training images."""
+    """Draw what the task's base model generates beside training images, or tuned models beside exemplars."""
     from . import pictures
+    from .exemplars import drawing
 
-    pictures.samples(task, picture, _plugins(plugin))
+    draw = _of_kind(kind, {"subsets": pictures.samples, "exemplars": drawing.samples})
+    draw(task, picture, _plugins(plugin))
 
 
 @data_app.command()
@@ -321,6 +325,12 @@ def data_info(
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _of_kind(kind: str, ways: dict[str, T]) -> T:
+    if kind not in ways:
+        raise unknown("kind of truth", kind, ways)
+    return ways[kind]
 
 
 def _plugins(given: list[Path] | None) -> tuple[Path, ...]:

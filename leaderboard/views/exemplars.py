@@ -85,9 +85,8 @@ def _sheet(rows: Sequence[Row], setting: Setting, found: Sequence[Row]) -> Sheet
     notes = [_counts(shown[0], _exemplars(found[0])), *NOTES, *_skipped_notes(found)]
     notes += lacking_notes(rows, setting.place, found, RESULTS)
     shared = {"view": "exemplars", **setting.place.record(), "cases": setting.cases, "k": setting.k}
-    title = (
-        f"{setting.place.task}@{setting.place.task_version}: samples of models tuned on {setting.k} exemplars, mAP×100"
-    )
+    tuned = f"samples of models tuned on {_exemplars_in_words(setting.k)}"
+    title = f"{setting.place.task}@{setting.place.task_version}: {tuned}, mAP×100"
     return Sheet.of(title, headings, cells, notes, shared, records)
 
 
@@ -183,7 +182,11 @@ def _record(line: Line, rank: tuple[int | None, int | None], beats: bool | None)
 def _counts(scores: ExemplarScores, found: Exemplars | None) -> str:
     n, cases = found.n_before if found else 0, len(set(scores.cases))
     each = len(scores.query_ids) // cases
-    return f"{cases} cases, {each} samples of each model; {scores.k} exemplars among {n} items that it was trained on."
+    return f"{cases} cases, {each} samples of each model; {_exemplars_in_words(scores.k)} among {n} others."
+
+
+def _exemplars_in_words(k: int) -> str:
+    return "1 exemplar" if k == 1 else f"{k} exemplars"
 
 
 def _skipped_notes(rows: Sequence[Row]) -> list[str]:

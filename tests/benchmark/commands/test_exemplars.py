@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tdabench.benchmark.commands.exemplars.cases import truth_of
 from tdabench.benchmark.commands.exemplars.metric import exemplars, plan_exemplars
@@ -12,7 +14,9 @@ from tdabench.benchmark.run.plan import Options, Selection
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.tasks.find import find_task
 from tdabench.benchmark.truth import build as truth
+from tdabench.benchmark.truth.build import find_base
 from tdabench.leaderboard.views.catalogue import build_view
+from tdabench.models.problem import read_problem
 from tdabench.store import FolderStore
 
 from ... import run_helpers
@@ -202,3 +206,24 @@ def test_plans_count_the_cells_of_exemplars(tdabench, tmp_path):
     words = ("run", TASK, "--methods", "random", "--metrics", "exemplars", "--results", tmp_path / "r", "--dry-run")
     answer = tdabench(*words)
     assert answer.code == 0 and f"{CASES} of {CASES} cells to run" in " ".join(answer.out.split())
+
+
+def test_a_picture_has_exemplars_and_samples_in_lines(tdabench, base_home, tmp_path, monkeypatch):
+    path, spec = tmp_path / "exemplars.png", find_task(TASK)
+    assert tdabench("truth", "samples", TASK, path, "--kind", "exemplars").code == 0
+    with Image.open(path) as opened:
+        picture = np.asarray(opened).astype(float) / 127.5 - 1
+    made = truth_of(spec, find_base(spec, FolderStore(base_home)), ())
+    cell, side = 52, 8 * 6  # an image of 8 pixels, enlarged, in a frame of 2
+    for line, run in enumerate(made.runs):
+        problems = [read_problem(made.assets(case).folder) for case in run]
+        k, top = run[0].k, 16 + line * cell + 2
+        columns = [problems[0].train.images[-k:], *(problem.queries.x for problem in problems)]
+        for left, images in zip((0, 4 * cell + 16, 6 * cell + 24), columns, strict=True):
+            for i, image in enumerate(images):
+                start = left + i * cell + 2
+                shown = picture[top : top + side : 6, start : start + side : 6, 0]
+                np.testing.assert_allclose(shown, image[0].clamp(-1, 1).numpy(), atol=0.005)
+    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "empty"))
+    answer = tdabench("truth", "samples", TASK, path, "--kind", "exemplars")
+    assert answer.code == 2 and "--kind exemplars" in answer.err

@@ -92,7 +92,7 @@ def test_each_k_and_each_set_of_cases_is_a_table_and_seeds_are_averaged() -> Non
 
 def test_notes_say_what_was_skipped_and_who_is_missing() -> None:
     sheet = only("exemplars", [*rows(), removal_row("bare", exemplars=None)])
-    assert "6 cases, 2 samples of each model; 1 exemplars among 500 items that it was trained on." in sheet.notes
+    assert "6 cases, 2 samples of each model; 1 exemplar among 500 others." in sheet.notes
     assert "Cases skipped for some@1 quick: timeout: killed | after 600 s" in sheet.notes
     assert "Without exemplar results: bare@1 quick." in sheet.notes
     with pytest.raises(UserError, match="run `tdabench run TASK --metrics exemplars`"):
