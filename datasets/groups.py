@@ -35,7 +35,7 @@ def group_items(data: ImageDataset, by: str, names: Sequence[str] = ()) -> Group
     names: of the groups by ascending value; else those that the dataset has, or the values themselves. Raises UserError
     where there is no such column of one integer per item, fewer than two groups, or not one name for each.
     """
-    values, assignment = _column(data, by).unique(return_inverse=True)
+    values, assignment = integer_column(data, by).unique(return_inverse=True)
     chosen = tuple(names) or tuple(_named(data, by, value) for value in values.tolist())
     if len(values) < 2:
         raise UserError(f"{by!r} of dataset {data.card.name!r} makes {len(values)} group: leaving out takes two")
@@ -51,7 +51,7 @@ def items_where(data: ImageDataset, where: Mapping[str, Sequence[str]]) -> Tenso
     """
     chosen = torch.ones(len(data), dtype=torch.bool)
     for by, names in where.items():
-        values = _column(data, by)
+        values = integer_column(data, by)
         known = {_named(data, by, value): value for value in values.unique().tolist()}
         for name in names:
             if name not in known:
@@ -65,7 +65,8 @@ def _named(data: ImageDataset, by: str, value: int) -> str:
     return names[value] if 0 <= value < len(names) else str(value)
 
 
-def _column(data: ImageDataset, by: str) -> Tensor:
+def integer_column(data: ImageDataset, by: str) -> Tensor:
+    """Return ``classes``, a condition or a column of ``groups``, int64 [N]; raises UserError for no integers."""
     columns = {**data.cond, **data.groups, "classes": data.classes}
     if by not in columns:
         raise unknown(f"grouping of dataset {data.card.name!r}:", by, columns)

@@ -97,13 +97,21 @@ def _name(value: ast.expr, origin: str) -> str:
 
 def assets_folder(spec: TaskSpec) -> Path:
     """Return where a task's assets lie: built or imported ones in ``home()`` before those that ship."""
-    own = home() / "truth" / spec.label
-    for folder in (own, SHIPPED / spec.label):
-        if (folder / "manifest.json").is_file():
-            return folder
-    raise UserError(
-        f"task {spec.name!r} has no ground truth here: run `tdabench truth build {spec.name}` or import one"
-    )
+    if (folder := _built(spec)) is None:
+        raise UserError(
+            f"task {spec.name!r} has no ground truth here: run `tdabench truth build {spec.name}` or import one"
+        )
+    return folder
+
+
+def has_assets(spec: TaskSpec) -> bool:
+    """Say whether a task's assets are here."""
+    return _built(spec) is not None
+
+
+def _built(spec: TaskSpec) -> Path | None:
+    folders = home() / "truth" / spec.label, SHIPPED / spec.label
+    return next((folder for folder in folders if (folder / "manifest.json").is_file()), None)
 
 
 def open_assets(spec: TaskSpec) -> Assets:

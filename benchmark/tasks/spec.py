@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,13 +83,50 @@ class GroupPlan:
 
 
 @dataclass(frozen=True)
+class ExemplarPlan:
+    """Which exemplars the base model is tuned on, and how, to make a truth that needs no retraining.
+
+    ks: numbers of exemplars; cases: how often each, with exemplars of their own, of which a smaller k takes the first;
+    queries: samples of each tuned model; strengths: updates, as shares of the recipe's; share: of a batch that are
+    exemplars; rate: the learning rate, as a share of the recipe's. Exemplars are held-out items that are no queries;
+    those of one case share their value of ``by`` (``classes``, a condition or a column of the dataset's ``groups``),
+    which is none of ``outside``.
+    """
+
+    ks: tuple[int, ...] = (1, 4)
+    cases: int = 5
+    queries: int = 4
+    strengths: tuple[float, ...] = (0.01, 0.05, 0.4)
+    share: float = 0.9
+    rate: float = 0.3
+    by: str = "classes"
+    outside: tuple[int, ...] = ()
+
+    def steps(self, updates: int) -> tuple[int, ...]:
+        """Return the strengths in updates, of a recipe that has this many; raises UserError where they do not rise."""
+        steps = tuple(max(1, round(strength * updates)) for strength in self.strengths)
+        if not steps or min(self.strengths) <= 0 or any(later <= one for one, later in pairwise(steps)):
+            raise UserError(f"strengths {self.strengths} of exemplars are {steps} updates: let them rise from above 0")
+        return steps
+
+    def check(self) -> None:
+        """Raise UserError for numbers that make no plan."""
+        rising = all(later > one for one, later in pairwise(self.ks))
+        if not self.ks or self.ks[0] < 1 or not rising or min(self.cases, self.queries) < 1:
+            raise UserError("exemplars: `ks` must rise from 1 or more, `cases` and `queries` must be 1 or more")
+        if not (0 < self.share <= 1 and self.rate > 0):
+            raise UserError("exemplars: `share` must lie above 0 and up to 1, `rate` above 0")
+
+
+@dataclass(frozen=True)
 class TaskSpec:
     """A task before anything is trained; ``n_train`` items of ``dataset``, stratified, the rest held out.
 
     weights: safetensors files of the frozen weights that ship with it: ``autoencoder`` of a latent model, and ``base``,
     from which training starts where only a part of the weights trains. groups: which groups of items are left out one
     by one, if any. where: the columns of the dataset's groups, and the names of those that the task's items and
-    held-out queries are from; none for all of the dataset.
+    held-out queries are from; none for all of the dataset. exemplars: what the base model is tuned on, where that is
+    asked for.
     """
 
     name: str
@@ -103,6 +141,7 @@ class TaskSpec:
     weights: Mapping[str, Path] = field(default_factory=dict)
     groups: GroupPlan | None = field(default=None, metadata=LATER)
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict, metadata=LATER)
+    exemplars: ExemplarPlan = field(default=ExemplarPlan(), metadata=LATER)
 
     @property
     def label(self) -> str:
