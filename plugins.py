@@ -159,13 +159,19 @@ def imported_names(package: str, source: bytes) -> frozenset[str]:
     return frozenset(names)
 
 
-def _entry_point_file(point: EntryPoint) -> Path:
-    spec = find_spec(point.module)
+def module_file(module: str) -> Path:
+    """Return the file of a module, which is not imported; raises UserError where there is none."""
+    spec = find_spec(module)
     if spec is None or spec.origin is None:
-        raise UserError(
-            f"entry point {point.name!r} names {point.module}, which cannot be found: reinstall its package"
-        )
+        raise UserError(f"{module} cannot be found: reinstall its package")
     return Path(spec.origin)
+
+
+def _entry_point_file(point: EntryPoint) -> Path:
+    try:
+        return module_file(point.module)
+    except UserError as error:
+        raise UserError(f"entry point {point.name!r}: {error}") from error
 
 
 class _Loader(SourceFileLoader):

@@ -146,6 +146,12 @@ def _lapsed(path: Path, ttl: float) -> bool:
     return False
 
 
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sha256(data: bytes) -> str:
     """Return the SHA-256 of ``data`` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

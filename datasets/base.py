@@ -41,9 +41,18 @@ class Batch:
         return Batch(self.ids * n, self.x.expand(n, *self.x.shape[1:]), cond)
 
 
+UNPINNED = "unpinned"  # a revision that nobody could verify; what was fetched is told by its fingerprint
+
+
 @dataclass(frozen=True)
 class Card:
-    """What a dataset is: where it is from, under which licence, and which revision of it is meant."""
+    """What a dataset is: where it is from, under which licence, and which revision of it is meant.
+
+    The package's own are literals, so that listings read them without an import. revision: a commit, or UNPINNED.
+    items: how many, ``heldout`` of which never train; shape: (C, H, W) of an image; cond: an item's shape of each
+    condition; columns: those read of the source's rows; files: what ``--data`` takes; download: its size in words;
+    known: whose pixels are known by hashes (``known.py``); fingerprint: of all items, where it could be computed.
+    """
 
     name: str
     title: str
@@ -51,6 +60,15 @@ class Card:
     licence: str
     revision: str
     transform: str
+    items: int = 0
+    heldout: int = 0
+    shape: tuple[int, ...] = ()
+    cond: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    files: str = ""
+    download: str = ""
+    known: str = ""
+    fingerprint: str = ""
 
 
 class TrainingSet(Protocol):

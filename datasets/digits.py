@@ -15,6 +15,8 @@ CARD = Card(
     licence="CC BY 4.0",
     revision="scikit-learn's copy, unchanged since 0.10",
     transform="grey values 0..16 mapped to [-1, 1]",
+    items=1_797,
+    shape=(1, 8, 8),
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,12 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import plugins as outside
 from ..errors import UserError
+from ..store import home
 
 if TYPE_CHECKING:
     from .base import ImageDataset
 
 L = TypeVar("L", bound="Callable[[], ImageDataset]")
 GROUP = "tdabench.datasets"
+HERE = Path(__file__).parent
+FOLDERS = {HERE: "", HERE / "published": ".published"}  # what is generated or ships; what is fetched
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,31 @@ def dataset(name: str) -> Callable[[L], L]:
 
 def dataset_listings(plugins: tuple[Path, ...] = ()) -> dict[str, DatasetListing]:
     """Return all datasets by name, the package's first; raises UserError where two share a name."""
-    package = __package__ or ""
-    files = [path for path in Path(__file__).parent.glob("*.py") if re.search(r"^def load\(\)", path.read_text(), re.M)]
-    own = [outside.Source(path, f"{package}.{path.stem}") for path in sorted(files)]
+    own = [
+        outside.Source(path, f"{__package__}{inside}.{path.stem}")
+        for folder, inside in FOLDERS.items()
+        for path in sorted(folder.glob("*.py"))
+        if re.search(r"^def load\(\)", path.read_text(), re.M)
+    ]
     return outside.collected("dataset", own, GROUP, plugins, _read)
+
+
+def store_folder(name: str, revision: str) -> Path:
+    """Return where a dataset that is fetched lies: in ``home()``, by its name and revision."""
+    return home() / "datasets" / f"{name}-{revision[:12]}"
+
+
+def card_of(listing: DatasetListing) -> dict[str, Any]:
+    """Return what a file's ``CARD = Card(...)`` says by name, as far as it is literal, importing nothing."""
+    path = Path(listing.origin) if outside.is_file(listing.origin) else outside.module_file(listing.origin)
+    values = dict(outside.assigned(outside.parsed(outside.Source(path, listing.origin)).body))
+    call, found = values.get("CARD"), {}
+    for word in call.keywords if isinstance(call, ast.Call) else ():
+        try:
+            found[str(word.arg)] = ast.literal_eval(word.value)
+        except ValueError:  # not literal: only an import would tell
+            continue
+    return found
 
 
 def load_dataset(name: str, plugins: tuple[Path, ...] = ()) -> ImageDataset:
@@ -49,10 +72,10 @@ def load_dataset(name: str, plugins: tuple[Path, ...] = ()) -> ImageDataset:
     Raises UserError where there is none, where it does not import or load, or where an outside one is malformed.
     """
     listing = dataset_listings(plugins).get(name)
-    if listing is None and (Path(__file__).parent / f"{name}.py").is_file():
+    if listing is None and (HERE / f"{name}.py").is_file():
         raise UserError(f"datasets/{name}.py holds no dataset: name one of {', '.join(dataset_listings(plugins))}")
     if listing is None or listing.origin.startswith(f"{__package__}."):
-        return _own(name)
+        return _own(name, listing.origin if listing else f"{__package__}.{name}")
     load: Any = getattr(outside.imported(listing.origin), listing.function)
     try:
         data = load()
@@ -76,8 +99,7 @@ def dataset_origin(name: str, plugins: tuple[Path, ...] = ()) -> dict[str, str]:
     return {"plugin": named, "code": outside.code_hash(origin)}
 
 
-def _own(name: str) -> ImageDataset:
-    module = importlib.util.resolve_name(f".{name}", __package__)
+def _own(name: str, module: str) -> ImageDataset:
     try:
         return importlib.import_module(module).load()
     except ImportError as error:
@@ -89,7 +111,7 @@ def _own(name: str) -> ImageDataset:
 
 
 def _read(source: outside.Source) -> Iterator[DatasetListing]:
-    if source.path.parent == Path(__file__).parent:
+    if source.path.parent in FOLDERS:
         yield DatasetListing(source.path.stem, source.origin)
         return
     for node in (node for node in outside.parsed(source).body if isinstance(node, ast.FunctionDef)):

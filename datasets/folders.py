@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .base import Card, ImageDataset
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 CAPTIONS = ("text", "caption", "prompt")
@@ -49,6 +50,26 @@ def read_pictures(folder: Path, channels: int, size: tuple[int, int] | None) -> 
         size = size or (images[0].shape[1], images[0].shape[2])
     names, listed = tuple(paths), [rows.get(name, {}) for name in paths]
     return Pictures(names, torch.stack(images), _captions(listed), _groups(names, listed))
+
+
+def image_folder(
+    folder: Path | str, name: str, channels: int = 3, size: tuple[int, int] | None = None, labelled: bool = False
+) -> ImageDataset:
+    """Return a folder of pictures as a dataset, as ``read_pictures`` takes it; ids are in the order of files' names.
+
+    Classes are the subfolders (or labels) by name, one for all where there are none; labelled: the model sees them as
+    ``class_labels``. Raises UserError for what cannot be read, or labels that are wanted and not there.
+    """
+    path = Path(folder).expanduser()
+    pictures = read_pictures(path, channels, size)
+    if labelled and pictures.groups is None:
+        raise UserError(f"{path} has no labels: put images into one subfolder a class, or a label into metadata.jsonl")
+    numbers = {group: i for i, group in enumerate(sorted(set(pictures.groups or ())))}
+    classes = torch.tensor([numbers[group] for group in pictures.groups or ()] or [0] * len(pictures.names))
+    card = Card(
+        name, f"pictures of {path.name}", str(path), "unknown", "the files as found", "8 bits mapped to [-1, 1]"
+    )
+    return ImageDataset(card, pictures.images, classes, {"class_labels": classes} if labelled else {})
 
 
 def _files(folder: Path) -> dict[str, Path]:

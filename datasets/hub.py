@@ -1,31 +1,48 @@
-"""Datasets of the Hugging Face hub, or local copies of their files, stored here once and read from there."""
+"""Published datasets, from the Hugging Face hub or local copies of their files: stored here once, read from there."""
 
 from __future__ import annotations
 
 import io
-import re
+import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import UserError, brief
 from ..store import home
-from .base import Card, ImageDataset
+from .base import UNPINNED, Card, ImageDataset
+from .files import Rows, parquet_files, table_rows
+from .find import store_folder
 from .folders import MODES
+from .known import known_sets, pixel_hash
 from .stored import Item, open_items, write_items
+
+HELDOUT = "heldout"  # the group that says, by 1, which items are only ever held-out queries
+OnItem = Callable[[int, int], None]
+Encode = Callable[[Sequence[str]], Tensor]
+
+
+def ignore(done: int, total: int) -> None:
+    """Take no notice of progress."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Which rows of a hub dataset are items: its repository, revision and split, and the columns of picture and class.
+    """Which rows are items: of which repository, revision and split, and the columns of picture and class.
 
-    keep: the class numbers that are items, in their order, or none for all; size: (height, width), channels: of a
-    picture; count: of the items, or 0 for any number.
+    repository: empty where it is on no hub that is known; label: empty for one class; size: (height, width), channels:
+    of a picture; keep: the class numbers that are items, in their order, or none for all; count: of the items, or 0
+    for any number; held: a further split, whose items are only ever held-out queries; resized: the shorter side is
+    resized (bilinear) and the middle cut out, where otherwise another size is refused; drawn: the items are a named set
+    of the card's ``known`` pixels, and of ``<drawn>-heldout``; layout: (folder, split) to rows, of copies that are no
+    parquet files.
     """
 
     repository: str
@@ -37,15 +54,25 @@ class Source:
     channels: int = 3
     keep: tuple[int, ...] = ()
     count: int = 0
+    held: str = ""
+    resized: bool = False
+    drawn: str = ""
+    layout: Callable[[Path, str], Rows] | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The split of training items, and that of the others if there is one."""
+        return (self.split, self.held) if self.held else (self.split,)
 
 
 def opened(card: Card) -> ImageDataset:
     """Return a dataset that was fetched, its pixels on disk; raises UserError where it was not."""
-    folder = _folder(card)
+    folder = store_folder(card.name, card.revision)
     if not folder.is_dir():
         raise UserError(f"dataset {card.name!r} is not here: get it with `tdabench data fetch {card.name}`")
     found = open_items(folder)
-    return ImageDataset(card, found.images, found.classes, found.cond, hashes=found.hashes)
+    more = {"hashes": found.hashes, "groups": found.groups, "group_names": found.group_names, "null": found.null}
+    return ImageDataset(card, found.images, found.classes, found.cond, **more)
 
 
 def fetch(
@@ -53,102 +80,183 @@ def fetch(
     source: Source,
     path: Path | None,
     condition: str = "",
-    on_item: Callable[[int, int], None] = lambda done, total: None,
+    on_item: OnItem = ignore,
+    encode: Encode | None = None,
 ) -> ImageDataset:
-    """Store a dataset from the hub, or from the parquet files at ``path``, and return it.
+    """Store a dataset from the hub, or from a copy of its files at ``path``, and return it.
 
-    condition: the network's argument that takes the class, if one does; ``on_item`` sees (steps done, of how many).
-    Raises UserError where neither network nor files can be had, or rows are not what the source says.
+    condition: the network's argument that takes the class, if one does; encode: captions to embeddings [n, L, D], which
+    become ``encoder_hidden_states``; ``on_item`` sees (steps done, of how many). Raises UserError where neither network
+    nor files can be had, or rows are not what the source says.
     """
-    with _rows(card.name, source, path) as rows:
-        _check_columns(rows, source, path)
-        labels = np.asarray(rows[source.label])
-        chosen = np.flatnonzero(np.isin(labels, source.keep)) if source.keep else np.arange(len(labels))
+    with source_rows(card, source, path) as parts:
+        chosen = [(part, int(i)) for part in range(len(parts)) for i in _chosen(parts[part], card, source, part)]
         if source.count and len(chosen) != source.count:
             counts = f"{len(chosen):,} rows where {card.name} has {source.count:,}"
-            raise UserError(f"{path or source.repository} has {counts}: give all of them")
-        classes = {label: i for i, label in enumerate(source.keep or np.unique(labels).tolist())}
+            raise UserError(f"{parts[0].where} has {counts}: {_remedy(card, source)}")
+        numbers = source.keep or sorted({int(label) for part in parts for label in np.unique(part.labels)})
+        classes = {label: i for i, label in enumerate(numbers)}
+        texts = _texts(parts, chosen, encode)
 
         def read(i: int) -> Item:
-            row = rows[int(chosen[i])]
-            label = classes[row[source.label]]
+            part, row = chosen[i]
+            label = classes[int(parts[part].labels[row])]
             cond = {condition: np.array(label, dtype=np.int64)} if condition else {}
-            return Item(_pixels(row[source.image], source, int(chosen[i])), label, cond)
+            if texts:
+                cond["encoder_hidden_states"] = texts[_caption(parts[part], row)]
+            groups = {HELDOUT: part} if source.held else {}
+            return Item(pixels(parts[part], row, source), label, cond, groups)
 
-        write_items(_folder(card), len(chosen), read, lambda done: on_item(done, 2 * len(chosen)))
+        null = {"encoder_hidden_states": torch.from_numpy(texts[""])} if texts else {}
+        commit = next((part.commit for part in parts if part.commit), "")
+        write_items(
+            store_folder(card.name, card.revision),
+            len(chosen),
+            read,
+            lambda done: on_item(done, 2 * len(chosen)),
+            null,
+            {"commit": commit} if commit else {},
+        )
     return opened(card)
 
 
-def _folder(card: Card) -> Path:
-    return home() / "datasets" / f"{card.name}-{card.revision[:12]}"
+def _remedy(card: Card, source: Source) -> str:
+    if source.drawn:
+        return "its pixels are not the original's, whose hashes say which images those are; see `tdabench data verify`"
+    return f"give all of them{f': {card.files}' if card.files else ''}"
+
+
+def wanted_rows(rows: Rows, source: Source) -> np.ndarray:
+    """Return the rows of the classes that are kept, ascending, int64."""
+    return np.flatnonzero(np.isin(rows.labels, source.keep)) if source.keep else np.arange(len(rows))
+
+
+def _chosen(rows: Rows, card: Card, source: Source, part: int) -> np.ndarray:
+    """Return the rows that are items; raises UserError for a class that has none."""
+    absent = sorted(set(source.keep) - set(np.unique(rows.labels).tolist()))
+    if absent:
+        raise UserError(f"{rows.where} has no rows of class {', '.join(map(str, absent))}")
+    kept = wanted_rows(rows, source)
+    if not source.drawn:
+        return kept
+    wanted = known_sets(card.known)[f"{source.drawn}-{HELDOUT}" if part else source.drawn]
+    return np.array([i for i in kept if pixel_hash(pixels(rows, int(i), source)) in wanted], dtype=np.int64)
+
+
+def _texts(parts: list[Rows], chosen: list[tuple[int, int]], encode: Encode | None) -> dict[str, np.ndarray]:
+    """Return the embedding [L, D] of every caption, and of none; nothing where there is no encoder."""
+    if encode is None:
+        return {}
+    captions = list(dict.fromkeys(["", *(_caption(parts[part], row) for part, row in chosen)]))
+    return dict(zip(captions, encode(captions).float().numpy(), strict=True))
+
+
+def _caption(rows: Rows, row: int) -> str:
+    return rows.captions[row] if rows.captions else ""
 
 
 @contextmanager
-def _rows(name: str, source: Source, path: Path | None) -> Iterator[Any]:
-    """Yield the source's rows, pictures as undecoded bytes; what the library keeps meanwhile is deleted."""
+def source_rows(card: Card, source: Source, path: Path | None) -> Iterator[list[Rows]]:
+    """Yield the rows of each of the source's splits; raises UserError where they cannot be had."""
+    with _library(card) as cache:
+        yield [_split_rows(card, source, split, path, cache) for split in source.splits]
+
+
+@contextmanager
+def all_rows(card: Card, source: Source, path: Path) -> Iterator[list[Rows]]:
+    """Yield all rows of a local copy, whatever their splits; raises UserError where there are none."""
+    with _library(card) as cache:
+        if _is_parquet(source, path):
+            yield [_table(source, parquet_files(path), str(path), cache)]
+        else:
+            yield [_split_rows(card, source, split, path, cache) for split in source.splits]
+
+
+@contextmanager
+def _library(card: Card) -> Iterator[Path]:
+    """Give the hub's library a folder for what it keeps, which is deleted in the end; it prints nothing meanwhile."""
     import datasets
 
-    cache, shown = home() / "datasets" / f".source-{name}", datasets.is_progress_bar_enabled()
+    cache, shown = home() / "datasets" / f".source-{card.name}", datasets.is_progress_bar_enabled()
+    quiet = logging.root.manager.disable
     try:
-        datasets.disable_progress_bars()  # the caller shows its own
-        rows = _loaded(source, path, cache)
-        if source.image in rows.column_names:
-            rows = rows.cast_column(source.image, datasets.Image(decode=False))
-        yield rows
+        datasets.disable_progress_bars()
+        logging.disable(logging.CRITICAL)  # what goes wrong is raised, and told in one line
+        yield cache
     finally:
+        logging.disable(quiet)
         datasets.enable_progress_bars() if shown else None
         shutil.rmtree(cache, ignore_errors=True)
 
 
-def _loaded(source: Source, path: Path | None, cache: Path) -> Any:
+def _is_parquet(source: Source, path: Path) -> bool:
+    if not path.exists():
+        raise UserError(f"{path} holds no parquet files, for it does not exist: check --data")
+    return source.layout is None or (bool(source.repository) and (path.is_file() or any(path.rglob("*.parquet"))))
+
+
+def _split_rows(card: Card, source: Source, split: str, path: Path | None, cache: Path) -> Rows:
+    if path is None and not source.repository:
+        raise UserError(f"{card.name} is on no hub that is known here: get {card.files}, and name the folder by --data")
+    if path is not None and not _is_parquet(source, path) and source.layout:
+        return source.layout(path, split)
+    if path is not None:
+        return _table(source, parquet_files(path, split), str(path), cache)
+    revision = None if source.revision == UNPINNED else source.revision
+    return _table(source, {"path": source.repository, "revision": revision, "split": split}, "", cache)
+
+
+def _table(source: Source, files: list[str] | dict[str, Any], path: str, cache: Path) -> Rows:
+    """Return the rows of parquet files at a path, or of what the hub is asked for."""
     import datasets
 
-    words: dict[str, Any] = {"path": source.repository, "revision": source.revision, "split": source.split}
-    if path is not None:
-        words = {"path": "parquet", "data_files": _files(path, source.split), "split": "train"}
+    words = files if isinstance(files, dict) else {"path": "parquet", "data_files": files, "split": "train"}
     try:
-        return datasets.load_dataset(**words, cache_dir=str(cache))
+        table: Any = datasets.load_dataset(**words, cache_dir=str(cache))
     except Exception as error:  # whatever the hub, the network and pyarrow raise
         where = path or f"the hub's {source.repository}"
-        hint = "give the files' folder with --data" if path is None else "name parquet files of the hub's schema"
+        hint = "name parquet files of the hub's schema" if path else "give the files' folder with --data"
         raise UserError(f"{where} cannot be read ({brief(f'{type(error).__name__}: {error}')}): {hint}") from error
+    if source.image in table.column_names:
+        table = table.cast_column(source.image, datasets.Image(decode=False))
+    return table_rows(table, path or source.repository, source.image, source.label)
 
 
-def _files(path: Path, split: str) -> list[str]:
-    """Return the parquet files of a split at a path: the file itself, or those whose names or folders say it."""
-    if path.is_file():
-        return [str(path)]
-    inside = sorted(path.rglob("*.parquet")) if path.is_dir() else []
-    if not inside:
-        raise UserError(f"{path} holds no parquet files: name a file, or a folder with them")
-    words = {file: [re.split(r"[-_.]", part)[0] for part in file.relative_to(path).parts] for file in inside}
-    named = [file for file in inside if split in words[file]]
-    if not named and len(inside) > 1:
-        raise UserError(f"{path} holds {len(inside)} parquet files, and none is named {split!r}: name the right one")
-    return [str(file) for file in named or inside]
-
-
-def _check_columns(rows: Any, source: Source, path: Path | None) -> None:
-    missing = [name for name in (source.image, source.label) if name not in rows.column_names]
-    if missing:
-        where, found = path or source.repository, ", ".join(rows.column_names)
+def pixels(rows: Rows, row: int, source: Source) -> np.ndarray:
+    """Return a row's picture, uint8 [C, H, W]; raises UserError where it is none, or of another kind or size."""
+    found, column = rows.picture(row), source.image or "picture"
+    if isinstance(found, bytes):
+        found = _decoded(found, source, f"{rows.where}, row {row}: {column}")
+    mode = MODES.get(1 if found.ndim == 2 else found.shape[2])
+    wanted = (*source.size, source.channels) if source.channels > 1 else source.size
+    if found.shape != wanted:
         raise UserError(
-            f"{where} has no column {' and '.join(missing)}, but {found}: it is another dataset or revision"
+            f"{rows.where}, row {row}: {column} is {mode} {found.shape}, not {MODES[source.channels]} {wanted}"
         )
-    absent = sorted(set(source.keep) - set(np.unique(rows[source.label]).tolist()))
-    if absent:
-        raise UserError(f"{path or source.repository} has no rows of class {', '.join(map(str, absent))}")
+    return found.reshape(*source.size, source.channels).transpose(2, 0, 1)
 
 
-def _pixels(value: Any, source: Source, row: int) -> np.ndarray:
+def _decoded(data: bytes, source: Source, what: str) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(value["bytes"])) as picture:
-            mode, found = picture.mode, np.asarray(picture.convert(MODES[source.channels]))
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"row {row}: {source.image} cannot be read as an image ({error})") from None
-    wanted = (*source.size, source.channels) if source.channels > 1 else source.size
-    if found.shape != wanted or mode != MODES[source.channels]:
-        raise UserError(f"row {row}: {source.image} is {mode} {found.shape}, not {MODES[source.channels]} {wanted}")
-    return found.reshape(*source.size, source.channels).transpose(2, 0, 1)
+        with Image.open(io.BytesIO(data)) as picture:
+            wanted = MODES[source.channels]
+            if source.resized:
+                return np.asarray(_middle(picture.convert(wanted), source.size))
+            if picture.mode != wanted:
+                raise UserError(f"{what} is {picture.mode} {picture.size[::-1]}, not {wanted} {source.size}")
+            return np.asarray(picture)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{what} cannot be read as an image ({error})") from None
+
+
+def _middle(picture: Any, size: tuple[int, int]) -> Any:
+    """Return a picture with its shorter side resized, bilinearly, and its middle cut out."""
+    from PIL import Image
+
+    scale = max(size[0] / picture.height, size[1] / picture.width)
+    width, height = max(size[1], int(picture.width * scale)), max(size[0], int(picture.height * scale))
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size[1]) / 2), round((height - size[0]) / 2)
+    return picture.crop((left, top, left + size[1], top + size[0]))

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..errors import CorruptFile, UserError
-from ..store import FolderStore
+from ..store import FolderStore, file_hash
 
-ITEMS, COLUMNS = "items.arrow", "columns.json"
-GROUP = "group/"  # before the names of columns that items are grouped by
+ITEMS, COLUMNS, NULL = "items.arrow", "columns.json", "null.safetensors"
+GROUP = "group "  # how the names of columns of groups begin
 ROWS = 1000  # written at a time
 CHECKED = 2 * 2**30  # bytes of items up to which their hash is checked whenever they are opened
 
@@ -68,6 +70,11 @@ class StoredColumn:
         found = torch.from_numpy(values)
         return found.float() / 127.5 - 1 if self.dtype == "|u1" else found
 
+    def raw(self, i: int) -> np.ndarray:
+        """Return what was stored of one item, as it was."""
+        value = self.rows[int(self.index[i])][self.name][0].as_py()
+        return np.frombuffer(value, dtype=self.dtype).reshape(self.item)
+
     def select(self, ids: Tensor) -> StoredColumn:
         """Return the rows with these ids, which stay on disk."""
         return StoredColumn(self.rows, self.name, self.dtype, self.item, self.index[ids.numpy()])
@@ -77,7 +84,8 @@ class StoredColumn:
 class Stored:
     """An opened store: images and conditions on disk; classes int64 [N], hashes uint8 [N, 32] and groups in memory.
 
-    groups: int64 [N] by name; group_names: what their values stand for, where that was said.
+    groups: int64 [N] by name; group_names: what their values stand for, where that was said; null: what stands for no
+    condition; source: what is known of where it was read from.
     """
 
     images: StoredColumn
@@ -86,6 +94,8 @@ class Stored:
     hashes: Tensor
     groups: dict[str, Tensor]
     group_names: dict[str, tuple[str, ...]]
+    null: dict[str, Tensor]
+    source: dict[str, Any]
 
 
 def write_items(
@@ -93,13 +103,15 @@ def write_items(
     count: int,
     read: Callable[[int], Item],
     on_item: Callable[[int], None],
+    null: Mapping[str, Tensor] | None = None,
+    source: Mapping[str, Any] | None = None,
     group_names: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Store items, in the order of their hashes: equal sources in whatever order give equal stores.
 
     ``read`` returns item i of the source, 0 <= i < count, and is asked twice for each; ``on_item`` sees how many times
-    it was; group_names: what the values of each of the items' groups stand for. Written whole or not at all. Raises
-    UserError where items differ in shape, or there are none.
+    it was. null, source, group_names: as of ``Stored``. Written whole or not at all. Raises UserError where items
+    differ in shape, or there are none.
     """
     keys, like = [], None
     for i in range(count):
@@ -118,8 +130,11 @@ def write_items(
     columns = {"pixels": like.pixels, **like.cond}
     described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
     groups = {name: list((group_names or {}).get(name, ())) for name in sorted(like.groups)}
-    about = {"columns": described, "groups": groups, "count": count, "sha256": _file_hash(part / ITEMS)}
-    FolderStore(part).put_json(COLUMNS, about)
+    more = {"groups": groups, "source": dict(source or {})}
+    about = {"columns": described, "count": count, "sha256": file_hash(part / ITEMS)}
+    if null:
+        FolderStore(part).put(NULL, save(dict(null)))
+    FolderStore(part).put_json(COLUMNS, {**about, **{name: value for name, value in more.items() if value}})
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 
@@ -157,33 +172,49 @@ def _write(path: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item:
 
 def open_items(folder: Path) -> Stored:
     """Return what ``write_items`` stored; raises CorruptFile where a file of it is missing or broken."""
-    from datasets import Dataset
-
     try:
-        described = FolderStore(folder).get_json(COLUMNS)
-        rows = Dataset.from_file(str(folder / ITEMS)).with_format("arrow")
-        columns = {name: (column["dtype"], tuple(column["shape"])) for name, column in described["columns"].items()}
-        if len(rows) != described["count"]:
-            raise ValueError(f"{len(rows)} of {described['count']} items are there")
-        if (folder / ITEMS).stat().st_size <= CHECKED and _file_hash(folder / ITEMS) != described["sha256"]:
-            raise ValueError(f"{ITEMS} is not what was stored")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _opened(folder)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CorruptFile(
             f"{folder} cannot be read as a stored dataset ({error}): delete it and fetch again"
         ) from error
-    index = np.arange(len(rows))
-    found = {name: StoredColumn(rows, name, *column, index) for name, column in columns.items()}
+
+
+def _opened(folder: Path) -> Stored:
+    from datasets import Dataset
+
+    described = FolderStore(folder).get_json(COLUMNS)
+    rows = Dataset.from_file(str(folder / ITEMS)).with_format("arrow")
+    if len(rows) != described["count"]:
+        raise ValueError(f"{len(rows)} of {described['count']} items are there")
+    if (folder / ITEMS).stat().st_size <= CHECKED and file_hash(folder / ITEMS) != described["sha256"]:
+        raise ValueError(f"{ITEMS} is not what was stored")
+    columns = {name: (column["dtype"], tuple(column["shape"])) for name, column in described["columns"].items()}
     names = {name: tuple(values) for name, values in described.get("groups", {}).items()}
-    classes, *groups = (_integers(rows, name) for name in ("class", *(GROUP + name for name in names)))
-    hashes = np.frombuffer(bytearray().join(rows.data.column("hash").to_pylist()), np.uint8).reshape(len(rows), 32)
-    images, grouped = found.pop("pixels"), dict(zip(names, groups, strict=True))
-    return Stored(images, classes, found, torch.from_numpy(hashes), grouped, names)
+    index, hashes = np.arange(len(rows)), bytearray().join(rows.data.column("hash").to_pylist())
+    found = {name: StoredColumn(rows, name, *column, index) for name, column in columns.items()}
+    return Stored(
+        images=found.pop("pixels"),
+        classes=_integers(rows, "class"),
+        cond=found,
+        hashes=torch.from_numpy(np.frombuffer(hashes, np.uint8).reshape(len(rows), 32)),
+        groups={name: _integers(rows, GROUP + name) for name in names},
+        group_names=names,
+        null=load_file(folder / NULL) if (folder / NULL).is_file() else {},
+        source=described.get("source", {}),
+    )
+
+
+def spoilt(stored: Stored, on_item: Callable[[int, int], None]) -> int:
+    """Return how many items are not what their hashes say; ``on_item`` sees (done, of how many)."""
+    wrong, n = 0, len(stored.images)
+    for i in range(n):
+        cond = {name: column.raw(i) for name, column in stored.cond.items()}
+        item = Item(stored.images.raw(i), int(stored.classes[i]), cond)
+        wrong += item.hash() != bytes(stored.hashes[i].tolist())
+        on_item(i + 1, n)
+    return wrong
 
 
 def _integers(rows: Any, name: str) -> Tensor:
     return torch.from_numpy(rows.data.column(name).to_numpy().copy())
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

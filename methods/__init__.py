@@ -7,6 +7,7 @@ Method, register, NoParams, Scores              the contract (``base.py``)
 Estimate, Sizes                                 what a cell will cost, and what that depends on
 View, Batch, Queries, Groups, Denoiser          what an adapter is given
 dataset, ImageDataset, Card                     a dataset of one's own: what loads it, is it, and describes it
+image_folder                                    a folder of pictures as one
 Law, Draws                                      noise levels, and draws of (log-SNR, noise) keyed by names
 seeded                                          a context in which layers that take no generator draw by name
 per_sample_gradients, named_gradients           gradients of an output function, one per image, by draw or averaged
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..datasets.base import Batch, Card, ImageDataset
     from ..datasets.find import dataset
+    from ..datasets.folders import image_folder
     from ..datasets.groups import Groups
     from ..datasets.queries import Queries
     from ..models.denoiser import Denoiser, Question
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "..datasets.base": ("Batch", "Card", "ImageDataset"),
     "..datasets.find": ("dataset",),
+    "..datasets.folders": ("image_folder",),
     "..datasets.groups": ("Groups",),
     "..datasets.queries": ("Queries",),
     "..models.denoiser": ("Denoiser", "Question"),
@@ -81,6 +84,7 @@ __all__ = [
     "Unlearning",
     "View",
     "dataset",
+    "image_folder",
     "named_gradients",
     "null_loss",
     "per_sample_gradients",

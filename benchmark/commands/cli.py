@@ -186,11 +186,14 @@ def show(
 
 
 @app.command(name="list")
-def list_all(plugin: Plugins = None) -> None:
+def list_all(
+    what: Annotated[str, typer.Argument(help="tasks, datasets or methods, with more of each; default: all.")] = "",
+    plugin: Plugins = None,
+) -> None:
     """List tasks, datasets and methods."""
     from . import list as command
 
-    command.show(_plugins(plugin))
+    command.show(what, _plugins(plugin))
 
 
 @app.command()
@@ -304,13 +307,28 @@ def samples(
 def fetch(
     name: Annotated[str, typer.Argument(help="Dataset, as `tdabench list` has it.")],
     data: Annotated[
-        Path | None, typer.Option(help="A copy of its files, parquet as the hub has it; default: the hub.")
+        Path | None, typer.Option(help="A copy of its files, as `data info` says; default: the hub.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Folder with tokenizer/ and text_encoder/, for a dataset with captions.")
     ] = None,
 ) -> None:
     """Store a dataset here, in an order that its items decide, so that tasks find it."""
     from .assets import data as command
 
-    command.fetch(name, data)
+    command.fetch(name, data, text)
+
+
+@data_app.command(name="verify")
+def data_verify(
+    name: Annotated[str, typer.Argument(help="Dataset, as `tdabench list` has it.")],
+    data: Annotated[Path | None, typer.Option(help="A source to be compared; default: what is stored here.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Check what is stored, or say whether a source is the same track. Exit code 0: it is; 1: another."""
+    from .assets import tracks
+
+    raise typer.Exit(tracks.verify(name, data, _plugins(plugin)))
 
 
 @data_app.command(name="info")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...datasets.base import ImageDataset, whole
 from ...datasets.checks import whole_numbers
@@ -31,12 +32,27 @@ def check_task(spec: TaskSpec, data: ImageDataset) -> None:
         _try(spec, data, model)
 
 
+def held_out(spec: TaskSpec, data: ImageDataset) -> Tensor:
+    """Return which items are held-out queries only, bool [N]; raises UserError where the dataset does not say."""
+    if not spec.heldout:
+        return torch.zeros(len(data), dtype=torch.bool)
+    if spec.heldout not in data.groups:
+        raise UserError(f"{spec.label} holds out by {spec.heldout!r}, which dataset {spec.dataset!r} has not")
+    return data.groups[spec.heldout] == 1
+
+
 def _check_counts(spec: TaskSpec, data: ImageDataset) -> None:
-    needed = spec.n_train + spec.queries.dev + spec.queries.test
-    found, which = len(items_where(data, spec.where)), " of the kind that it is about" if spec.where else ""
-    if spec.n_train < 1 or found < needed:
+    queries, inside = spec.queries.dev + spec.queries.test, items_where(data, spec.where)
+    apart = int(held_out(spec, data)[inside].sum())
+    enough = len(inside) >= spec.n_train + queries
+    if spec.heldout:
+        enough = len(inside) - apart >= spec.n_train and apart >= queries
+    if spec.n_train < 1 or not enough:
         counts = f"{spec.n_train} training images and {spec.queries.dev} + {spec.queries.test} held-out queries"
-        raise UserError(f"{spec.label} wants {counts}, and dataset {spec.dataset!r} has {found} images{which}")
+        which = " of the kind that it is about" if spec.where else ""
+        apart_too = f", {apart} of them held out" if spec.heldout else ""
+        found = f"{len(inside)} images{which}{apart_too}"
+        raise UserError(f"{spec.label} wants {counts}, and dataset {spec.dataset!r} has {found}")
 
 
 def _check_conditions(spec: TaskSpec, data: ImageDataset, model: Denoiser) -> None:

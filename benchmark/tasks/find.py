@@ -19,6 +19,7 @@ from ...store import home
 from .spec import TaskSpec
 
 GROUP = "tdabench.tasks"
+FOLDERS = {Path(__file__).parent: "", Path(__file__).parent / "published": ".published"}  # ours; the literature's
 
 
 class TaskListing(NamedTuple):
@@ -30,8 +31,12 @@ class TaskListing(NamedTuple):
 
 def task_listings(plugins: tuple[Path, ...] = ()) -> dict[str, TaskListing]:
     """Return all tasks by name, the package's first; none is imported. Raises UserError where two share a name."""
-    files = [path for path in Path(__file__).parent.glob("[a-z]*.py") if re.search(r"^TASK\b", path.read_text(), re.M)]
-    own = [outside.Source(path, f"{__package__}.{path.stem}") for path in sorted(files)]
+    own = [
+        outside.Source(path, f"{__package__}{inside}.{path.stem}")
+        for folder, inside in FOLDERS.items()
+        for path in sorted(folder.glob("[a-z]*.py"))
+        if re.search(r"^TASK\b", path.read_text(), re.M)
+    ]
     return outside.collected("task", own, GROUP, plugins, _read)
 
 
@@ -74,7 +79,7 @@ def _spec(name: str, origin: str) -> TaskSpec:
 
 def _read(source: outside.Source) -> Iterator[TaskListing]:
     """Yield a task of the package by its file's name, and those that a file elsewhere assigns to TASK and TASKS."""
-    if source.path.parent == Path(__file__).parent:
+    if source.path.parent in FOLDERS:
         yield TaskListing(source.path.stem.replace("_", "-"), source.origin)
         return
     values = dict(outside.assigned(outside.parsed(source).body))
@@ -95,23 +100,26 @@ def _name(value: ast.expr, origin: str) -> str:
     return name
 
 
+def has_assets(spec: TaskSpec) -> bool:
+    """Say whether a task's assets are at hand."""
+    return any(map(_is_assets, _places(spec)))
+
+
+def _places(spec: TaskSpec) -> tuple[Path, Path]:
+    return home() / "truth" / spec.label, SHIPPED / spec.label
+
+
+def _is_assets(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file()
+
+
 def assets_folder(spec: TaskSpec) -> Path:
     """Return where a task's assets lie: built or imported ones in ``home()`` before those that ship."""
-    if (folder := _built(spec)) is None:
-        raise UserError(
-            f"task {spec.name!r} has no ground truth here: run `tdabench truth build {spec.name}` or import one"
-        )
-    return folder
-
-
-def has_assets(spec: TaskSpec) -> bool:
-    """Say whether a task's assets are here."""
-    return _built(spec) is not None
-
-
-def _built(spec: TaskSpec) -> Path | None:
-    folders = home() / "truth" / spec.label, SHIPPED / spec.label
-    return next((folder for folder in folders if (folder / "manifest.json").is_file()), None)
+    for folder in filter(_is_assets, _places(spec)):
+        return folder
+    raise UserError(
+        f"task {spec.name!r} has no ground truth here: run `tdabench truth build {spec.name}` or import one"
+    )
 
 
 def open_assets(spec: TaskSpec) -> Assets:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...models.recipe import LATER, Recipe, compact
-from ...store import sha256
+from ...store import file_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,11 @@ class TruthPlan:
     share: float = 0.5
     bins: int = 8
     draws_per_bin: int = 10
+
+    @property
+    def retrainings(self) -> int:
+        """How many models are retrained on subsets and on everything."""
+        return self.full + self.report * self.report_replicates + self.open * self.open_replicates
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,9 @@ class TaskSpec:
     weights: safetensors files of the frozen weights that ship with it: ``autoencoder`` of a latent model, and ``base``,
     from which training starts where only a part of the weights trains. groups: which groups of items are left out one
     by one, if any. where: the columns of the dataset's groups, and the names of those that the task's items and
-    held-out queries are from; none for all of the dataset. exemplars: what the base model is tuned on, where that is
-    asked for.
+    held-out queries are from; none for all of the dataset. heldout: a column of the dataset's ``groups`` that is 1 for
+    items which are held-out queries only, while all others may train; empty: held-out queries are what training leaves.
+    exemplars: what the base model is tuned on, where that is asked for.
     """
 
     name: str
@@ -141,6 +147,7 @@ class TaskSpec:
     weights: Mapping[str, Path] = field(default_factory=dict)
     groups: GroupPlan | None = field(default=None, metadata=LATER)
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict, metadata=LATER)
+    heldout: str = field(default="", metadata=LATER)
     exemplars: ExemplarPlan = field(default=ExemplarPlan(), metadata=LATER)
 
     @property
@@ -151,8 +158,16 @@ class TaskSpec:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, of files their hashes: what a build is keyed by."""
         plain = {name: value for name, value in compact(self).items() if name != "weights"}
-        hashes = {name: sha256(path.read_bytes()) for name, path in self.weights.items()}
+        hashes = {name: self._hash(name) for name in self.weights}
         return {**plain, "weights": hashes} if hashes else plain
+
+    def _hash(self, name: str) -> str:
+        try:
+            return file_hash(self.weights[name])
+        except OSError as error:
+            raise UserError(
+                f"the {name} of {self.label} is not here: put its safetensors file at {self.weights[name]}"
+            ) from error
 
     def frozen(self, name: str) -> dict[str, Tensor] | None:
         """Return the frozen weights of a name, or None where it ships without; raises UserError for a broken file."""

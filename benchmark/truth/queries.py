@@ -16,6 +16,7 @@ from ...models.latents import Autoencoder, with_latents
 from ...models.recipe import ModelSpec
 from ...models.sampling import initial_noise, sample
 from ...seeds import derive, torch_generator
+from ..tasks.checks import held_out
 from ..tasks.spec import TaskSpec
 
 
@@ -29,12 +30,19 @@ class Split:
 
 
 def split(spec: TaskSpec, data: ImageDataset) -> Split:
-    """Return a stratified split, fixed by the task's name and version."""
+    """Return a stratified split, fixed by the task's name and version.
+
+    Of a task with ``heldout``, its items are the held-out queries, and only the others train.
+    """
     ids = items_where(data, spec.where)
-    chosen = stratified_halves(data.classes[ids], spec.n_train / len(ids), torch_generator("split", spec.label))
+    apart = held_out(spec, data)[ids]
+    pool, chosen = (~apart).nonzero().flatten(), torch.zeros(len(ids), dtype=torch.bool)
+    share = spec.n_train / len(pool)
+    chosen[pool] = stratified_halves(data.classes[ids[pool]], share, torch_generator("split", spec.label))
     order = torch.randperm(len(ids), generator=torch_generator("split-order", spec.label))
-    inside = ids[torch.cat([order[chosen[order]], order[~chosen[order]]])]
-    train_ids, rest = inside[: spec.n_train].sort().values, inside[spec.n_train :]
+    inside = torch.cat([order[chosen[order]], order[~(chosen | apart)[order]]])
+    train_ids = ids[inside[: spec.n_train]].sort().values
+    rest = ids[order[apart[order]] if spec.heldout else inside[spec.n_train :]]
     return Split(train_ids, rest[: spec.queries.dev], rest[spec.queries.dev :][: spec.queries.test])
 
 

@@ -16,20 +16,24 @@ SIZE = 32  # captions a pass
 
 
 class TextEncoder:
-    """Captions to embeddings [B, L, D] float32, cut or padded to the length the encoder knows."""
+    """Captions to embeddings [B, L, D] float32, cut or padded to the length the encoder knows.
 
-    def __init__(self, tokenizer: Path, encoder: Path) -> None:
+    projected: instead of one for each token, the one of the whole caption, projected and of length 1, so that L is 1.
+    """
+
+    def __init__(self, tokenizer: Path, encoder: Path, projected: bool = False) -> None:
         try:
-            from transformers import CLIPTextModel, CLIPTokenizer
+            from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
         except ImportError as error:
             raise UserError(f"{encoder} needs transformers: pip install 'tdabench[encoders]' ({error})") from error
         self.tokenizer: Any = local(CLIPTokenizer, tokenizer)
-        self.encoder: Any = local(CLIPTextModel, encoder, use_safetensors=True).float().eval().requires_grad_(False)
+        kind, self.projected = CLIPTextModelWithProjection if projected else CLIPTextModel, projected
+        self.encoder: Any = local(kind, encoder, use_safetensors=True).float().eval().requires_grad_(False)
         self.length = min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings)
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Tensor:
-        """Return the last hidden states; equal captions have equal ones."""
+        """Return the last hidden states, or the captions' own vectors; equal captions have equal ones."""
         distinct = list(dict.fromkeys(captions))
         parts = [self._encode(distinct[i : i + SIZE]) for i in range(0, len(distinct), SIZE)]
         place = {caption: i for i, caption in enumerate(distinct)}
@@ -40,4 +44,5 @@ class TextEncoder:
             captions, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
         )
         masked = getattr(self.encoder.config, "use_attention_mask", None)
-        return self.encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)[0]
+        found = self.encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)[0]
+        return torch.nn.functional.normalize(found, dim=-1)[:, None] if self.projected else found

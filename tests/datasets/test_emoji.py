@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tdabench.datasets import emoji, packages
+from tdabench.datasets import packages
 from tdabench.datasets.groups import group_items, items_where
+from tdabench.datasets.published import emoji
 from tdabench.errors import UserError
 
 LISTED = [("cat", "Faces", "cats"), ("dog", "Faces", "dogs"), ("car", "Things", "cars"), ("bus", "Things", "cars")]

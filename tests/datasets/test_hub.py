@@ -11,7 +11,8 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pictures
 
-from tdabench.datasets import cifar10, hub
+from tdabench.datasets import hub
+from tdabench.datasets.published import cifar10
 from tdabench.errors import UserError
 
 NAMES = ["airplane", "automobile", "bird"]
@@ -22,9 +23,13 @@ def pixels(i, size=(32, 32)):
 
 
 def png(i, size=(32, 32), mode="RGB"):
+    return encoded(Pictures.fromarray(pixels(i, size)).convert(mode))
+
+
+def encoded(picture):
     file = io.BytesIO()
-    Pictures.fromarray(pixels(i, size)).convert(mode).save(file, "PNG")
-    return {"bytes": file.getvalue(), "path": f"{i}.png"}
+    picture.save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": "a.png"}
 
 
 def parquet(folder, rows, name="train-00000-of-00001.parquet", image="img", label="label"):

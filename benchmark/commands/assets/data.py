@@ -8,22 +8,36 @@ from typing import Any
 from ....datasets.base import Card
 from ....datasets.find import dataset_listings, load_dataset
 from ....errors import UserError, unknown
+from ....models.pipelines.text import TextEncoder
 from ....plugins import imported
 from ....store import LONG_CLAIM_S, FolderStore, home
 from ..terminal import Bar, console
 
+LABELS = ("title", "source", "licence", "revision", "transform", "files", "download")
 
-def fetch(name: str, path: Path | None) -> None:
-    """Store a dataset of the package here, from the hub or from a copy of its files at ``path``."""
-    module = _module(name)
-    if not hasattr(module, "fetch"):
-        raise UserError(f"dataset {name!r} needs no fetching: it comes with an installed package")
+
+def fetch(name: str, path: Path | None, text: Path | None = None) -> None:
+    """Store a dataset of the package here, from the hub or from a copy of its files at ``path``.
+
+    text: the folder of a tokenizer and a text encoder, for a dataset with captions.
+    """
+    module = fetched_module(name)
+    more = {"encode": _encoder(name, module.TEXT, text)} if hasattr(module, "TEXT") else {}
     with FolderStore(home()).claim(f"fetch-{name}", LONG_CLAIM_S) as held:
         if not held:
             raise UserError(f"another process is fetching {name} into {home()}: wait for it, or stop it first")
         with Bar(f"{name}, reading and storing") as bar:
-            data = module.fetch(path, bar.update)
-    console.print(f"{name}: {len(data):,} images here, fingerprint {data.fingerprint()[:16]}", soft_wrap=True)
+            data = module.fetch(path, bar.update, **more)
+    found = data.fingerprint()
+    console.print(f"{name}: {len(data):,} images here, fingerprint {found[:16]}", soft_wrap=True)
+    if data.card.fingerprint not in ("", found):
+        console.print(f"{name}: another track than {data.card.fingerprint[:16]}, which its card names", soft_wrap=True)
+
+
+def _encoder(name: str, kind: str, text: Path | None) -> Any:
+    if text is None:
+        raise UserError(f"dataset {name!r} has captions: name the folder of their tokenizer and encoder by --text")
+    return TextEncoder(text / "tokenizer", text / "text_encoder", projected=kind == "vector").encode
 
 
 def info(name: str, plugins: tuple[Path, ...]) -> None:
@@ -35,6 +49,7 @@ def info(name: str, plugins: tuple[Path, ...]) -> None:
         if not hasattr(module, "fetch"):
             raise
         _print_card(module.CARD)
+        _print_promise(module.CARD)
         console.print(str(error), soft_wrap=True, markup=False)
         return
     _print_card(data.card)
@@ -45,8 +60,28 @@ def info(name: str, plugins: tuple[Path, ...]) -> None:
 
 
 def _print_card(card: Card) -> None:
-    for label in ("title", "source", "licence", "revision", "transform"):
-        console.print(f"{label}: {getattr(card, label)}", soft_wrap=True, markup=False)
+    for label in LABELS:
+        if getattr(card, label):
+            console.print(f"{label}: {getattr(card, label)}", soft_wrap=True, markup=False)
+    if card.columns:
+        console.print(f"columns: {', '.join(card.columns)}", soft_wrap=True, markup=False)
+
+
+def _print_promise(card: Card) -> None:
+    shape = " x ".join(map(str, card.shape))
+    conditions = ", ".join(f"{name} {list(value)}" for name, value in card.cond.items()) or "none"
+    held = f", {card.heldout:,} of them held out" if card.heldout else ""
+    console.print(f"images: {card.items:,} of {shape}{held}; conditions: {conditions}", soft_wrap=True, markup=False)
+    if card.fingerprint:
+        console.print(f"fingerprint: {card.fingerprint}", soft_wrap=True)
+
+
+def fetched_module(name: str) -> Any:
+    """Return the module of a dataset that is fetched; raises UserError where it is unknown, or needs no fetching."""
+    module = _module(name)
+    if not hasattr(module, "fetch"):
+        raise UserError(f"dataset {name!r} needs no fetching: it comes with an installed package")
+    return module
 
 
 def _module(name: str, plugins: tuple[Path, ...] = ()) -> Any:

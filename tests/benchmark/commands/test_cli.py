@@ -299,7 +299,8 @@ def test_help_list_and_leaderboard_start_light(finished):
     code = f"""if True:
         import sys
         from tdabench.benchmark.commands.cli import main
-        for words in (["--help"], ["run", "--help"], ["list"], ["leaderboard", "--results", {str(finished)!r}]):
+        lists = (["list", "tasks"], ["list", "datasets"], ["leaderboard", "--results", {str(finished)!r}])
+        for words in (["--help"], ["run", "--help"], ["list"], *lists):
             sys.argv = ["tdabench", *words]
             try:
                 main()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tdabench.datasets import cifar10
+from tdabench.datasets import known
+from tdabench.datasets.find import dataset_listings
+from tdabench.datasets.known import known_sets, pixel_hash, write_known
+from tdabench.datasets.published import cifar10
 from tdabench.store import FolderStore
 
 from ... import run_helpers
@@ -36,8 +41,8 @@ def test_a_dataset_that_comes_with_a_package_is_described(tdabench):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("info", "cifr10"), "did you mean 'cifar10'?"),
-        (("fetch", "cifr10"), "did you mean 'cifar10'?"),
+        (("info", "cifr10"), "did you mean 'cifar10' or 'cifar2'?"),
+        (("fetch", "cifr10"), "did you mean 'cifar10' or 'cifar2'?"),
         (("fetch", "digits"), "needs no fetching"),
         (("fetch", "cifar10", "--data", "nowhere"), "holds no parquet files"),
     ],
@@ -53,3 +58,75 @@ def test_two_at_once_do_not_mix(tdabench, copy, home):
         assert held
         answer = tdabench("data", "fetch", "cifar10", "--data", copy)
     assert answer.code == 2 and "another process is fetching cifar10" in answer.err
+
+
+@pytest.fixture
+def known_pictures(tmp_path, monkeypatch):
+    """Let the known pixels of CIFAR-10 be those of the first six pictures."""
+    monkeypatch.setattr(known, "FOLDER", tmp_path / "known")
+    known_sets.cache_clear()
+    hashes = [pixel_hash(test_hub.pixels(i).transpose(2, 0, 1)) for i in range(6)]
+    write_known("cifar10", {"train": set(hashes[:5]), "test": set(hashes[5:])})
+    yield
+    known_sets.cache_clear()
+
+
+def source(folder, seeds):
+    folder.mkdir(exist_ok=True)
+    return test_hub.parquet(folder, [(test_hub.png(i), i % 3) for i in seeds])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "code", "said"),
+    [
+        (range(5), 0, "as far as it goes: 5 of the 5 pictures"),
+        (range(4, -1, -1), 0, "and all 5 known items of cifar10 are among them"),
+        ((0, 1), 0, "2 of 5 known items of cifar10 among them"),
+        (range(9), 0, "all 5 known items of cifar10 are among them; the other pictures cannot be compared"),
+        (range(20, 25), 1, "another track: 0 of the 5 pictures"),
+        ((0, 1, 20, 21), 1, "another track: 2 of the 4 pictures"),
+    ],
+)
+def test_a_source_is_told_from_another_track(tdabench, tmp_path, known_pictures, seeds, code, said):
+    answer = tdabench("data", "verify", "cifar10", "--data", source(tmp_path / "other", seeds))
+    assert answer.code == code and said in answer.out, answer
+    assert ("scores and truths of it are never mixed with those of cifar10" in answer.out) == bool(code)
+
+
+def test_what_is_stored_is_verified(tdabench, copy, home):
+    tdabench("data", "fetch", "cifar10", "--data", copy)
+    answer = tdabench("data", "verify", "cifar10")
+    assert answer.code == 0 and "all 6 items match their hashes" in answer.out and "its card names none" in answer.out
+    path = next(home.glob("datasets/cifar10-*/items.arrow"))
+    data = path.read_bytes()
+    path.write_bytes(data[:2000] + bytes([data[2000] ^ 1]) + data[2001:])
+    answer = tdabench("data", "verify", "cifar10")
+    assert answer.code == 2 and answer.err.count("\n") == 1 and "delete it and fetch again" in answer.err
+
+
+def test_another_fingerprint_than_the_cards_is_another_track(tdabench, copy, monkeypatch):
+    monkeypatch.setattr(cifar10, "CARD", replace(cifar10.CARD, fingerprint="0" * 64))
+    assert "another track than 0000000000000000" in tdabench("data", "fetch", "cifar10", "--data", copy).out
+    answer = tdabench("data", "verify", "cifar10")
+    assert answer.code == 1 and "another track: scores and truths of it are never mixed" in answer.out
+
+
+def test_truths_are_compared_with_the_dataset(tdabench):
+    answer = tdabench("data", "verify", "digits")
+    assert answer.code == 0 and "truth of digits@1: built on this" in answer.out
+
+
+def test_datasets_are_listed_with_their_cards(tdabench, copy):
+    lines = {line.split("│")[1].strip(): line for line in tdabench("list", "datasets").out.splitlines() if "│" in line}
+    assert set(dataset_listings()) <= set(lines)
+    assert "50,000" in lines["cifar10"] and "│ no" in lines["cifar10"] and "│ yes" in lines["digits"]
+    tdabench("data", "fetch", "cifar10", "--data", copy)
+    assert "│ yes" in next(line for line in tdabench("list", "datasets").out.splitlines() if "cifar10 " in line)
+
+
+def test_tasks_are_listed_with_their_truth(tdabench):
+    out = tdabench("list", "tasks").out
+    line = next(line for line in out.splitlines() if "digits@1" in line)
+    assert "261" in line and "UNet2DModel, ddpm" in line and "yes" in line
+    answer = tdabench("list", "taks")
+    assert answer.code == 2 and "did you mean 'tasks'" in answer.err

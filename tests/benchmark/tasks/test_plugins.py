@@ -83,7 +83,7 @@ def test_listing_reads_names_and_imports_nothing(plugin):
     plugin.write_text(PLUGIN + "\nraise ValueError('imported')\n")
     assert set(task_names((plugin,))) - set(task_names()) == {"dots", "dots-larger", "dots-smaller"}
     assert set(dataset_listings((plugin,))) - set(dataset_listings()) == {"my-dots"}
-    assert set(dataset_listings()) == {"cifar10", "digits", "digits_classes"}
+    assert {"cifar10", "digits", "digits_classes"} <= set(dataset_listings())
     assert set(listings((plugin,))) - set(listings()) == {"dotty"}
 
 
@@ -133,7 +133,7 @@ def test_a_plugins_task_is_built_run_and_verified(plugin, tdabench, tmp_path, mo
 
 def test_a_listing_shows_what_a_plugin_brings(plugin, tdabench):
     said = tdabench("list", "--plugin", plugin).out
-    assert "dots-larger" in said and "datasets: cifar10, digits, digits_classes, my-dots" in said and "dotty" in said
+    assert "dots-larger" in said and "my-dots" in said.split("datasets: ")[1] and "dotty" in said
 
 
 HEAD = "from dataclasses import replace\nfrom tdabench.benchmark.tasks.digits_tiny import TASK as TINY\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, brief
-from ..store import home
-from . import packages
-from .base import Card, ImageDataset
-from .stored import Item, open_items, write_items
+from ...errors import UserError, brief
+from .. import hub, packages
+from ..base import Card, ImageDataset
+from ..find import store_folder
+from ..stored import Item, write_items
 
 CARD = Card(
     name="emoji",
@@ -24,6 +23,13 @@ CARD = Card(
     licence="Twemoji: CC BY 4.0, Twitter and contributors; Noto Emoji: Apache-2.0, Google",
     revision="16.0.0",
     transform="64x64 RGBA over white, means of 2x2 pixels, uint8 mapped to [-1, 1]",
+    items=3822,
+    shape=(3, 32, 32),
+    cond={"class_labels": ()},
+    columns=("image", "category", "subcategory"),
+    files="both packages unpacked (npm pack), or a clone of the repository at that tag",
+    download="136 MB",
+    fingerprint="5ca62b96a75b0a4857522caf150bc04d10ae92f90507c845a5698267dcf8982f",
 )
 ARTISTS = {"twitter": "Twemoji", "google": "Noto"}  # by the packages' names for them
 HASHES = {
@@ -39,22 +45,10 @@ def load() -> ImageDataset:
     Grouped by ``artist``, ``category``, ``subcategory`` and ``artist_subcategory``. Raises UserError where they were
     not fetched.
     """
-    folder = _folder()
-    if not folder.is_dir():
-        raise UserError("dataset 'emoji' is not here: get it with `tdabench data fetch emoji`")
-    found = open_items(folder)
-    return ImageDataset(
-        CARD,
-        found.images,
-        found.classes,
-        found.cond,
-        hashes=found.hashes,
-        groups=found.groups,
-        group_names=found.group_names,
-    )
+    return hub.opened(CARD)
 
 
-def fetch(path: Path | None = None, on_item: Callable[[int, int], None] = lambda done, total: None) -> ImageDataset:
+def fetch(path: Path | None = None, on_item: hub.OnItem = hub.ignore) -> ImageDataset:
     """Store the pictures of the two packages, downloaded or unpacked below ``path``, and return them.
 
     Below a path, each artist's pictures are in a folder ``img/<artist>/64`` or ``img-<artist>-64``, as packages and
@@ -62,13 +56,9 @@ def fetch(path: Path | None = None, on_item: Callable[[int, int], None] = lambda
     """
     with packages.unpacked(path, {f"emoji-datasource-{one}": HASHES[one] for one in ARTISTS}, CARD.revision) as root:
         source = _Source(root, tuple(_pictures(root, artist) for artist in ARTISTS))
-        total = 2 * len(source)
-        write_items(_folder(), len(source), source.item, lambda done: on_item(done, total), source.names)
+        folder, total = store_folder(CARD.name, CARD.revision), 2 * len(source)
+        write_items(folder, len(source), source.item, lambda done: on_item(done, total), group_names=source.names)
     return load()
-
-
-def _folder() -> Path:
-    return home() / "datasets" / f"emoji-{CARD.revision}"
 
 
 def _pictures(root: Path, artist: str) -> Path:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from . import hub
-from .base import Card, ImageDataset
+from .. import hub
+from ..base import Card, ImageDataset
 
 CARD = Card(
     name="cifar10",
@@ -15,6 +14,13 @@ CARD = Card(
     licence="none stated by the authors: for research",
     revision="0b2714987fa478483af9968de7c934580d0bb9a2",
     transform="uint8 mapped to [-1, 1]",
+    items=50_000,
+    shape=(3, 32, 32),
+    cond={"class_labels": ()},
+    columns=("img", "label"),
+    files="parquet as the hub has it",
+    download="120 MB",
+    known="cifar10",
 )
 SOURCE = hub.Source("uoft-cs/cifar10", CARD.revision, "train", "img", "label", (32, 32), count=50_000)
 
@@ -24,6 +30,6 @@ def load() -> ImageDataset:
     return hub.opened(CARD)
 
 
-def fetch(path: Path | None = None, on_item: Callable[[int, int], None] = lambda done, total: None) -> ImageDataset:
+def fetch(path: Path | None = None, on_item: hub.OnItem = hub.ignore) -> ImageDataset:
     """Store the images from the hub, or from parquet files at ``path``, and return them."""
     return hub.fetch(CARD, SOURCE, path, "class_labels", on_item)
