@@ -56,9 +56,7 @@ def _tasks(plugins: tuple[Path, ...]) -> Table:
     for name in task_names(plugins):
         spec = find_task(name, plugins)
         count = f"{spec.truth.retrainings:,}" if spec.groups is None else f"{spec.truth.retrainings:,} and groups"
-        table.add_row(
-            spec.label, spec.dataset, f"{spec.n_train:,}", _model(spec), count, _yes(has_assets(spec)), spec.title
-        )
+        table.add_row(spec.label, spec.dataset, f"{spec.n_train:,}", _model(spec), count, _yes(has_assets(spec)))
     return table
 
 
