@@ -50,9 +50,8 @@ def _datasets(plugins: tuple[Path, ...]) -> Table:
 
 
 def _tasks(plugins: tuple[Path, ...]) -> Table:
-    table = Table(
-        Column("task", no_wrap=True), "dataset", "trains on", "model", "retrainings", "truth here", "what it is"
-    )
+    task, model = Column("task", no_wrap=True), Column("model", min_width=17)  # UNet2DModel, ddpm
+    table = Table(task, "dataset", "trains on", model, "retrainings", "truth here")
     for name in task_names(plugins):
         spec = find_task(name, plugins)
         count = f"{spec.truth.retrainings:,}" if spec.groups is None else f"{spec.truth.retrainings:,} and groups"
