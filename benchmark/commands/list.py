@@ -50,19 +50,19 @@ def _datasets(plugins: tuple[Path, ...]) -> Table:
 
 
 def _tasks(plugins: tuple[Path, ...]) -> Table:
-    task, model = Column("task", no_wrap=True), Column("model", min_width=17)  # UNet2DModel, ddpm
-    table = Table(task, "dataset", "trains on", model, "retrainings", "truth here")
+    dataset, model = (Column(name, overflow="fold") for name in ("dataset", "model"))
+    table = Table(Column("task", no_wrap=True), dataset, "items", model, "process", "trained", "truth")
     for name in task_names(plugins):
         spec = find_task(name, plugins)
         count = f"{spec.truth.retrainings:,}" if spec.groups is None else f"{spec.truth.retrainings:,} and groups"
-        table.add_row(spec.label, spec.dataset, f"{spec.n_train:,}", _model(spec), count, _yes(has_assets(spec)))
+        items, truth = f"{spec.n_train:,}", _yes(has_assets(spec))
+        table.add_row(spec.label, spec.dataset, items, spec.recipe.model.architecture, _process(spec), count, truth)
     return table
 
 
-def _model(spec: TaskSpec) -> str:
+def _process(spec: TaskSpec) -> str:
     model = spec.recipe.model
-    kind = str(model.process.get("kind", "ddpm"))
-    return f"{model.architecture}, {kind}{', latents' if model.autoencoder else ''}"
+    return f"{model.process.get('kind', 'ddpm')}{', latents' if model.autoencoder else ''}"
 
 
 def _yes(value: bool) -> str:
