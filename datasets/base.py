@@ -108,6 +108,7 @@ class ImageDataset:
     prompt. latents [N, c, h, w]: what the model sees instead of the images, made of them by the autoencoder whose hash
     is ``encoder``. hashes: of every item's stored bytes, uint8 [N, 32], where a store has them. groups: what items may
     be grouped by besides, int64 [N] by name, such as their contributors; no model sees it, so no fingerprint holds it.
+    group_names: what the values 0, 1, ... of such a column stand for, where that has a name.
     """
 
     card: Card
@@ -119,6 +120,7 @@ class ImageDataset:
     encoder: str = ""
     hashes: Tensor | None = None
     groups: Mapping[str, Tensor] = field(default_factory=dict)
+    group_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.hashes is not None and not isinstance(self.images, StoredColumn):

@@ -71,7 +71,7 @@ def opened(card: Card) -> ImageDataset:
     if not folder.is_dir():
         raise UserError(f"dataset {card.name!r} is not here: get it with `tdabench data fetch {card.name}`")
     found = open_items(folder)
-    more = {"hashes": found.hashes, "groups": found.groups, "null": found.null}
+    more = {"hashes": found.hashes, "groups": found.groups, "group_names": found.group_names, "null": found.null}
     return ImageDataset(card, found.images, found.classes, found.cond, **more)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ CHECKED = 2 * 2**30  # bytes of items up to which their hash is checked whenever
 class Item:
     """One item before it is stored: pixels uint8 [C, H, W], its class, and conditions by the network's names.
 
-    groups: what it may be grouped by besides, an integer each.
+    groups: what it may be grouped by besides, which no model sees.
     """
 
     pixels: np.ndarray
@@ -37,7 +37,7 @@ class Item:
     groups: Mapping[str, int] = field(default_factory=dict)
 
     def hash(self) -> bytes:
-        """Return the SHA-256 of all of it but its groups, which no model sees."""
+        """Return the SHA-256 of all that a model may see of it."""
         digest = hashlib.sha256(f"class {self.label}".encode())
         for name, value in [("pixels", self.pixels), *sorted(self.cond.items())]:
             digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
@@ -84,7 +84,8 @@ class StoredColumn:
 class Stored:
     """An opened store: images and conditions on disk; classes int64 [N], hashes uint8 [N, 32] and groups in memory.
 
-    null: what stands for no condition; source: what is known of where it was read from.
+    groups: int64 [N] by name; group_names: what their values stand for, where that was said; null: what stands for no
+    condition; source: what is known of where it was read from.
     """
 
     images: StoredColumn
@@ -92,6 +93,7 @@ class Stored:
     cond: dict[str, StoredColumn]
     hashes: Tensor
     groups: dict[str, Tensor]
+    group_names: dict[str, tuple[str, ...]]
     null: dict[str, Tensor]
     source: dict[str, Any]
 
@@ -103,30 +105,32 @@ def write_items(
     on_item: Callable[[int], None],
     null: Mapping[str, Tensor] | None = None,
     source: Mapping[str, Any] | None = None,
+    group_names: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Store items, in the order of their hashes: equal sources in whatever order give equal stores.
 
     ``read`` returns item i of the source, 0 <= i < count, and is asked twice for each; ``on_item`` sees how many times
-    it was. null, source: as of ``Stored``. Written whole or not at all. Raises UserError where items differ in shape,
-    or there are none.
+    it was. null, source, group_names: as of ``Stored``. Written whole or not at all. Raises UserError where items
+    differ in shape, or there are none.
     """
-    hashes, like = [], None
+    keys, like = [], None
     for i in range(count):
         item = read(i)
         like = like or item
         _check_alike(i, like, item)
-        hashes.append((item.hash(), *sorted(item.groups.items())))
+        keys.append((item.hash(), sorted(item.groups.items())))  # equal items may be of different groups
         on_item(i + 1)
     if like is None:
         raise UserError(f"there is nothing to store in {folder}: the source has no rows")
-    order = sorted(range(count), key=hashes.__getitem__)
+    order = sorted(range(count), key=keys.__getitem__)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    _write(part / ITEMS, like, ((hashes[i][0], read(i)) for i in order), lambda done: on_item(count + done))
+    _write(part / ITEMS, like, ((keys[i][0], read(i)) for i in order), lambda done: on_item(count + done))
     columns = {"pixels": like.pixels, **like.cond}
     described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
-    more = {"groups": sorted(like.groups), "source": dict(source or {})}
+    groups = {name: list((group_names or {}).get(name, ())) for name in sorted(like.groups)}
+    more = {"groups": groups, "source": dict(source or {})}
     about = {"columns": described, "count": count, "sha256": file_hash(part / ITEMS)}
     if null:
         FolderStore(part).put(NULL, save(dict(null)))
@@ -138,6 +142,8 @@ def write_items(
 def _check_alike(i: int, like: Item, item: Item) -> None:
     pairs = {"pixels": (like.pixels, item.pixels)}
     pairs |= {name: (like.cond.get(name), item.cond.get(name)) for name in sorted({*like.cond, *item.cond})}
+    if like.groups.keys() != item.groups.keys():
+        raise UserError(f"row {i} of the source and row 0 are not grouped by the same: {', '.join(like.groups)}")
     for name, (first, value) in pairs.items():
         if first is None or value is None:
             raise UserError(f"row {i} of the source and row 0 do not both have {name}")
@@ -152,13 +158,13 @@ def _write(path: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item:
     from datasets.arrow_writer import ArrowWriter
 
     kinds = {"class": Value("int64"), "hash": Value("binary"), "pixels": Value("binary")}
-    grouped = {f"{GROUP}{name}": Value("int64") for name in like.groups}
+    grouped = {GROUP + name: Value("int64") for name in like.groups}
     features = Features({**kinds, **grouped, **{name: Value("binary") for name in like.cond}})
     with ArrowWriter(path=str(path), features=features, writer_batch_size=ROWS) as writer:
         for done, (found, item) in enumerate(items, 1):
             cond = {name: np.ascontiguousarray(value).tobytes() for name, value in item.cond.items()}
             pixels = np.ascontiguousarray(item.pixels).tobytes()
-            groups = {f"{GROUP}{name}": value for name, value in item.groups.items()}
+            groups = {GROUP + name: value for name, value in item.groups.items()}
             writer.write({"class": item.label, "hash": found, "pixels": pixels, **groups, **cond})
             on_item(done)
         writer.finalize()
@@ -166,27 +172,37 @@ def _write(path: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item:
 
 def open_items(folder: Path) -> Stored:
     """Return what ``write_items`` stored; raises CorruptFile where a file of it is missing or broken."""
-    from datasets import Dataset
-
     try:
-        described = FolderStore(folder).get_json(COLUMNS)
-        rows = Dataset.from_file(str(folder / ITEMS)).with_format("arrow")
-        columns = {name: (column["dtype"], tuple(column["shape"])) for name, column in described["columns"].items()}
-        if len(rows) != described["count"]:
-            raise ValueError(f"{len(rows)} of {described['count']} items are there")
-        if (folder / ITEMS).stat().st_size <= CHECKED and file_hash(folder / ITEMS) != described["sha256"]:
-            raise ValueError(f"{ITEMS} is not what was stored")
-        null = load_file(folder / NULL) if (folder / NULL).is_file() else {}
+        return _opened(folder)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CorruptFile(
             f"{folder} cannot be read as a stored dataset ({error}): delete it and fetch again"
         ) from error
-    index = np.arange(len(rows))
+
+
+def _opened(folder: Path) -> Stored:
+    from datasets import Dataset
+
+    described = FolderStore(folder).get_json(COLUMNS)
+    rows = Dataset.from_file(str(folder / ITEMS)).with_format("arrow")
+    if len(rows) != described["count"]:
+        raise ValueError(f"{len(rows)} of {described['count']} items are there")
+    if (folder / ITEMS).stat().st_size <= CHECKED and file_hash(folder / ITEMS) != described["sha256"]:
+        raise ValueError(f"{ITEMS} is not what was stored")
+    columns = {name: (column["dtype"], tuple(column["shape"])) for name, column in described["columns"].items()}
+    names = {name: tuple(values) for name, values in described.get("groups", {}).items()}
+    index, hashes = np.arange(len(rows)), bytearray().join(rows.data.column("hash").to_pylist())
     found = {name: StoredColumn(rows, name, *column, index) for name, column in columns.items()}
-    hashes = np.frombuffer(bytearray().join(rows.data.column("hash").to_pylist()), np.uint8).reshape(len(rows), 32)
-    classes, groups = _integers(rows, "class"), {n: _integers(rows, GROUP + n) for n in described.get("groups", ())}
-    images, source = found.pop("pixels"), described.get("source", {})
-    return Stored(images, classes, found, torch.from_numpy(hashes), groups, null, source)
+    return Stored(
+        images=found.pop("pixels"),
+        classes=_integers(rows, "class"),
+        cond=found,
+        hashes=torch.from_numpy(np.frombuffer(hashes, np.uint8).reshape(len(rows), 32)),
+        groups={name: _integers(rows, GROUP + name) for name in names},
+        group_names=names,
+        null=load_file(folder / NULL) if (folder / NULL).is_file() else {},
+        source=described.get("source", {}),
+    )
 
 
 def spoilt(stored: Stored, on_item: Callable[[int, int], None]) -> int:

@@ -1,4 +1,4 @@
-"""Networks: made by the names of diffusers' model classes, or read from local folders."""
+"""Networks: made by the names of diffusers' model classes or our own, or read from local folders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 from torch import nn
 
 from ..errors import UserError, brief
+from .patch_pca import PatchPCA
+
+OWN: dict[str, type[nn.Module]] = {"PatchPCA": PatchPCA}
 
 
 def make_network(architecture: str, config: Mapping[str, Any]) -> nn.Module:
@@ -18,7 +21,7 @@ def make_network(architecture: str, config: Mapping[str, Any]) -> nn.Module:
     """
     import diffusers
 
-    network: type[nn.Module] | None = getattr(diffusers, architecture, None)
+    network: type[nn.Module] | None = OWN.get(architecture) or getattr(diffusers, architecture, None)
     if not (isinstance(network, type) and issubclass(network, nn.Module)):
         raise UserError(f"diffusers has no network {architecture!r}: name a model class, such as UNet2DModel")
     try:

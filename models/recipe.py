@@ -91,6 +91,23 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """Further updates of a trained model: on a few exemplars, among items that it was trained on before.
+
+    n_before: items 0..n_before-1 are the latter, of which the rest of a batch is drawn anew at each update, so that the
+    model keeps what it knows (Custom Diffusion, arXiv 2212.04488); the exemplars come after them in turn. steps: how
+    many updates; share: of each batch that are exemplars; rate: the constant learning rate, as a share of the recipe's;
+    seed: of all that these updates draw.
+    """
+
+    n_before: int
+    steps: int
+    share: float
+    rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Model and optimisation: everything besides data and seed that decides what training yields.
 
@@ -98,7 +115,8 @@ class Recipe:
     then cosine decay to zero, gradients clipped at ``clip_norm``, and an exponential moving average of the weights that
     is the model; ``checkpoints`` are the updates after which the average is kept besides the last one. Every model sees
     ``steps`` updates, however small its training set. cond_drop: the share of items that train without conditions.
-    keep_raw: whether a task's base model keeps its weights before averaging beside the averaged ones.
+    keep_raw: whether a task's base model keeps its weights before averaging beside the averaged ones. tuning: what came
+    after these ``steps`` and from their averaged weights, without averaging, of a model that was tuned.
     """
 
     model: ModelSpec
@@ -113,6 +131,12 @@ class Recipe:
     clip_norm: float = 1.0
     cond_drop: float = field(default=0.0, metadata=LATER)
     keep_raw: bool = field(default=False, metadata=LATER)
+    tuning: Tuning | None = field(default=None, metadata=LATER)
+
+    @property
+    def updates(self) -> int:
+        """How many updates there were in all: training's and tuning's."""
+        return self.steps + (self.tuning.steps if self.tuning else 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a manifest."""
@@ -122,7 +146,8 @@ class Recipe:
     def from_json(cls, value: dict[str, Any]) -> Recipe:
         """Rebuild a recipe from ``to_json``'s values, with or without a trip through JSON."""
         lists = {name: tuple(value[name]) for name in ("checkpoints", "betas")}
-        return cls(**{**value, **lists, "model": ModelSpec.from_json(value["model"])})
+        tuning = {"tuning": Tuning(**value["tuning"])} if isinstance(value.get("tuning"), dict) else {}
+        return cls(**{**value, **lists, **tuning, "model": ModelSpec.from_json(value["model"])})
 
     def hash(self) -> str:
         """Return a hash of all values."""
@@ -130,6 +155,8 @@ class Recipe:
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of update ``step`` (0-based)."""
+        if self.tuning is not None and step >= self.steps:
+            return self.learning_rate * self.tuning.rate
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)

@@ -16,7 +16,7 @@ from .conditions import drop, dropped
 from .denoiser import Denoiser
 from .networks import make_network
 from .processes import Process, open_process
-from .recipe import ModelSpec, Recipe
+from .recipe import ModelSpec, Recipe, Tuning
 from .trainable import restrict
 
 State = dict[str, Tensor]
@@ -77,17 +77,42 @@ class TrainingStep(NamedTuple):
 def training_step(recipe: Recipe, n_items: int, shape: Sequence[int], seed: int, step: int) -> TrainingStep:
     """Return what update ``step`` (0-based) saw in training on all of ``n_items`` items of a shape [C, H, W].
 
-    Raises ValueError for an update that the recipe does not have.
+    Of a tuned model, updates before tuning saw none of the exemplars. Raises ValueError for an update that the recipe
+    does not have.
     """
-    if not 0 <= step < recipe.steps:
-        raise ValueError(f"there are updates 0 to {recipe.steps - 1}, and {step} is none of them")
-    first = step * recipe.batch_size
-    epochs = range(first // n_items, (first + recipe.batch_size - 1) // n_items + 1)
+    if not 0 <= step < recipe.updates:
+        raise ValueError(f"there are updates 0 to {recipe.updates - 1}, and {step} is none of them")
+    tuning = recipe.tuning
+    if tuning is not None and step >= recipe.steps:
+        ids = tuning_ids(tuning, n_items, recipe.batch_size, step - recipe.steps)
+        return _step(recipe, ids, shape, torch_generator("tune", tuning.seed, step - recipe.steps))
+    ids = _ids_of(step, recipe.batch_size, tuning.n_before if tuning else n_items, seed)
+    return _step(recipe, ids, shape, torch_generator("train", seed, step))
+
+
+def _ids_of(step: int, batch_size: int, n_items: int, seed: int) -> Tensor:
+    first = step * batch_size
+    epochs = range(first // n_items, (first + batch_size - 1) // n_items + 1)
     order = torch.cat([_epoch(n_items, seed, epoch) for epoch in epochs])
     start = first - epochs[0] * n_items
-    ids, generator = order[start : start + recipe.batch_size], torch_generator("train", seed, step)
+    return order[start : start + batch_size]
+
+
+def _step(recipe: Recipe, ids: Tensor, shape: Sequence[int], generator: torch.Generator) -> TrainingStep:
     logsnr, noise = training_draws(open_process(recipe.model.process), (len(ids), *shape), generator)
     return TrainingStep(ids, logsnr, noise, drop(len(ids), recipe.cond_drop, generator))
+
+
+def tuning_ids(tuning: Tuning, n_items: int, batch_size: int, step: int) -> Tensor:
+    """Return the ids [batch_size] that update ``step`` (0-based) of tuning sees: exemplars in turn, then other items.
+
+    At least one exemplar. The other items, and the draws for each place in the batch, are the same for any exemplars.
+    """
+    n, count = n_items - tuning.n_before, max(1, round(tuning.share * batch_size))
+    exemplars = tuning.n_before + torch.arange(step * count, (step + 1) * count) % n
+    generator = torch_generator("tune-items", tuning.seed, step)
+    others = torch.randint(tuning.n_before, (batch_size - count,), generator=generator)
+    return torch.cat([exemplars, others])
 
 
 def training_draws(process: Process, shape: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -116,6 +141,14 @@ def optimizer(recipe: Recipe, parameters: Iterator[nn.Parameter] | list[nn.Param
     """Return the recipe's optimiser with its learning rate times ``scale``."""
     rate = recipe.learning_rate * scale
     return torch.optim.AdamW(parameters, lr=rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
+
+
+def descend(loss: Tensor, steps: torch.optim.Optimizer, trained: list[nn.Parameter], clip_norm: float) -> None:
+    """Make one update of the parameters, gradients clipped."""
+    steps.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(trained, clip_norm)
+    steps.step()
 
 
 def train(
@@ -148,10 +181,7 @@ def train(
             group["lr"] = recipe.learning_rate_at(step)
         with seeded(model.device, "dropout", seed, step):
             loss = training_loss(model, data.batch(ids), torch_generator("train", seed, step), recipe)
-        steps.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-        steps.step()
+        descend(loss, steps, trained, recipe.clip_norm)
         _update_average(average, model, min(recipe.ema_decay, (1 + step) / (10 + step)))
         if step + 1 in recipe.checkpoints:
             kept[step + 1] = snapshot(average)

@@ -49,7 +49,7 @@ def test_every_command_named_exists(line: str) -> None:
 
 
 def test_every_task_is_named() -> None:
-    assert task_names() == ["digits", "digits-tiny", "digits-tiny-edm", "digits-tiny-groups", "digits-tiny-v"]
+    assert {"digits", "digits-edm", "digits-tiny"} <= set(task_names())
     assert all(f"`{name}`" in README for name in task_names())
 
 

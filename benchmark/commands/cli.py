@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ...errors import UserError
+from ...errors import UserError, unknown
 
 if TYPE_CHECKING:
     from ..run.plan import Selection
+
+T = TypeVar("T")
 
 app = typer.Typer(
     help="Which training-data-attribution method for diffusion models can be trusted, and what it costs.",
@@ -33,6 +35,7 @@ ResultsDir = Annotated[Path, typer.Option(help="Folder for rows, scores and logs
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A file with methods, datasets or tasks of your own; repeatable.")
 ]
+Kind = Annotated[str, typer.Option(help="subsets, or exemplars: models tuned on a few items, without any subsets.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 DEFAULT_RESULTS = Path("tdabench-results")
@@ -56,7 +59,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Run cells again even if they have a row.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed cells again.")] = False,
     metrics: Annotated[
-        str, typer.Option(help="Comma-separated: lds, groups, removal (union, per-query), sanity.")
+        str, typer.Option(help="Comma-separated: lds, groups, removal (union, per-query), sanity, exemplars.")
     ] = "lds",
     encoders: Annotated[
         str,
@@ -74,9 +77,9 @@ def run(
     from .session import checked_options, open_session
 
     options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry, precision)
-    session = open_session(task, results, _plugins(plugin), options, encoders)
-    cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
     wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)
+    session = open_session(task, results, _plugins(plugin), options, encoders, wanted == {"exemplars"})
+    cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
     raise typer.Exit(command.run(session, cells, wanted, removal))
 
 
@@ -89,18 +92,24 @@ def plan(
     seeds: Seeds = "0",
     plugin: Plugins = None,
     device: Device = "cpu",
+    metrics: Annotated[str, typer.Option(help="Comma-separated: sanity and exemplars take cells of their own.")] = "",
+    tflops: Annotated[
+        float, typer.Option(help="What a device sustains, for a truth that is not here: 10^12 operations a second.")
+    ] = 10.0,
 ) -> None:
     """Print passes, time and memory per method before anything runs, and those of a truth that is not here yet."""
-    from ..tasks.find import find_task, has_truth
-    from . import plan as command
+    from ..tasks.find import find_task, has_assets
+    from .plan import command, unbuilt
     from .session import open_planner
 
-    plugins, chosen = _plugins(plugin), _selection(methods, exclude, preset, seeds)
-    spec = find_task(task, plugins)
-    if has_truth(spec):
-        command.plan(open_planner(task, plugins).selected(chosen), device)
-    else:
-        command.plan_unbuilt(spec, chosen, device, plugins)
+    plugins, wanted = _plugins(plugin), command.parse_metrics(_split(metrics))
+    chosen, spec = _selection(methods, exclude, preset, seeds), find_task(task, plugins)
+    if not has_assets(spec) and not wanted:
+        unbuilt.plan(spec, chosen, device, tflops, plugins)
+        return
+    planner = open_planner(task, plugins, wanted == ["exemplars"])
+    cells = planner.selected(chosen)
+    command.plan(cells, device, command.cells_beside(planner.spec, cells, wanted))
 
 
 @app.command()
@@ -202,7 +211,7 @@ def leaderboard(
     format: Annotated[str, typer.Option(help="table, markdown, json or csv.")] = "table",
     queries: Annotated[str, typer.Option(help="Query set: test, or dev for tuning's rows.")] = "test",
     view: Annotated[
-        str, typer.Option(help="lds, groups, removal, published, per-query, overlap, sanity or ablations.")
+        str, typer.Option(help="lds, groups, removal, published, per-query, overlap, sanity, exemplars or ablations.")
     ] = "lds",
     similarity: Annotated[str, typer.Option(help="What the views on removal compare images by.")] = "ssim",
     readme: Annotated[
@@ -234,13 +243,16 @@ def build(
         int, typer.Option(help="Retrainings at a time, on a GPU too; 0: one per core, one on a GPU.")
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Assets folder; default: the user's truth folder.")] = None,
+    kind: Kind = "subsets",
     plugin: Plugins = None,
     device: Device = "cpu",
 ) -> None:
     """Train the base model, make queries, retrain subsets; run again after an interruption to go on."""
-    from .assets import truth as command
+    from .assets import truth
+    from .exemplars import cases
 
-    command.build(task, workers, out, _plugins(plugin), device)
+    make = _of_kind(kind, {"subsets": truth.build, "exemplars": cases.build})
+    make(task, workers, out, _plugins(plugin), device)
 
 
 @truth_app.command()
@@ -286,12 +298,17 @@ def import_archive(
 
 @truth_app.command()
 def samples(
-    task: Task, picture: Annotated[Path, typer.Argument(help="The PNG file to write.")], plugin: Plugins = None
+    task: Task,
+    picture: Annotated[Path, typer.Argument(help="The PNG file to write.")],
+    kind: Kind = "subsets",
+    plugin: Plugins = None,
 ) -> None:
-    """Draw what the task's base model generates beside training images."""
+    """Draw what the task's base model generates beside training images, or tuned models beside exemplars."""
     from . import pictures
+    from .exemplars import drawing
 
-    pictures.samples(task, picture, _plugins(plugin))
+    draw = _of_kind(kind, {"subsets": pictures.samples, "exemplars": drawing.samples})
+    draw(task, picture, _plugins(plugin))
 
 
 @data_app.command()
@@ -334,6 +351,12 @@ def data_info(
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _of_kind(kind: str, ways: dict[str, T]) -> T:
+    if kind not in ways:
+        raise unknown("kind of truth", kind, ways)
+    return ways[kind]
 
 
 def _plugins(given: list[Path] | None) -> tuple[Path, ...]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from ...datasets.find import card_of, dataset_listings, store_folder
 from ...errors import unknown
 from ...methods.registry import listings
-from ..tasks.find import find_task, has_truth, task_names
+from ..tasks.find import find_task, has_assets, task_names
 from ..tasks.spec import TaskSpec
 from .terminal import plain
 
@@ -30,14 +30,14 @@ def show(what: str, plugins: tuple[Path, ...]) -> None:
 
 
 def _methods(plugins: tuple[Path, ...]) -> Table:
-    table = Table("method", "presets", "needs", "what it is")
+    table = Table(Column("method", no_wrap=True), "presets", "needs", "what it is")
     for listing in listings(plugins).values():
         table.add_row(listing.name, ", ".join(listing.presets), ", ".join(listing.needs), listing.summary)
     return table
 
 
 def _datasets(plugins: tuple[Path, ...]) -> Table:
-    table = Table("dataset", "images", "of", "download", "here", "licence")
+    table = Table(Column("dataset", no_wrap=True), "images", "of", "download", "here", "licence")
     for name, listing in sorted(dataset_listings(plugins).items()):
         card = card_of(listing)
         here = not card.get("download") or store_folder(name, card["revision"]).is_dir()
@@ -50,20 +50,19 @@ def _datasets(plugins: tuple[Path, ...]) -> Table:
 
 
 def _tasks(plugins: tuple[Path, ...]) -> Table:
-    table = Table("task", "dataset", "trains on", "model", "retrainings", "truth here", "what it is")
+    dataset, model = (Column(name, overflow="fold") for name in ("dataset", "model"))
+    table = Table(Column("task", no_wrap=True), dataset, "items", model, "process", "trained", "truth")
     for name in task_names(plugins):
         spec = find_task(name, plugins)
         count = f"{spec.truth.retrainings:,}" if spec.groups is None else f"{spec.truth.retrainings:,} and groups"
-        table.add_row(
-            spec.label, spec.dataset, f"{spec.n_train:,}", _model(spec), count, _yes(has_truth(spec)), spec.title
-        )
+        items, truth = f"{spec.n_train:,}", _yes(has_assets(spec))
+        table.add_row(spec.label, spec.dataset, items, spec.recipe.model.architecture, _process(spec), count, truth)
     return table
 
 
-def _model(spec: TaskSpec) -> str:
+def _process(spec: TaskSpec) -> str:
     model = spec.recipe.model
-    kind = str(model.process.get("kind", "ddpm"))
-    return f"{model.architecture}, {kind}{', latents' if model.autoencoder else ''}"
+    return f"{model.process.get('kind', 'ddpm')}{', latents' if model.autoencoder else ''}"
 
 
 def _yes(value: bool) -> str:

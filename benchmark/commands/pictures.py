@@ -76,8 +76,8 @@ def top_items(
     chosen = [_row_with_top(rows, name) for name in methods]
     asked = problem.queries.where("test", "generated")
     asked = asked.pick(list(range(min(queries, len(asked)))))
-    blocks = [_labelled(sheet(asked.pixels, 1), "query")]
-    blocks += [_labelled(_top_sheet(problem, row, asked.ids, count), _title(row)) for row in chosen]
+    blocks = [labelled(sheet(asked.pixels, 1), "query")]
+    blocks += [labelled(_top_sheet(problem, row, asked.ids, count), _title(row)) for row in chosen]
     gap = torch.full((len(blocks[0]), 8, 3), 255, dtype=torch.uint8)
     parts = [part for block in blocks for part in (block, gap)]
     write_png(path, torch.cat(parts[:-1], dim=1))
@@ -107,7 +107,7 @@ def _top_sheet(problem: Problem, row: Row, ids: Sequence[str], count: int) -> Te
     return sheet(problem.train.images[torch.tensor(items)], count)
 
 
-def _labelled(picture: Tensor, text: str) -> Tensor:
+def labelled(picture: Tensor, text: str) -> Tensor:
     """Return a picture [H, W, 3] under a line of text."""
     from PIL import Image, ImageDraw
 

@@ -8,12 +8,13 @@ from ...errors import UserError, unknown
 from ...leaderboard.rows.row import Row
 from ...leaderboard.views.catalogue import build_view
 from ..run.plan import PlannedCell
+from .exemplars.metric import announce, exemplars
 from .removal import PARTS, Part, Removing, Settings, parse_settings
 from .sanity import plan_sanity, sanity
 from .session import Session, failed
 from .terminal import console, print_sheets
 
-METRICS = ("lds", "groups", "removal", "union", "per-query", "sanity")
+METRICS = ("lds", "groups", "removal", "union", "per-query", "sanity", "exemplars")
 REMOVAL: dict[str, tuple[Part, ...]] = {"removal": PARTS, "union": ("union",), "per-query": ("per-query",)}
 VIEWS = {
     "lds": ("lds",),
@@ -21,6 +22,7 @@ VIEWS = {
     "union": ("removal", "overlap"),
     "per-query": ("per-query",),
     "sanity": ("sanity",),
+    "exemplars": ("exemplars",),
 }
 
 
@@ -47,6 +49,8 @@ def run(session: Session, cells: list[PlannedCell], metrics: set[str], removal: 
     elif "sanity" in metrics:
         planned = plan_sanity(cells)
         session.announce(planned, planned)
+    if "exemplars" in metrics:
+        (announce if removal.dry_run else exemplars)(session, cells)
     if removal.dry_run:
         return 0
     test = [row for row in session.results.all_rows(session.spec.label) if row.key.query_set == "test"]

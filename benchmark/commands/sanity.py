@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...datasets.truth import Assets
-from ...leaderboard.rows.row import Key, Row
 from ...leaderboard.rows.sanity import Sanity, SanityCheck
 from ...seeds import digest
 from ..metrics.sanity import CHECKS, Scores, Undecided, agreement, copy_checks
-from ..metrics.scores import query_ids
 from ..run.plan import PlannedCell
-from ..run.results import Results
-from ..truth.derived import DERIVE, copies, derived, sampled
+from ..run.results import Results, why_not
+from ..truth.variants import DERIVE, copies, derived, sampled
 from .session import Session
 from .terminal import Bar, console
 
@@ -38,13 +36,16 @@ def sanity(session: Session, cells: list[PlannedCell], n: int = N_QUERIES) -> No
     What holds already is left alone; ``n``: queries per variant. Ensembles need their members among ``cells``.
     """
     label = session.spec.label
-    scored = [cell for cell in cells if _has_scores(session.results.row(cell.key), cell)]
+    scored = [cell for cell in cells if session.results.scored(cell) is not None]
     if not scored:
         console.print(f"{label}: no cell has scores for sanity checks")
         return
     console.print(f"{label}: sanity checks of {len(scored)} cells: {', '.join(CHECKS)}", soft_wrap=True)
     problems = _problems(session, n)
-    checked = [Checked(cell, {name: _on(cell, name, problems[name]) for name in variants(cell)}) for cell in scored]
+    checked = [
+        Checked(cell, {name: cell.on(problems[name], name, _seed(cell, name)) for name in variants(cell)})
+        for cell in scored
+    ]
     members_first = sorted(checked, key=lambda one: bool(one.cell.members))
     session.run([one.variants[name] for name in DERIVE for one in members_first if name in one.variants])
     items = {name: copies(problems[name]) for name in COPIES}
@@ -70,27 +71,16 @@ def _problems(session: Session, n: int) -> dict[str, Assets]:
         return {variant: derived(*task, variant, n, bar.update, session.plugins) for variant in DERIVE}
 
 
-def _has_scores(row: Row | None, cell: PlannedCell) -> bool:
-    return row is not None and row.status in ("ok", "partial") and row.diagnostics.get("identity") == cell.identity
-
-
-def _on(cell: PlannedCell, variant: str, assets: Assets) -> PlannedCell:
-    """Return the cell of the same method and parameters on a derived problem, with its members there."""
-    members = {name: _on(member, variant, assets) for name, member in cell.members.items()}
-    ids = query_ids(assets.manifest, variant)
-    return replace(cell, key=_key(cell, variant), assets=assets, query_ids=ids, members=members)
-
-
 def _stand_in(cell: PlannedCell, variant: str, n: int) -> PlannedCell:
     kinds = {query["id"]: query["kind"] for query in cell.assets.manifest["queries"]}
     heldout = [query for query in cell.query_ids if kinds[query] == "heldout"][:n]
     mixed = [cell.query_ids[i] for i in sampled([kinds[query] for query in cell.query_ids], n)]
-    return replace(cell, key=_key(cell, variant), query_ids=tuple(heldout if variant in COPIES else mixed))
+    ids = tuple(heldout if variant in COPIES else mixed)
+    return cell.asking(ids, variant, _seed(cell, variant))
 
 
-def _key(cell: PlannedCell, variant: str) -> Key:
-    seed = cell.key.seed + 1 if variant == "stability" else cell.key.seed
-    return cell.key.model_copy(update={"query_set": variant, "seed": seed})
+def _seed(cell: PlannedCell, variant: str) -> int:
+    return cell.key.seed + 1 if variant == "stability" else cell.key.seed
 
 
 def _write(one: Checked, items: Mapping[str, dict[str, int]], results: Results, n: int) -> bool:
@@ -113,29 +103,23 @@ def _write(one: Checked, items: Mapping[str, dict[str, int]], results: Results, 
 
 
 def _inputs(cells: list[PlannedCell], results: Results, n: int) -> str:
-    rows = [results.row(cell.key) for cell in cells]
-    return digest([VERSION, n, [[row.source.scores_sha256, row.status, row.reason] for row in rows if row is not None]])
+    return digest([VERSION, n, results.states(cells)])
 
 
 def _checks(one: Checked, variant: str, items: dict[str, int] | None, results: Results) -> dict[str, SanityCheck]:
     planned = one.variants[variant]
     row = results.row(planned.key)
-    if row is None or row.status != "ok":
-        raise Undecided("its row is gone" if row is None else _why(row))
+    if (reason := why_not(row)) is not None:
+        raise Undecided(reason)
     scores = _scores(planned, results)
     if items is not None:
         return copy_checks(variant, scores, items)
     return agreement(variant, _scores(one.cell, results, tuple(scores)), scores)
 
 
-def _why(row: Row) -> str:
-    return row.reason or "" if row.status == "skipped" else f"{row.status}: {row.reason}"
-
-
 def _scores(planned: PlannedCell, results: Results, queries: tuple[str, ...] = ()) -> Scores:
     """Return the stored scores [N] by query, of all queries or of these; raises Undecided for NaN."""
-    matrix = results.record(planned.key, planned.identity).matrix()
-    found = dict(zip(planned.attributed_ids, matrix, strict=True))
+    found = results.scores(planned)
     wanted = {query: found[query] for query in queries or found}
     bad = sum(not np.isfinite(row).all() for row in wanted.values())
     if bad:

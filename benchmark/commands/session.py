@@ -14,14 +14,16 @@ from ...errors import UserError
 from ...leaderboard.rows.row import Row
 from ...methods.base import Method
 from ...models.precision import check_precision
+from ...store import FolderStore, home
 from ..metrics.removal.similarities import parse_encoders
 from ..processes import cores, one_thread
 from ..run.forecast import Forecast, calibrate, forecast, start_up
 from ..run.plan import Options, PlannedCell, Planner
 from ..run.results import Results
 from ..run.runner import Runner
-from ..tasks.find import find_task, open_assets
+from ..tasks.find import find_task, has_assets, open_assets
 from ..tasks.spec import TaskSpec
+from ..truth.build import find_base
 from .terminal import RunDisplay, console, duration
 
 
@@ -89,21 +91,37 @@ class Session:
         console.print(f"{label}: {len(due)} of {len(cells)} cells to run, {jobs} at a time, about {said}")
 
 
-def open_planner(task: str, plugins: tuple[Path, ...]) -> Planner:
-    """Return the planner of a task; raises UserError where it is unknown or has no truth here."""
+def open_planner(task: str, plugins: tuple[Path, ...], problem_only: bool = False) -> Planner:
+    """Return the planner of a task; raises UserError where it is unknown or has no truth here.
+
+    problem_only: what is asked for takes the base model and no subset truth.
+    """
     spec = find_task(task, plugins)
-    return Planner(spec, open_assets(spec), plugins)
+    alone = problem_only and not has_assets(spec)
+    return Planner(spec, _base_of(spec, plugins) if alone else open_assets(spec), plugins)
+
+
+def _base_of(spec: TaskSpec, plugins: tuple[Path, ...]) -> Assets:
+    base = find_base(spec, FolderStore(home()), plugins)
+    if base is None:
+        raise UserError(f"{spec.label} has no base model here: run `tdabench truth build {spec.name} --kind exemplars`")
+    return base
 
 
 def open_session(
-    task: str, folder: Path, plugins: tuple[Path, ...], options: Options, encoders: str = "none"
+    task: str,
+    folder: Path,
+    plugins: tuple[Path, ...],
+    options: Options,
+    encoders: str = "none",
+    problem_only: bool = False,
 ) -> Session:
-    """Return a session on a task; raises UserError where it is unknown or has no truth here.
+    """Return a session on a task; raises UserError as ``open_planner`` does.
 
     encoders: what methods may compare images by, as ``--encoders`` says it; ``auto`` is none.
     """
     given = parse_encoders(encoders) or {}
-    planner = replace(open_planner(task, plugins), encoders=given, precision=options.precision)
+    planner = replace(open_planner(task, plugins, problem_only), encoders=given, precision=options.precision)
     return Session(planner, folder, options)
 
 

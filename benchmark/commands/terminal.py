@@ -37,6 +37,11 @@ def duration(seconds: float) -> str:
     raise AssertionError("unreachable")
 
 
+def amount(size: int) -> str:
+    """Return bytes as people say them: 42 MiB, 3.5 GiB."""
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
+
+
 def print_sheets(sheets: Sequence[Sheet]) -> None:
     """Print tables as wide as the terminal."""
     from ...leaderboard.views.sheet import render

@@ -116,7 +116,7 @@ class Inspector:
     def _problem(self, planned: PlannedCell) -> Problem:
         folder = planned.assets.folder
         if folder not in self._problems:
-            self._problems[folder] = read_problem(folder, planned.plugin_paths)
+            self._problems = {folder: read_problem(folder, planned.plugin_paths)}  # one in memory: cases may be many
         return self._problems[folder]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,6 +92,17 @@ class PlannedCell:
     def entry(self) -> Entry:
         """The method and preset."""
         return Entry(self.key.method, self.key.preset)
+
+    def on(self, assets: Assets, query_set: str, seed: int | None = None) -> PlannedCell:
+        """Return the cell of the same method and parameters on a derived problem, with its members there."""
+        members = {name: member.on(assets, query_set, seed) for name, member in self.members.items()}
+        ids = query_ids(assets.manifest, query_set)
+        return replace(self.asking(ids, query_set, seed), assets=assets, members=members)
+
+    def asking(self, ids: tuple[str, ...], query_set: str, seed: int | None = None) -> PlannedCell:
+        """Return the cell of the same method and parameters for other queries of the problem."""
+        key = {"query_set": query_set, "seed": self.key.seed if seed is None else seed}
+        return replace(self, key=self.key.model_copy(update=key), query_ids=ids)
 
 
 class Selection(NamedTuple):

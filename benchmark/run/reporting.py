@@ -74,14 +74,14 @@ class Reporter:
         row, record = self.inspector.results.row(planned.key), self.inspector.record(planned)
         assert row is not None
         old, metrics = row.metrics or Metrics(), self._metrics(planned, record)
-        metrics = metrics.model_copy(update={"removal": old.removal, "sanity": old.sanity})
+        metrics = metrics.model_copy(update={"removal": old.removal, "sanity": old.sanity, "exemplars": old.exemplars})
         source = row.source.model_copy(update={"truth_sha256": planned.assets.sha256})
         return self._written(planned, row.model_copy(update={"metrics": metrics, "source": source}))
 
     def truth(self, planned: PlannedCell) -> Truth | None:
-        """Return the truth that a cell is measured against, read once; None for query sets without any."""
+        """Return the truth that a cell is measured against, read once; None for query sets and tasks without any."""
         role = TRUTH_OF.get(planned.key.query_set)
-        if role is None:
+        if role is None or not planned.assets.has(role):
             return None
         where = planned.assets.sha256, role
         if where not in self._truths:
@@ -99,12 +99,11 @@ class Reporter:
         return row
 
     def _metrics(self, planned: PlannedCell, record: Record) -> Metrics:
-        truth = self.truth(planned)
-        if truth is None:
-            return Metrics()
+        truth, found = self.truth(planned), Metrics()
         ids, attributed, unit = planned.query_ids, planned.attributed_ids, planned.cls.unit
-        found = lds_metrics(planned.assets, truth, record.blocks(attributed), ids) if unit == "item" else Metrics()
-        if planned.assets.has_groups:
+        if truth is not None and unit == "item":
+            found = lds_metrics(planned.assets, truth, record.blocks(attributed), ids)
+        if truth is not None and planned.assets.has_groups:
             labels = self._group_truth(planned.assets)
             groups = group_metrics(planned.assets, labels, record.blocks(attributed), ids, unit)
             found = found.model_copy(update={"groups": groups})

@@ -9,13 +9,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...errors import UserError
 from ...leaderboard.rows.files import load_rows, read_row, write_row
 from ...leaderboard.rows.row import Key, Row, row_key
 from ...store import FolderStore
+from .plan import PlannedCell
 from .record import Record
 
 SCHEMA_VERSION = 1
@@ -74,6 +78,22 @@ class Results:
         """Return where a cell's output goes."""
         return self.store.path(f"logs/{row_key(key).removesuffix('.json')}.log")
 
+    def scored(self, planned: PlannedCell) -> Row | None:
+        """Return the row of a cell that has scores, as they would be computed now; None where there is none."""
+        row = self.row(planned.key)
+        holds = row is not None and row.status in ("ok", "partial")
+        return row if row is not None and holds and row.diagnostics.get("identity") == planned.identity else None
+
+    def states(self, cells: Iterable[PlannedCell]) -> list[list[str | None]]:
+        """Return the scores' hashes and the ends of cells that have rows: what is computed from these depends on."""
+        rows = [self.row(planned.key) for planned in cells]
+        return [[row.source.scores_sha256, row.status, row.reason] for row in rows if row is not None]
+
+    def scores(self, planned: PlannedCell) -> dict[str, np.ndarray]:
+        """Return a cell's stored scores [N] by query."""
+        matrix = self.record(planned.key, planned.identity).matrix()
+        return dict(zip(planned.attributed_ids, matrix, strict=True))
+
     @property
     def kept(self) -> Path:
         """Where rows of the training set are kept for later cells."""
@@ -82,3 +102,12 @@ class Results:
     def record(self, key: Key, identity: str) -> Record:
         """Return the record of a cell under an identity (what its scores depend on)."""
         return Record(self.folder / "cells" / row_key(key).removesuffix(".json") / identity)
+
+
+def why_not(row: Row | None) -> str | None:
+    """Return why a row's scores cannot be used, or None where they can."""
+    if row is None:
+        return "its row is gone"
+    if row.status == "ok":
+        return None
+    return row.reason or "" if row.status == "skipped" else f"{row.status}: {row.reason}"

@@ -4,10 +4,11 @@ Who writes a task of their own takes from here what it is made of: ``from tdaben
 """
 
 from ...models.recipe import AutoencoderSpec, LoRA, ModelSpec, Recipe, Sampler
-from .spec import QueryPlan, RemovalPlan, TaskSpec, TruthPlan, shrunk
+from .spec import ExemplarPlan, QueryPlan, RemovalPlan, TaskSpec, TruthPlan
 
 __all__ = [
     "AutoencoderSpec",
+    "ExemplarPlan",
     "LoRA",
     "ModelSpec",
     "QueryPlan",
@@ -16,5 +17,4 @@ __all__ = [
     "Sampler",
     "TaskSpec",
     "TruthPlan",
-    "shrunk",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...datasets.base import ImageDataset, whole
 from ...datasets.checks import whole_numbers
+from ...datasets.groups import items_where
 from ...errors import UserError
 from ...models.conditions import null_of
 from ...models.denoiser import Denoiser
@@ -41,14 +42,17 @@ def held_out(spec: TaskSpec, data: ImageDataset) -> Tensor:
 
 
 def _check_counts(spec: TaskSpec, data: ImageDataset) -> None:
-    queries, apart = spec.queries.dev + spec.queries.test, int(held_out(spec, data).sum())
-    enough = len(data) >= spec.n_train + queries
+    queries, inside = spec.queries.dev + spec.queries.test, items_where(data, spec.where)
+    apart = int(held_out(spec, data)[inside].sum())
+    enough = len(inside) >= spec.n_train + queries
     if spec.heldout:
-        enough = len(data) - apart >= spec.n_train and apart >= queries
+        enough = len(inside) - apart >= spec.n_train and apart >= queries
     if spec.n_train < 1 or not enough:
         counts = f"{spec.n_train} training images and {spec.queries.dev} + {spec.queries.test} held-out queries"
+        which = " of the kind that it is about" if spec.where else ""
         apart_too = f", {apart} of them held out" if spec.heldout else ""
-        raise UserError(f"{spec.label} wants {counts}, and dataset {spec.dataset!r} has {len(data)} images{apart_too}")
+        found = f"{len(inside)} images{which}{apart_too}"
+        raise UserError(f"{spec.label} wants {counts}, and dataset {spec.dataset!r} has {found}")
 
 
 def _check_conditions(spec: TaskSpec, data: ImageDataset, model: Denoiser) -> None:

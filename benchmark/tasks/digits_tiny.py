@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ...models.recipe import Sampler
 from .digits import TASK as DIGITS
-from .spec import QueryPlan, RemovalPlan, TruthPlan
+from .spec import ExemplarPlan, QueryPlan, RemovalPlan, TruthPlan
 
 MODEL = replace(
     DIGITS.recipe.model,
@@ -22,4 +22,5 @@ TASK = replace(
     queries=QueryPlan(dev=2, test=3, controls=2),
     truth=TruthPlan(report=10, open=6, report_replicates=2, open_replicates=1, full=2, bins=4, draws_per_bin=4),
     removal=RemovalPlan(top_share=0.1, seeds=2, per_query=2, per_query_shares=(0.1, 0.3)),
+    exemplars=ExemplarPlan(ks=(1, 2), cases=2, queries=2, strengths=(0.1, 1.0)),
 )

@@ -100,7 +100,7 @@ def _name(value: ast.expr, origin: str) -> str:
     return name
 
 
-def has_truth(spec: TaskSpec) -> bool:
+def has_assets(spec: TaskSpec) -> bool:
     """Say whether a task's assets are at hand."""
     return any(map(_is_assets, _places(spec)))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,13 +88,51 @@ class GroupPlan:
 
 
 @dataclass(frozen=True)
+class ExemplarPlan:
+    """Which exemplars the base model is tuned on, and how, to make a truth that needs no retraining.
+
+    ks: numbers of exemplars; cases: how often each, with exemplars of their own, of which a smaller k takes the first;
+    queries: samples of each tuned model; strengths: updates, as shares of the recipe's; share: of a batch that are
+    exemplars; rate: the learning rate, as a share of the recipe's. Exemplars are held-out items that are no queries;
+    those of one case share their value of ``by`` (``classes``, a condition or a column of the dataset's ``groups``),
+    which is none of ``outside``.
+    """
+
+    ks: tuple[int, ...] = (1, 4)
+    cases: int = 5
+    queries: int = 4
+    strengths: tuple[float, ...] = (0.01, 0.05, 0.4)
+    share: float = 0.9
+    rate: float = 0.3
+    by: str = "classes"
+    outside: tuple[int, ...] = ()
+
+    def steps(self, updates: int) -> tuple[int, ...]:
+        """Return the strengths in updates, of a recipe that has this many; raises UserError where they do not rise."""
+        steps = tuple(max(1, round(strength * updates)) for strength in self.strengths)
+        if not steps or min(self.strengths) <= 0 or any(later <= one for one, later in pairwise(steps)):
+            raise UserError(f"strengths {self.strengths} of exemplars are {steps} updates: let them rise from above 0")
+        return steps
+
+    def check(self) -> None:
+        """Raise UserError for numbers that make no plan."""
+        rising = all(later > one for one, later in pairwise(self.ks))
+        if not self.ks or self.ks[0] < 1 or not rising or min(self.cases, self.queries) < 1:
+            raise UserError("exemplars: `ks` must rise from 1 or more, `cases` and `queries` must be 1 or more")
+        if not (0 < self.share <= 1 and self.rate > 0):
+            raise UserError("exemplars: `share` must lie above 0 and up to 1, `rate` above 0")
+
+
+@dataclass(frozen=True)
 class TaskSpec:
     """A task before anything is trained; ``n_train`` items of ``dataset``, stratified, the rest held out.
 
     weights: safetensors files of the frozen weights that ship with it: ``autoencoder`` of a latent model, and ``base``,
     from which training starts where only a part of the weights trains. groups: which groups of items are left out one
-    by one, if any. heldout: a column of the dataset's ``groups`` that is 1 for items which are held-out queries only,
-    while all others may train; empty: held-out queries are what training leaves.
+    by one, if any. where: the columns of the dataset's groups, and the names of those that the task's items and
+    held-out queries are from; none for all of the dataset. heldout: a column of the dataset's ``groups`` that is 1 for
+    items which are held-out queries only, while all others may train; empty: held-out queries are what training leaves.
+    exemplars: what the base model is tuned on, where that is asked for.
     """
 
     name: str
@@ -107,7 +146,9 @@ class TaskSpec:
     removal: RemovalPlan = RemovalPlan()
     weights: Mapping[str, Path] = field(default_factory=dict)
     groups: GroupPlan | None = field(default=None, metadata=LATER)
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict, metadata=LATER)
     heldout: str = field(default="", metadata=LATER)
+    exemplars: ExemplarPlan = field(default=ExemplarPlan(), metadata=LATER)
 
     @property
     def label(self) -> str:
@@ -139,28 +180,3 @@ class TaskSpec:
             return load_file(self.weights[name])
         except (OSError, SafetensorError) as error:
             raise UserError(f"the {name} of {self.label} cannot be read from {self.weights[name]}: {error}") from None
-
-
-TINY_TRUTH = TruthPlan(report=3, open=2, report_replicates=2, open_replicates=1, full=1, bins=2, draws_per_bin=2)
-
-
-def shrunk(spec: TaskSpec, dataset: str, config: Mapping[str, Any], **parts: Any) -> TaskSpec:
-    """Return a tiny twin, of seconds, that walks the same code: process, conditions, guidance, latents, adapters.
-
-    dataset: a small one with the same conditions; config: the network's arguments that change; parts: whatever else of
-    the model does, such as the autoencoder. Its scores mean nothing.
-    """
-    recipe, large = spec.recipe, spec.recipe.model
-    model = replace(large, config={**large.config, **config}, sampler=replace(large.sampler, steps=4), **parts)
-    trained = {"steps": 6, "batch_size": 8, "learning_rate": 3e-3, "warmup_steps": 2, "checkpoints": (3,)}
-    return replace(
-        spec,
-        name=f"{spec.name}-tiny",
-        dataset=dataset,
-        n_train=24,
-        heldout="",
-        recipe=replace(recipe, model=model, ema_decay=min(recipe.ema_decay, 0.8), **trained),
-        queries=replace(spec.queries, dev=1, test=2, controls=1),
-        truth=TINY_TRUTH,
-        removal=RemovalPlan(top_share=0.1, seeds=1, per_query=1, per_query_shares=(0.1,)),
-    )

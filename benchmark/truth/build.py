@@ -112,20 +112,31 @@ def prepare_base(
 
     They are stored together: sampling again on another machine would give other bits, so other queries.
     """
-    data = load_dataset(spec.dataset, plugins)
-    check_task(spec, data)
-    parts, plain = split(spec, data), spec.to_json()
-    frozen, groups = plain.get("weights", {}), grouped(spec, data.select(parts.train))
-    named = [[*groups.names, sha256(groups.assignment.numpy().tobytes())]] if groups else []
+    data, parts, groups, key = _planned_base(spec, plugins)
     set_precision("float32")  # as in all retrainings
-    parts_of_it = [sha256(parts.train.numpy().tobytes()), spec.label, plain["recipe"], plain["queries"]]
-    identity = digest([*parts_of_it, data.fingerprint(), *sorted(frozen.items()), *named])
-    key = f"base/{spec.label}-{identity}"
     if not store.exists(f"{key}/manifest.json"):
         problem = replace(_base_problem(spec, data, parts, on_step, device), groups=groups)
         files, manifest = problem_files(problem, parts.train), _problem_manifest(spec, problem, data, plugins)
         return Built(spec, write_assets(store.path(key), files, manifest), plugins)
     return Built(spec, Assets(store.path(key)), plugins)
+
+
+def find_base(spec: TaskSpec, store: FolderStore, plugins: tuple[Path, ...] = ()) -> Assets | None:
+    """Return what ``prepare_base`` made, the problem alone; None where it was not asked for yet."""
+    *_, key = _planned_base(spec, plugins)
+    return Assets(store.path(key)) if store.exists(f"{key}/manifest.json") else None
+
+
+def _planned_base(spec: TaskSpec, plugins: tuple[Path, ...]) -> tuple[ImageDataset, Split, Groups | None, str]:
+    """Return the dataset, its split, its groups, and where the base is stored: by all that it depends on."""
+    data = load_dataset(spec.dataset, plugins)
+    check_task(spec, data)
+    parts, plain = split(spec, data), spec.to_json()
+    frozen, groups = plain.get("weights", {}), grouped(spec, data.select(parts.train))
+    named = [[*groups.names, sha256(groups.assignment.numpy().tobytes())]] if groups else []
+    parts_of_it = [sha256(parts.train.numpy().tobytes()), spec.label, plain["recipe"], plain["queries"]]
+    identity = digest([*parts_of_it, data.fingerprint(), *sorted(frozen.items()), *named])
+    return data, parts, groups, f"base/{spec.label}-{identity}"
 
 
 def grouped(spec: TaskSpec, items: ImageDataset) -> Groups | None:
@@ -216,7 +227,7 @@ def _problem_manifest(
         "base_seed": BASE_SEED,
         "checkpoints": list(problem.weights),
         "queries": query_list(problem.queries, data),
-        "provenance": _provenance(),
+        "provenance": provenance(),
         **({"groups": {"by": spec.groups.by, "names": problem.groups.names}} if spec.groups and problem.groups else {}),
     }
 
@@ -227,11 +238,12 @@ def _truth_manifest(spec: TaskSpec, jobs: list[Job]) -> dict[str, Any]:
         "truth_plan": spec.to_json()["truth"],
         "target": "mean over bins of the training loss, draws keyed by query id and shared by all models",
         "target_unit": open_process(spec.recipe.model.process).unit,
-        "provenance": {**_provenance(), "device": device},
+        "provenance": {**provenance(), "device": device},
     }
 
 
-def _provenance() -> dict[str, str]:
+def provenance() -> dict[str, str]:
+    """Return when and with what a truth is made."""
     packages = {name: version(name).partition("+")[0] for name in ("torch", "diffusers", "numpy", "scikit-learn")}
     return {
         "built_utc": datetime.now(UTC).isoformat(timespec="seconds"),

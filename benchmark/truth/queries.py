@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ...datasets.base import ImageDataset, stratified_halves
+from ...datasets.base import Batch, ImageDataset, stratified_halves
+from ...datasets.groups import items_where
 from ...datasets.queries import Queries, concatenate, item_queries
 from ...models.denoiser import Denoiser
 from ...models.latents import Autoencoder, with_latents
+from ...models.recipe import ModelSpec
 from ...models.sampling import initial_noise, sample
 from ...seeds import derive, torch_generator
 from ..tasks.checks import held_out
@@ -31,14 +34,15 @@ def split(spec: TaskSpec, data: ImageDataset) -> Split:
 
     Of a task with ``heldout``, its items are the held-out queries, and only the others train.
     """
-    apart = held_out(spec, data)
-    pool, chosen = (~apart).nonzero().flatten(), torch.zeros(len(data), dtype=torch.bool)
+    ids = items_where(data, spec.where)
+    apart = held_out(spec, data)[ids]
+    pool, chosen = (~apart).nonzero().flatten(), torch.zeros(len(ids), dtype=torch.bool)
     share = spec.n_train / len(pool)
-    chosen[pool] = stratified_halves(data.classes[pool], share, torch_generator("split", spec.label))
-    order = torch.randperm(len(data), generator=torch_generator("split-order", spec.label))
+    chosen[pool] = stratified_halves(data.classes[ids[pool]], share, torch_generator("split", spec.label))
+    order = torch.randperm(len(ids), generator=torch_generator("split-order", spec.label))
     inside = torch.cat([order[chosen[order]], order[~(chosen | apart)[order]]])
-    train_ids, rest = inside[: spec.n_train].sort().values, inside[spec.n_train :]
-    rest = order[apart[order]] if spec.heldout else rest
+    train_ids = ids[inside[: spec.n_train]].sort().values
+    rest = ids[order[apart[order]] if spec.heldout else inside[spec.n_train :]]
     return Split(train_ids, rest[: spec.queries.dev], rest[spec.queries.dev :][: spec.queries.test])
 
 
@@ -72,19 +76,34 @@ def _generated(
     """Return queries from noise by seed, each under the conditions of a training item drawn by its seed."""
     seeds = [derive("query", spec.label, role, i) for i in range(count)]
     chosen = [int(torch.randint(len(items), (1,), generator=torch_generator("query-cond", seed))) for seed in seeds]
-    cond, shape = items.batch(torch.tensor(chosen, dtype=torch.long)).cond, items.shape
-    noise = torch.stack([initial_noise(seed, shape) for seed in seeds]) if seeds else torch.empty(0, *shape)
-    guidance = torch.full((count,), spec.queries.guidance)
-    x = sample(base, noise, spec.recipe.model, cond, guidance).cpu()
+    asked = items.batch(torch.tensor(chosen, dtype=torch.long))
+    names = tuple(f"generated-{role}-{i:03d}" for i in range(count))
+    return generated(base, spec.recipe.model, asked, seeds, names, role, spec.queries.guidance, encoder)
+
+
+def generated(
+    model: Denoiser,
+    spec: ModelSpec,
+    asked: Batch,
+    seeds: Sequence[int],
+    names: tuple[str, ...],
+    role: str,
+    guidance: float,
+    encoder: Autoencoder | None = None,
+) -> Queries:
+    """Return queries that a model makes from noise by seed, under the conditions of the items ``asked`` [Q]."""
+    shape, scale = asked.x.shape[1:], torch.full((len(seeds),), guidance)
+    noise = torch.stack([initial_noise(seed, tuple(shape)) for seed in seeds]) if seeds else torch.empty(0, *shape)
+    x = sample(model, noise, spec, asked.cond, scale).cpu()
     return Queries(
-        ids=tuple(f"generated-{role}-{i:03d}" for i in range(count)),
-        kinds=("generated",) * count,
-        roles=(role,) * count,
+        ids=names,
+        kinds=("generated",) * len(seeds),
+        roles=(role,) * len(seeds),
         x=x,
         noise=noise,
         source=tuple(seeds),
-        guidance=guidance,
-        cond=cond,
+        guidance=scale,
+        cond=asked.cond,
         images=encoder.decode(x) if encoder else None,
     )
 

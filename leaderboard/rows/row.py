@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from .exemplars import Exemplars
 from .groups import GroupsResult
 from .removal import Removal
 from .sanity import Sanity
@@ -89,11 +90,13 @@ class Metrics(Strict):
     removal: Removal | None = None
     sanity: Sanity | None = None
     groups: dict[Name, GroupsResult] = {}
+    exemplars: Exemplars | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Rows of tasks without groups are written byte by byte as they were before there were groups.
-        return {name: value for name, value in handler(self).items() if name != "groups" or value}
+        # Rows without groups and exemplars are written byte by byte as they were before there were any.
+        later = ("groups", "exemplars")
+        return {name: value for name, value in handler(self).items() if name not in later or value}
 
 
 class Cost(Strict):

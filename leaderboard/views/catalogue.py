@@ -11,7 +11,7 @@ from .lds import lds_sheets
 from .sanity import sanity_sheets
 from .sheet import Sheet
 
-VIEWS = ("lds", "groups", "removal", "published", "per-query", "overlap", "sanity", "ablations")
+VIEWS = ("lds", "groups", "removal", "published", "per-query", "overlap", "sanity", "exemplars", "ablations")
 SIMILARITY = "ssim"
 QUERY_SETS = {"ablations": QUERY_SET}  # of the views that do not show test queries
 
@@ -28,6 +28,7 @@ def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY) -> 
 
 def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]:
     # Imported here since their intervals need scipy, without which the LDS is shown at once.
+    from .exemplars import exemplar_sheets
     from .groups import group_sheets
     from .overlap import overlap_sheets
     from .per_query import per_query_sheets
@@ -40,5 +41,6 @@ def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]
         "per-query": lambda rows: per_query_sheets(rows, similarity),
         "overlap": overlap_sheets,
         "sanity": sanity_sheets,
+        "exemplars": exemplar_sheets,
         "ablations": ablation_sheets,
     }

@@ -72,9 +72,9 @@ class Table:
 def build_tables(rows: Iterable[Row]) -> list[Table]:
     """Return one table per group of comparable rows, with each failed cell in the largest table of its query set.
 
-    Rows of methods that score groups have no LDS, and are left out.
+    Rows of methods that score groups, and of tasks without subsets, have no LDS, and are left out.
     """
-    rows = [row for row in rows if not _scores_groups(row)]
+    rows = [row for row in rows if row.metrics is None or row.metrics.lds]
     measured: dict[Group, list[Row]] = {}
     for row in rows:
         if row.metrics is not None:
@@ -85,10 +85,6 @@ def build_tables(rows: Iterable[Row]) -> list[Table]:
             failed.setdefault(_home(row, measured), []).append(row)
     groups = sorted(measured.keys() | failed.keys(), key=lambda group: (*group[:4], group.truth_sha256 or ""))
     return [_table(group, measured.get(group, []), failed.get(group, [])) for group in groups]
-
-
-def _scores_groups(row: Row) -> bool:
-    return row.metrics is not None and any(result.unit == "group" for result in row.metrics.groups.values())
 
 
 def _home(row: Row, groups: Mapping[Group, Sequence[Row]]) -> Group:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tdabench.leaderboard.readme import markers
+from tdabench.leaderboard.rows.exemplars import ExemplarMeasure, Exemplars, ExemplarScores
 from tdabench.leaderboard.rows.groups import GroupScore, GroupsResult
 from tdabench.leaderboard.rows.removal import (
     Change,
@@ -173,12 +174,28 @@ def groups(means: dict[str, float], unit: str = "item", missing: int = 0, noise:
     )
 
 
+def exemplars(means: dict[tuple[int, int], float], noise: int = 0, missing: int = 0) -> Exemplars:
+    """Results of 6 cases of 2 samples by (k, steps), whose cases spread around the means, the same for every method."""
+    spread = np.repeat(np.random.default_rng(0).normal(scale=0.05, size=6), 2)
+    spread = spread - spread.mean() + 0.001 * np.random.default_rng(noise).normal(size=12)
+    ids, cases, scores = [f"q{i}" for i in range(12)], [i // 2 for i in range(12)], []
+    for (k, steps), mean in means.items():
+        values: list[Any] = [None] * missing + [float(mean + shift) for shift in spread[missing:]]
+        known = [value for value in values if value is not None]
+        measure = ExemplarMeasure(values=values, mean=sum(known) / len(known), chance=0.02 * k)
+        measures = {"ap": measure, "percentile": measure}
+        scores.append(ExemplarScores(k=k, steps=steps, query_ids=ids, cases=cases, measures=measures))
+    skipped = {"exemplars-k1-steps5-case0": "timeout: killed | after\n600 s"} if missing else {}
+    return Exemplars(inputs="0" * 16, truth="2" * 16, n_before=N_TRAIN, scores=scores, skipped=skipped)
+
+
 def removal_row(method: str, effect: float = 0.05, own: int = 0, **changes: Any) -> Row:
     """A row without an LDS; ``changes``: of its key, of the ``truth`` and of what it holds."""
     key = {name: changes.pop(name) for name in list(changes) if name in Key.model_fields}
     source = make_source(truth_sha256=changes.pop("truth", "a" * 64))
     held = {"top": top(own), "removal": removal(effect, own), "sanity": sanity()}
-    held |= {"groups": {"heldout": groups({"spearman": effect}, noise=own)}} | changes
+    held |= {"groups": {"heldout": groups({"spearman": effect}, noise=own)}}
+    held |= {"exemplars": exemplars({(1, 5): effect, (1, 50): 2 * effect}, own)} | changes
     parts = {"key": make_key(method, **({"preset": "quick"} | key)), "metrics": Metrics(**held), "cost": make_cost()}
     return Row(status="ok", environment={}, source=source, **parts)
 

@@ -18,7 +18,7 @@ from tdabench.errors import UserError
 from tdabench.methods.engines.features import per_sample_gradients
 from tdabench.models.draws import Draws, Law
 from tdabench.models.processes.ddpm import DDPMProcess
-from tdabench.models.recipe import ModelSpec, Recipe, Sampler
+from tdabench.models.recipe import ModelSpec, Recipe, Sampler, Tuning
 from tdabench.models.sampling import initial_noise, sample
 from tdabench.models.training import batches, build, load, snapshot, train
 from tdabench.seeds import torch_generator
@@ -455,7 +455,7 @@ def test_recipes_survive_json(recipe):
 
 def test_every_value_of_a_recipe_is_in_its_hash():
     model = replace(tiny.SPECS["plain"], sampler=Sampler(steps=6))
-    changes = {"model": model, "betas": (0.8, 0.999), "checkpoints": (1,)}
+    changes = {"model": model, "betas": (0.8, 0.999), "checkpoints": (1,), "tuning": Tuning(4, 2, 0.5, 0.1, 0)}
     for field in fields(Recipe):
         value = changes.get(field.name)
         other = replace(tiny.RECIPE, **{field.name: getattr(tiny.RECIPE, field.name) + 1 if value is None else value})

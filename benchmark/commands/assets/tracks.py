@@ -15,7 +15,7 @@ from ....datasets.known import known_sets, pixel_hash
 from ....datasets.stored import open_items, spoilt
 from ....datasets.truth import Assets
 from ....errors import UserError
-from ...tasks.find import find_task, has_truth, open_assets, task_names
+from ...tasks.find import find_task, has_assets, open_assets, task_names
 from ..terminal import Bar, console
 from .data import fetched_module
 
@@ -52,7 +52,7 @@ def _verify_store(name: str, plugins: tuple[Path, ...]) -> int:
 
 def _tasks_of(name: str, plugins: tuple[Path, ...]) -> list[str]:
     specs = [find_task(task, plugins) for task in task_names(plugins)]
-    return [spec.name for spec in specs if spec.dataset == name and has_truth(spec)]
+    return [spec.name for spec in specs if spec.dataset == name and has_assets(spec)]
 
 
 def _verify_truth(task: str, data: ImageDataset, plugins: tuple[Path, ...]) -> bool:

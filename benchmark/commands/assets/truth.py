@@ -44,7 +44,7 @@ def build(task: str, workers: int, out: Path | None, plugins: tuple[Path, ...] =
         if not held:
             raise UserError(f"another process is building {spec.label} in {store.root}: wait for it, or stop it first")
         torch.set_num_threads(1)
-        built = _base(spec, store, plugins, device)
+        built = train_base(spec, store, plugins, device)
         jobs = built.jobs(store, device)
         missing = sum(not store.exists(job.key) for job in jobs)
         workers = workers or (cores() if device == "cpu" else 1)
@@ -59,7 +59,8 @@ def build(task: str, workers: int, out: Path | None, plugins: tuple[Path, ...] =
     console.print(f"{spec.label}: complete, {size / 2**20:.1f} MiB in {assets.folder}", soft_wrap=True, markup=False)
 
 
-def _base(spec: TaskSpec, store: FolderStore, plugins: tuple[Path, ...], device: str) -> Built:
+def train_base(spec: TaskSpec, store: FolderStore, plugins: tuple[Path, ...], device: str) -> Built:
+    """Train a task's base model, or find it, with its progress."""
     with Bar(f"{spec.label} base model") as bar:
         return prepare_base(spec, store, lambda step: bar.update(step, spec.recipe.steps), plugins, device)
 

@@ -3,8 +3,6 @@
 From the authors' code (sony/mucs, a210019, artbench10_dit_edm): as ``cifar10-edm-dit``, at 64x64 pixels in patches of
 4 (theirs: patches of 2 after a convolution that halves the picture), by one of ten styles, dropped for 10 % while
 training, guidance 2; rate 2e-4, 250 epochs of 1,000 updates; the union of the targets' top 998 is removed.
-
-Its tiny twin, made of it by ``shrunk`` on digits by class, is among the tests: class, dropping, guidance, EDM.
 """
 
 from dataclasses import replace

@@ -6,7 +6,7 @@ From the authors' code (sail-sg/D-TRAK, e2a0c2e): lambdalabs/miniSD-diffusers, 2
 same differences. It trains in single precision, theirs in half.
 
 The frozen weights are not shipped: a copy of the pipeline's folder goes into ``$TDABENCH_HOME/weights/miniSD-
-diffusers``. Its tiny twin, made of it by ``shrunk``, is among the tests: latents, prompts, guidance, adapters.
+diffusers``.
 """
 
 from dataclasses import replace
@@ -60,7 +60,7 @@ TASK = replace(
         steps=7900,
         batch_size=64,
         learning_rate=3e-4,
-        warmup_steps=500,
+        warmup_steps=790,
         checkpoints=(),
         betas=(0.9, 0.999),
     ),

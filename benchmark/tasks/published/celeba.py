@@ -1,7 +1,7 @@
 """celeba@1: D-TRAK's CelebA (Zheng et al., arXiv 2311.00500): 5,000 faces of 64x64 pixels, an unconditional DDPM.
 
 As ``cifar2``, with the network that the authors' code (sail-sg/D-TRAK, e2a0c2e, CelebA/config.json) has for it, and
-the same differences. Its tiny twin is ``digits-tiny``, the same process without conditions.
+the same differences.
 """
 
 from dataclasses import replace
@@ -21,6 +21,7 @@ MODEL = replace(
         "up_block_types": ["UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4],
         "attention_head_dim": 8,
         "norm_eps": 1e-5,
+        "resnet_time_scale_shift": "scale_shift",
         "dropout": 0.1,
     },
 )

@@ -7,8 +7,6 @@ after the transformer, 32 extra tokens, and one narrow embedding of the level fo
 one in every block (138 M parameters instead of 99 M), and one label, which is the same for all images; it stops early,
 within 200 epochs of 1,000 updates, where this trains them all; it turns, scales and flips 12 % of the images; its rate
 stays after warming up. Subsets and held-out queries, from the test part, are D-TRAK's protocol: the paper has none.
-
-Its tiny twin is ``digits-tiny-edm``, a transformer by class under EDM without guidance.
 """
 
 from ....models.recipe import ModelSpec, Recipe, Sampler

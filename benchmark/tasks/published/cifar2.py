@@ -5,8 +5,6 @@ averaging of weights; 64 subsets of a half, three seeds each; queries' losses ov
 1,000 generated queries; for 60 of the generated ones, the top 1,000 are removed once. What differs: no flips; subsets
 train as many updates as everything, where theirs train as many epochs; of the 1,000 queries of each kind, 60 are for
 choosing, as are 64 more subsets.
-
-Its tiny twin is ``digits-tiny``, the same process without conditions.
 """
 
 from ....models.recipe import ModelSpec, Recipe, Sampler

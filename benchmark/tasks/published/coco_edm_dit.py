@@ -5,9 +5,6 @@ ViT-L/14, 768 numbers), guidance 3, 300 epochs; the union of the targets' top 2,
 theirs adds the vector to the embedding of the level, and no class of diffusers does only that; PixArt's transformer
 reads it by cross-attention instead (119 M parameters, theirs 142 M). No caption is a vector of zeros, where theirs
 learns one.
-
-Its tiny twin, made of it by ``shrunk`` on digits with a vector each, is among the tests: text, dropping, guidance,
-EDM.
 """
 
 from dataclasses import replace

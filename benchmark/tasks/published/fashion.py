@@ -1,7 +1,6 @@
 """fashion@1: Fashion-MNIST, 5,000 of its training images, an unconditional pixel DDPM of 28x28 pixels.
 
 No paper fixes a protocol for it: this is ``cifar2``'s on grey pictures, by a network of a quarter of the channels.
-Its tiny twin is ``digits-tiny``, the same process without conditions.
 """
 
 from dataclasses import replace

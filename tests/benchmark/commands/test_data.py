@@ -127,6 +127,6 @@ def test_datasets_are_listed_with_their_cards(tdabench, copy):
 def test_tasks_are_listed_with_their_truth(tdabench):
     out = tdabench("list", "tasks").out
     line = next(line for line in out.splitlines() if "digits@1" in line)
-    assert "261" in line and "UNet2DModel, ddpm" in line and "yes" in line
+    assert all(word in line for word in ("261", "UNet2D", "ddpm", "yes"))
     answer = tdabench("list", "taks")
     assert answer.code == 2 and "did you mean 'tasks'" in answer.err

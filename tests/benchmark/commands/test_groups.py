@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from scipy.stats import spearmanr
 
+from tdabench.benchmark.commands.exemplars.cases import truth_of
+from tdabench.benchmark.commands.exemplars.metric import exemplars
 from tdabench.benchmark.commands.removal import Removing, Settings
 from tdabench.benchmark.commands.sanity import plan_sanity, sanity
 from tdabench.benchmark.commands.session import Session
 from tdabench.benchmark.run.plan import Options, Planner
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.tasks.find import find_task
-from tdabench.benchmark.truth.derived import derived
+from tdabench.benchmark.truth.variants import derived
 from tdabench.models.problem import read_problem
 
 from ... import run_helpers
@@ -58,6 +60,23 @@ def test_sanity_asks_of_groups_what_does_not_look_for_an_item(home, method, tmp_
     scores = record_of(folder, row).matrix()
     assert spearmanr(scores[0], scores[1])[0] < 1  # so that the ones above are not those of constant scores
     assert row.metrics.groups["heldout"].unit == "group"
+
+
+def test_exemplars_say_why_a_method_of_groups_has_none(home, method, tmp_path, monkeypatch) -> None:
+    run_helpers.uncalibrated(monkeypatch)
+    folder, here = tmp_path / "results", session(tmp_path / "results", method)
+    truth = truth_of(here.spec, here.assets, here.plugins)
+    for case in truth.runs:
+        truth.derive(case)
+    run_cells(folder, ["of-groups"], [method], task=GROUPS)
+    (cell,) = plan(["of-groups"], [method], task=GROUPS)
+    exemplars(here, [cell])
+    row = Results(folder).row(cell.key)
+    assert row is not None and row.metrics is not None and row.metrics.exemplars is not None
+    found = row.metrics.exemplars
+    assert set(found.skipped) == {case.name for case in truth.cases}
+    assert set(found.skipped.values()) == {"it scores groups, and exemplars are items"}
+    assert {scores.measures["ap"].mean for scores in found.scores} == {None} and row.metrics.groups
 
 
 def test_derived_problems_keep_the_groups_where_the_items_are_the_same(home) -> None:

@@ -15,7 +15,7 @@ from tdabench.benchmark.commands.sanity import plan_sanity, sanity
 from tdabench.benchmark.metrics.sanity import agreement, copy_checks
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.tasks.find import find_task
-from tdabench.benchmark.truth.derived import copies, derived, sampled
+from tdabench.benchmark.truth.variants import copies, derived, sampled
 from tdabench.datasets.find import load_dataset
 from tdabench.datasets.truth import Assets
 from tdabench.leaderboard.rows.row import row_key

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tdabench.benchmark.metrics import scores as scoring
+from tdabench.benchmark.tasks.checks import check_task
 from tdabench.benchmark.tasks.find import assets_folder, find_task
 from tdabench.benchmark.truth import build as truth
 from tdabench.benchmark.truth import retraining
@@ -81,6 +82,18 @@ def test_split_depends_on_the_tasks_name_and_version_alone(data, parts):
     again = truth.split(replace(TASK, title="other", truth=replace(TASK.truth, report=3)), data)
     assert torch.equal(again.train, parts.train) and torch.equal(again.test, parts.test)
     assert not torch.equal(truth.split(replace(TASK, version=2), data).train, parts.train)
+
+
+def test_a_task_about_a_part_of_its_dataset_trains_and_holds_out_only_from_it(data):
+    few = replace(TASK, n_train=300, where={"classes": ("1", "7")})
+    parts = truth.split(few, data)
+    chosen = torch.cat([parts.train, parts.dev, parts.test])
+    assert len(parts.train) == 300 and len(chosen.unique()) == len(chosen)
+    assert set(data.classes[chosen].tolist()) == {1, 7}
+    everything = {"classes": tuple(map(str, range(10)))}
+    assert torch.equal(truth.split(replace(TASK, where=everything), data).train, truth.split(TASK, data).train)
+    with pytest.raises(UserError, match=r"has 361 images of the kind that it is about"):
+        check_task(replace(few, n_train=361), data)
 
 
 @pytest.mark.parametrize("role", ["open", "report"])

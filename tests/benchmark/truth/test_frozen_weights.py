@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tdabench.benchmark.commands import pictures
+from tdabench.benchmark.commands.exemplars.cases import truth_of
 from tdabench.benchmark.metrics.removal.evidence import Evidence
 from tdabench.benchmark.metrics.removal.protocol import protocol_of
 from tdabench.benchmark.metrics.removal.similarities import Similarity, l2
 from tdabench.benchmark.tasks.find import assets_folder, find_task
+from tdabench.benchmark.tasks.spec import ExemplarPlan
 from tdabench.benchmark.truth.counterfactuals import Counterfactual, Laboratory
-from tdabench.benchmark.truth.derived import derived
+from tdabench.benchmark.truth.variants import derived
 from tdabench.datasets.truth import Assets
 from tdabench.models.latents import Autoencoder
 from tdabench.models.problem import read_problem
@@ -198,6 +201,22 @@ def test_problems_for_sanity_checks_are_derived(place, task, variant):
     if task.name == "adapted":
         shipped = read_problem(assets_of(task).folder).base
         assert all(torch.equal(value, problem.base[name]) for name, value in shipped.items())
+
+
+def test_models_are_tuned_on_latents_or_in_their_adapters_alone(place, task):
+    plan = ExemplarPlan(ks=(2,), cases=1, queries=2, strengths=(0.5,))
+    truth = truth_of(replace(task, exemplars=plan), assets_of(task), (place / "tasks.py",))
+    truth.derive(truth.runs[0])
+    base, problem = read_problem(assets_of(task).folder), read_problem(truth.assets(truth.cases[0]).folder)
+    start, end = base.weights[base.checkpoints[-1]], problem.weights[problem.checkpoints[-1]]
+    assert set(end) == set(start) and any(not torch.equal(end[name], value) for name, value in start.items())
+    made = problem.pixels(problem.queries.x)
+    assert made.shape == (2, 1, 8, 8) and torch.allclose(made, problem.queries.pixels, atol=1e-5)
+    items = problem.train.batch(torch.arange(len(problem.train))).x
+    if (coder := problem.coder()) is not None:
+        torch.testing.assert_close(items[-2:], coder.encode(problem.train.images[-2:]))
+    else:
+        assert all(torch.equal(value, problem.base[name]) for name, value in base.base.items())
 
 
 def test_a_task_without_its_weights_is_one_line(place, home, tdabench, tmp_path):

@@ -1,0 +1,1 @@
+"""Exemplar truth: making its cases, and the metric of a run on them."""

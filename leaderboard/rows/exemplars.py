@@ -1,0 +1,53 @@
+"""What a row says of exemplars: how well scores find what a model was tuned on among all training items."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from .strict import Hash, Name, Strict
+
+
+class ExemplarMeasure(Strict):
+    """One measure's value per query, None where it has none, their mean, and what random scores get on average."""
+
+    values: list[float | None]
+    mean: float | None
+    chance: float
+
+    @model_validator(mode="after")
+    def _mean_is_that_of_the_values(self) -> ExemplarMeasure:
+        present = [value for value in self.values if value is not None]
+        expected = sum(present) / len(present) if present else None
+        if (self.mean is None) != (expected is None) or abs((self.mean or 0.0) - (expected or 0.0)) > 1e-9:
+            raise ValueError("mean is not that of the values")
+        return self
+
+
+class ExemplarScores(Strict):
+    """Measures by name on samples of models tuned for ``steps`` updates on ``k`` exemplars; cases: each query's."""
+
+    k: int
+    steps: int
+    query_ids: list[str]
+    cases: list[int]
+    measures: dict[Name, ExemplarMeasure]
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> ExemplarScores:
+        counts = {len(self.cases), *(len(measure.values) for measure in self.measures.values())}
+        if counts != {len(set(self.query_ids))} or len(set(self.query_ids)) != len(self.query_ids):
+            raise ValueError("not every measure has a value for each distinct query, or not every query a case")
+        return self
+
+
+class Exemplars(Strict):
+    """Results by k and strength; ``inputs``: the hash of what they were computed from; skipped: cases, with the reason.
+
+    truth: the hash of the cases' problems and queries, without which two methods' results do not compare.
+    """
+
+    inputs: Hash
+    truth: Hash
+    n_before: int
+    scores: list[ExemplarScores]
+    skipped: dict[Name, str] = {}

@@ -1,0 +1,199 @@
+"""Exemplars: how well methods find what a model was tuned on, by how strongly it was tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..rows.exemplars import ExemplarMeasure, Exemplars, ExemplarScores
+from ..rows.row import Row
+from ..stats.over_queries import resampled_means
+from ..stats.ranking import Entry, Score, Standing, average, beats_random, bounds, by_entry, by_mean, rank_ranges
+from .selection import Place, holding, lacking_notes, place_of, preset_labels, status_of
+from .sheet import MISSING, Interval, Sheet, rank_text, yes_no
+
+RANKED = "ap"
+RESULTS = "exemplar results"
+COMMAND = "tdabench run TASK --metrics exemplars"
+CHANCE = "chance"
+NOTES = (
+    "mAP×100: average precision of the exemplars among all training items, ties averaged over their orders, mean over "
+    "cases and samples. Sees from: the fewest updates from which on the interval lies above chance.",
+    "Rank a-b, by the mean over strengths: a is 1 + the number of entries that are significantly better, b the number "
+    "of entries less those that are significantly worse (paired bootstrap over cases, 95 %). Brackets are 95 % "
+    "intervals over cases; entries that miss samples have no rank.",
+)
+
+
+class Setting(NamedTuple):
+    """What entries must share to be compared: the place, the cases, and the number of exemplars."""
+
+    place: Place
+    cases: str
+    k: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One entry, averaged over its seeds: its standing by mAP with a kind for each strength; other means by measure."""
+
+    standing: Standing
+    sees_from: int | None
+    means: Mapping[str, Mapping[str, float | None]]
+
+
+def exemplar_sheets(rows: Sequence[Row]) -> list[Sheet]:
+    """Return one table per task version, set of cases and k; raises UserError where no row has results."""
+    holding(rows, _exemplars, RESULTS, COMMAND)
+    settings: dict[Setting, list[Row]] = {}
+    for row in rows:
+        if (found := _exemplars(row)) is not None:
+            for k in {scores.k for scores in found.scores}:
+                settings.setdefault(Setting(place_of(row), found.truth, k), []).append(row)
+    return [_sheet(rows, setting, settings[setting]) for setting in sorted(settings, key=str)]
+
+
+def _exemplars(row: Row) -> Exemplars | None:
+    return row.metrics.exemplars if row.metrics else None
+
+
+def _of(row: Row, k: int) -> list[ExemplarScores]:
+    """Return a row's results for a number of exemplars, weakest tuning first."""
+    found = _exemplars(row)
+    assert found is not None
+    return sorted((scores for scores in found.scores if scores.k == k), key=lambda scores: scores.steps)
+
+
+def _sheet(rows: Sequence[Row], setting: Setting, found: Sequence[Row]) -> Sheet:
+    lines = [_line(setting, entry, own) for entry, own in by_entry(found).items()]
+    lines.sort(key=lambda line: by_mean(line.standing))
+    standings = [line.standing for line in lines]
+    ranges = rank_ranges(standings)
+    ranks = [ranges.get(one.entry, (None, None)) for one in standings]
+    beats = [beats_random(one, standings) for one in standings]
+    presets = preset_labels([_names(one.entry) for one in standings])
+    shown = _of(found[0], setting.k)
+    strengths = [f"{scores.steps} updates" for scores in shown]
+    headings = ["Rank", "Method", "Preset", *strengths, "Sees from", "Status", "Beats random"]
+    cells = [_cells(*parts) for parts in zip(lines, presets, ranks, beats, strict=True)]
+    chance = [Interval(scores.measures[RANKED].chance).text() for scores in shown]
+    cells.append([MISSING, CHANCE, MISSING, *chance, MISSING, MISSING, MISSING])
+    records = [_record(*parts) for parts in zip(lines, ranks, beats, strict=True)]
+    notes = [_counts(shown[0], _exemplars(found[0])), *NOTES, *_skipped_notes(found)]
+    notes += lacking_notes(rows, setting.place, found, RESULTS)
+    shared = {"view": "exemplars", **setting.place.record(), "cases": setting.cases, "k": setting.k}
+    tuned = f"samples of models tuned on {_exemplars_in_words(setting.k)}"
+    title = f"{setting.place.task}@{setting.place.task_version}: {tuned}, mAP×100"
+    return Sheet.of(title, headings, cells, notes, shared, records)
+
+
+def _line(setting: Setting, entry: Entry, rows: Sequence[Row]) -> Line:
+    results = [_of(row, setting.k) for row in rows]
+    columns = {
+        str(one[0].steps): [_score(setting.place, scores) for scores in one] for one in zip(*results, strict=True)
+    }
+    kinds = {steps: average(scores) for steps, scores in columns.items()}
+    values = [value for one in results for scores in one for value in scores.measures[RANKED].values]
+    done = len(values) - values.count(None)
+    standing = Standing(entry, tuple(rows), kinds, average(list(kinds.values())), done, len(values))
+    chances = [scores.measures[RANKED].chance for scores in results[0]]
+    return Line(standing, _sees_from(kinds, chances), _means(results))
+
+
+def _score(place: Place, scores: ExemplarScores) -> Score:
+    """Return the mAP with its interval over cases: cases are drawn, each with all its samples.
+
+    To draw samples again within each drawn case would count their noise twice (Davison & Hinkley, Bootstrap Methods and
+    their Application, 1997, section 3.8).
+    """
+    means = case_means(scores.cases, scores.measures[RANKED])
+    replicates = resampled_means(means, *place.axes, "exemplars", scores.k)
+    low, high = bounds(replicates)
+    known = means[np.isfinite(means)]
+    mean = float(known.mean()) if len(known) else None
+    return Score(mean, None if low is None else max(low, 0.0), None if high is None else min(high, 1.0), replicates)
+
+
+def case_means(cases: Sequence[int], measure: ExemplarMeasure) -> np.ndarray:
+    """Return the mean of each case's values that are there [C], NaN where none is."""
+    values = np.array([np.nan if value is None else value for value in measure.values])
+    index = np.array(cases)
+    parts = [values[(index == case) & np.isfinite(values)] for case in sorted(set(cases))]
+    return np.array([part.mean() if len(part) else np.nan for part in parts])
+
+
+def _sees_from(kinds: Mapping[str, Score], chances: Sequence[float]) -> int | None:
+    """Return the fewest updates from which on a method is above chance, or None where it never is."""
+    found = None
+    for (steps, score), chance in reversed(list(zip(kinds.items(), chances, strict=True))):
+        if score.low is None or score.low <= chance:
+            break
+        found = int(steps)
+    return found
+
+
+def _means(results: Sequence[Sequence[ExemplarScores]]) -> dict[str, dict[str, float | None]]:
+    """Return the means of all measures, over seeds, by strength."""
+    found: dict[str, dict[str, float | None]] = {}
+    for one in zip(*results, strict=True):
+        for name in one[0].measures:
+            means = [mean for scores in one if (mean := scores.measures[name].mean) is not None]
+            mean = float(np.mean(means)) if len(means) == len(one) else None
+            found.setdefault(str(one[0].steps), {})[name] = mean
+    return found
+
+
+def _names(entry: Entry) -> tuple[str, str, str]:
+    return f"{entry.method}@{entry.method_version}", entry.preset, entry.params_hash
+
+
+def _interval(score: Score) -> Interval:
+    return Interval(score.mean, score.low, score.high)
+
+
+def _cells(line: Line, preset: str, rank: tuple[int | None, int | None], beats: bool | None) -> list[str]:
+    one = line.standing
+    status = f"{one.done} of {one.asked}" if one.done < one.asked else status_of(one.rows)
+    seen = MISSING if line.sees_from is None else str(line.sees_from)
+    scores = [_interval(score).text() for score in one.kinds.values()]
+    return [rank_text(*rank), _names(one.entry)[0], preset, *scores, seen, status, yes_no(beats)]
+
+
+def _record(line: Line, rank: tuple[int | None, int | None], beats: bool | None) -> dict[str, Any]:
+    one = line.standing
+    return {
+        "rank_best": rank[0],
+        "rank_worst": rank[1],
+        **dict(zip(("method", "preset", "params_hash"), _names(one.entry), strict=True)),
+        "seeds": sorted(row.key.seed for row in one.rows),
+        "status": status_of(one.rows),
+        "done": one.done,
+        "asked": one.asked,
+        "beats_random": beats,
+        "sees_from": line.sees_from,
+        "map": {steps: asdict(_interval(score)) for steps, score in one.kinds.items()},
+        "means": line.means,
+    }
+
+
+def _counts(scores: ExemplarScores, found: Exemplars | None) -> str:
+    n, cases = found.n_before if found else 0, len(set(scores.cases))
+    each = len(scores.query_ids) // cases
+    return f"{cases} cases, {each} samples of each model; {_exemplars_in_words(scores.k)} among {n} others."
+
+
+def _exemplars_in_words(k: int) -> str:
+    return "1 exemplar" if k == 1 else f"{k} exemplars"
+
+
+def _skipped_notes(rows: Sequence[Row]) -> list[str]:
+    reasons: dict[str, set[str]] = {}
+    for row in rows:
+        found = _exemplars(row)
+        for reason in found.skipped.values() if found else ():
+            entry = f"{row.key.method}@{row.key.method_version} {row.key.setting}"
+            reasons.setdefault(" ".join(reason.split()), set()).add(entry)
+    return [f"Cases skipped for {', '.join(sorted(who))}: {reason}" for reason, who in reasons.items()]
