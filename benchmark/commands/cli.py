@@ -217,11 +217,13 @@ def leaderboard(
     readme: Annotated[
         Path | None, typer.Option(help="Write markdown tables into this file, each view between its markers.")
     ] = None,
+    reported: Annotated[bool, typer.Option("--reported", help="Only what others published about the tasks.")] = False,
 ) -> None:
     """Print the leaderboard, or another view, from rows alone."""
     from . import leaderboard as command
 
-    command.leaderboard(task or None, results, command.Shown(format, queries, view, similarity), readme)
+    show = command.show_reported if reported else command.leaderboard
+    show(task or None, results, command.Shown(format, queries, view, similarity), readme)
 
 
 @app.command(name="check-method")
