@@ -29,7 +29,7 @@ class ReportedScore(Strict):
 
 
 class ReportedEntry(Strict):
-    """What authors report of one method: its name, its setting, and which of our methods is nearest to it, if one is."""
+    """What authors report of one method: its name, its setting, and our method that is nearest to it, if one is."""
 
     name: Text
     setting: str = ""

@@ -18,7 +18,7 @@ def reported_sheets(tables: Sequence[Reported]) -> list[Sheet]:
 
 
 def _sheet(table: Reported) -> Sheet:
-    kinds = [kind for kind in KINDS if any(kind in entry.lds for entry in table.entries)]
+    kinds: list[Kind] = [kind for kind in KINDS if any(kind in entry.lds for entry in table.entries)]
     headings = ["Method", "Setting", "Here", *(f"LDS×100\n{kind}" for kind in kinds)]
     shared = {
         "view": "reported",

@@ -16,9 +16,6 @@ from tdabench.leaderboard.views.sheet import render
 
 TEXT = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text()
 PUBLISHED = [name for name, listing in task_listings().items() if ".published." in listing.origin]
-FIGURES = "| " + " | ".join(
-    ("task", "data", "items", "network", "process", "conditions", "guidance", "queries", "report", "open", "k, union", "k, alone")
-)  # fmt: skip
 TFLOPS = 10  # as `tdabench plan` takes it
 
 
