@@ -12,7 +12,8 @@
                  truth-groups-<r>            losses under the models of replicate r, each trained without one group
                  regenerated-groups-<r>      generated queries as these models make them again
 
-A task may plan no regenerated queries. In folders of schema version 1, the weights are in problem.safetensors, and all labels of a role are in one file.
+A task may plan no regenerated queries. In folders of schema version 1, the weights are in problem.safetensors, and all
+labels of a role are in one file.
 """
 
 from __future__ import annotations
