@@ -80,7 +80,8 @@ def size_truth(spec: TaskSpec, facts: Mapping[str, Any]) -> Sizing:
     model, plan, attributed = blank(spec), spec.truth, 2 * (spec.queries.dev + spec.queries.test)
     count = sum(value.numel() for value in model.parameters())
     trained = {name: value.numel() for name, value in model.trainable_parameters().items()}
-    models, made = 1 + plan.retrainings, spec.queries.dev + spec.queries.test + spec.queries.controls
+    models, makers = 1 + plan.retrainings, 1 + plan.retrainings * plan.regenerated
+    generated = spec.queries.dev + spec.queries.test + spec.queries.controls
     checkpoints, kept = len(spec.recipe.checkpoints) + 1, sum(trained.values()) * FLOAT
     forward, both = _work(spec, facts, model)
     return Sizing(
@@ -88,12 +89,12 @@ def size_truth(spec: TaskSpec, facts: Mapping[str, Any]) -> Sizing:
         updates=models * spec.recipe.steps,
         images=models * spec.recipe.steps * spec.recipe.batch_size,
         asked=plan.retrainings * attributed * plan.bins * plan.draws_per_bin,
-        passes=models * made * passes_per_image(spec, facts),
-        made=models * made,
+        passes=makers * generated * passes_per_image(spec, facts),
+        made=makers * generated,
         sizes=Sizes(spec.n_train, 0, count, trained, checkpoints, 1, item_shape(spec, facts)),
         pixels=facts["items"] * (math.prod(facts["shape"]) + _condition_bytes(facts)),
         weights=(models + checkpoints) * kept,  # the untrained base model is kept too
-        pictures=plan.retrainings * made * math.prod(facts["shape"]) * HALF,
+        pictures=(makers - 1) * generated * math.prod(facts["shape"]) * HALF,
         memory=2 * count * FLOAT + 3 * kept,  # the model and its average; gradients and their two moments
         forward_work=forward,
         trained_work=both,
@@ -115,14 +116,12 @@ def _condition_bytes(facts: Mapping[str, Any]) -> int:
 
 
 def _work(spec: TaskSpec, facts: Mapping[str, Any], model: Denoiser) -> tuple[int, int]:
-    counted, batch = [], made_up(spec, facts, 1, "meta")
-    for backward in (False, True):
-        with FlopCounterMode(display=False) as counter:
-            answer = model(batch.x, torch.zeros(1, device="meta"), batch.cond)
-            if backward:
-                answer.sum().backward()
-        counted.append(counter.get_total_flops())
-    return counted[0], counted[1]
+    batch = made_up(spec, facts, 1, "meta")
+    with FlopCounterMode(display=False) as counter:
+        answer = model(batch.x, torch.zeros(1, device="meta"), batch.cond)
+        forward = counter.get_total_flops()
+        answer.sum().backward()
+    return forward, counter.get_total_flops()
 
 
 def item_shape(spec: TaskSpec, facts: Mapping[str, Any]) -> tuple[int, ...]:

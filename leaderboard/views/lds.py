@@ -6,9 +6,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..rows.row import Cost, Row
-from ..stats.ranking import Group, Standing, beats_random, group_of, rank_ranges, standings
-from .gains import interval
+from ..rows.row import Cost, LdsResult, Row
+from ..stats.ranking import (
+    Group,
+    Score,
+    Standing,
+    beats_random,
+    bounds,
+    group_of,
+    paired_difference,
+    rank_ranges,
+    standings,
+)
 from .selection import failure_of, preset_labels, status_of
 from .sheet import MISSING, Failure, Interval, Sheet, flat, rank_text, yes_no
 
@@ -21,6 +30,21 @@ MARKS = {
     "reported": "reported: the submitter's own numbers, not verified here.",
     "resumed": "resumed: took several starts; slices were timed in each, fit and wall time are the last one's.",
 }
+
+
+def interval(score: Score) -> Interval:
+    """Return a score without its replicates."""
+    return Interval(score.mean, score.low, score.high)
+
+
+def paired_gain(one: Standing, other: Standing) -> Interval:
+    """Return by how much ``one`` has the better mean over kinds, with the paired 95 % interval.
+
+    Unknown where either misses queries: means over different queries do not compare.
+    """
+    if not one.rankable or not other.rankable or one.overall.mean is None or other.overall.mean is None:
+        return Interval()
+    return Interval(one.overall.mean - other.overall.mean, *bounds(paired_difference(one, other)))
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """The entries of one group that may be compared, best mean first, the cells that failed, and the notes below."""
+    """The entries of one group that may be compared, best mean first, the cells that failed, and the notes below.
+
+    ``ceilings`` are noise ceilings by kind.
+    """
 
     task: str
     query_set: str
@@ -62,6 +89,7 @@ class Table:
     lines: tuple[Line, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
+    ceilings: Mapping[str, Interval]
 
     @property
     def title(self) -> str:
@@ -100,8 +128,9 @@ def _table(group: Group, measured: Sequence[Row], failed: Sequence[Row]) -> Tabl
     unfinished = [row for row in measured if row.status not in ("ok", "partial")]
     failures = sorted(map(failure_of, [*failed, *unfinished]), key=lambda one: (one.method, one.preset, one.seed))
     task = f"{group.task}@{group.task_version}"
-    notes = _notes(measured) if measured else ()
-    return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, tuple(failures), notes)
+    notes, shown = (_notes(measured), _shown(measured)) if measured else ((), {})
+    ceilings = {kind: _ceiling(one) for kind, one in shown.items()}
+    return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, tuple(failures), notes, ceilings)
 
 
 def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None) -> Line:
@@ -151,13 +180,25 @@ def _notes(measured: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _kind_notes(measured: Sequence[Row]) -> Iterable[str]:
-    for kind in group_of(measured[0]).kinds:
+    for kind, one in _shown(measured).items():
         results = [row.metrics.lds[kind] for row in measured if row.metrics]
-        one = next((result for result in results if result.ceiling is not None), results[0])
-        ceiling = Interval(one.ceiling, one.ceiling_low, one.ceiling_high).text()
         shuffled = [abs(result.shuffled_mean) for result in results if result.shuffled_mean is not None]
         control = f" Other queries' scores reach {100 * max(shuffled):.1f} at most." if shuffled else ""
+        ceiling = _ceiling(one).text()
         yield f"{kind}: {len(one.query_ids)} queries, {one.n_subsets} subsets, noise ceiling {ceiling}.{control}"
+
+
+def _shown(measured: Sequence[Row]) -> dict[str, LdsResult]:
+    """Return for each kind a result that has the ceiling, which all rows of a group share, if any has."""
+    found = {}
+    for kind in group_of(measured[0]).kinds:
+        results = [row.metrics.lds[kind] for row in measured if row.metrics]
+        found[kind] = next((result for result in results if result.ceiling is not None), results[0])
+    return found
+
+
+def _ceiling(result: LdsResult) -> Interval:
+    return Interval(result.ceiling, result.ceiling_low, result.ceiling_high)
 
 
 def _machine_note(measured: Sequence[Row]) -> str:

@@ -96,7 +96,7 @@ def _about_truth(spec: TaskSpec, facts: Facts, sizing: Sizing) -> Iterator[str]:
     made = f"{sizing.made:,} images in {passes_per_image(spec, facts)} passes each"
     yield f"  {sizing.asked + sizing.passes:,} forward: {sizing.asked:,} for losses, the rest to make {made}"
     disk = ((sizing.pixels, "dataset"), (sizing.weights, "weights"), (sizing.pictures, "images made again"))
-    yield f"  disk: {', '.join(f'{amount(size)} {what}' for size, what in disk)}"
+    yield f"  disk: {', '.join(f'{amount(size)} {what}' for size, what in disk if size)}"
     yield f"  memory: {amount(sizing.memory)} a training, beside what its network computes"
 
 

@@ -45,6 +45,6 @@ TASK = TaskSpec(
         checkpoints=(50_000, 100_000, 150_000),
     ),
     queries=QueryPlan(dev=20, test=20, controls=20, guidance=1.0),
-    truth=TruthPlan(report=64, open=32, report_replicates=2, open_replicates=1, full=2),
+    truth=TruthPlan(report=64, open=32, report_replicates=2, open_replicates=1, full=2, regenerated=False),
     removal=RemovalPlan(top_share=1000 / 50_000, seeds=3, per_query=1, per_query_shares=(0.02,)),
 )

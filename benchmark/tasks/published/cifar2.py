@@ -50,6 +50,14 @@ TASK = TaskSpec(
         betas=(0.95, 0.999),
     ),
     queries=QueryPlan(dev=60, test=940, controls=20),
-    truth=TruthPlan(report=64, open=64, report_replicates=3, open_replicates=1, full=3, draws_per_bin=125),
+    truth=TruthPlan(
+        report=64,
+        open=64,
+        report_replicates=3,
+        open_replicates=1,
+        full=3,
+        draws_per_bin=125,
+        regenerated=False,
+    ),
     removal=RemovalPlan(top_share=0.0002, seeds=1, per_query=60, per_query_shares=(0.2,)),  # theirs has no union
 )

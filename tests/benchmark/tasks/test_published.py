@@ -32,6 +32,11 @@ from ... import run_helpers, tiny
 
 tdabench = run_helpers.tdabench
 PUBLISHED = [name for name, listing in task_listings().items() if ".published." in listing.origin]
+COUNTED = (
+    "cifar2",
+    "artbench2-lora",
+    "coco-edm-dit",
+)  # DDPM; latents, adapters and guidance; Heun's method and guidance
 TWINS = Path(__file__).parent / "twins.py"
 # Of MUCS' code: how many items each target removes, steps of its sampler, guidance; of D-TRAK's: training images.
 MUCS = {
@@ -85,6 +90,7 @@ def test_counts_of_a_truth_are_those_of_its_models():
     assert sizing.models == 1 + 2 + 10 * 2 + 6 and sizing.updates == 25 * sizing.models
     assert sizing.images == 16 * sizing.updates and sizing.asked == (sizing.models - 1) * 10 * 16
     assert sizing.sizes.parameters == {n: p.numel() for n, p in model.trainable_parameters().items()}
+    assert sizing.made == 29 * 7 and sizing.passes == sizing.made * 4 and sizing.pictures == 28 * 7 * 64 * 2
     assert sizing.pixels == 1797 * 64 and sizing.sizes.shape == (1, 8, 8)
 
 
@@ -139,7 +145,7 @@ def of_code(spec):
     return (
         (model.architecture, model.process, model.sampler.clip, type(trainable), set(spec.weights), spec.heldout),
         (model.autoencoder and model.autoencoder.architecture, spec.queries.guidance, spec.recipe.cond_drop),
-        (sorted(model.null), spec.recipe.ema_decay > 0, bool(spec.groups)),
+        (sorted(model.null), spec.recipe.ema_decay > 0, bool(spec.groups), spec.truth.regenerated),
     )
 
 
@@ -156,14 +162,15 @@ def test_a_twin_is_built_and_attributed(name, twins, monkeypatch, tmp_path):
     for job in jobs:
         run_job(job)
     assets = assemble(built, jobs, store, tmp_path / "truth")
-    assert np.isfinite(assets.truth("report").outputs).all() and assets.regenerated("report")[0].shape[2] == 4
+    assert np.isfinite(assets.truth("report").outputs).all()
     view = View(read_problem(assets.folder, own), tmp_path)
     method = method_class("grad-sim")(preset_params(method_class("grad-sim"), "quick"))
     state = method.fit(view)
     parts = method.attribute(view, state, view.problem.queries.where("test"))
     scores = torch.cat([part for _, part in parts], dim=1)
     assert scores.shape == (4, 24) and torch.isfinite(scores).all() and scores.std() > 0
-    _check_sizing(size_truth(spec, facts(spec, own)), spec, view.problem, store)
+    if name in COUNTED:
+        _check_sizing(size_truth(spec, facts(spec, own)), spec, view.problem, store)
 
 
 def _check_sizing(sizing, spec, problem, store):
@@ -174,12 +181,10 @@ def _check_sizing(sizing, spec, problem, store):
     assert sum(seen) * retrainings == sizing.asked
     seen.clear()
     regenerate(model, problem)
-    assert sum(seen) * sizing.models == sizing.passes
+    assert sum(seen) == sizing.passes and sizing.made == 4  # no model but the base model is asked for images
     weights = sum(path.stat().st_size for path in store.root.glob("models/**/*.safetensors"))
     planned = sizing.weights * retrainings / (sizing.models + len(spec.recipe.checkpoints) + 1)
     assert planned <= weights < planned + 40_000 * retrainings  # names of tensors beside
-    made = sum(path.stat().st_size for path in store.root.glob("measured/**/*.safetensors"))
-    assert sizing.pictures < made < sizing.pictures + 2000 * retrainings  # losses beside
 
 
 def test_held_out_queries_come_from_the_test_part_alone():

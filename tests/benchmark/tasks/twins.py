@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tdabench.benchmark.tasks import AutoencoderSpec, LoRA, RemovalPlan, TaskSpec, TruthPlan
+from tdabench.benchmark.tasks import AutoencoderSpec, LoRA, RemovalPlan, TaskSpec
 from tdabench.benchmark.tasks.published.artbench2_lora import TASK as ARTBENCH2
 from tdabench.benchmark.tasks.published.artbench10_edm_dit import TASK as ARTBENCH10
 from tdabench.benchmark.tasks.published.celeba import TASK as CELEBA
@@ -23,7 +23,7 @@ from tdabench.datasets.digits import load as load_digits
 from tdabench.methods import ImageDataset, dataset
 
 HERE = Path(__file__).parent
-TRUTH = TruthPlan(report=2, open=1, report_replicates=2, open_replicates=1, full=1, bins=2, draws_per_bin=2)
+TRUTH = {"report": 2, "open": 1, "report_replicates": 2, "open_replicates": 1, "full": 1, "bins": 2, "draws_per_bin": 2}
 REMOVAL = RemovalPlan(top_share=0.1, seeds=1, per_query=1, per_query_shares=(0.1,))
 TRAINED = {"steps": 3, "batch_size": 4, "learning_rate": 3e-3, "warmup_steps": 1, "checkpoints": (2,)}
 CODER = {
@@ -69,7 +69,7 @@ def shrunk(spec: TaskSpec, data: str, config: Mapping[str, Any], **parts: Any) -
         "n_train": 24,
         "recipe": replace(recipe, model=model, ema_decay=min(recipe.ema_decay, 0.8), **TRAINED),
         "queries": replace(spec.queries, dev=1, test=2, controls=1),
-        "truth": TRUTH,
+        "truth": replace(spec.truth, **TRUTH),
         "removal": REMOVAL,
         "weights": {name: HERE / f"{name}.safetensors" for name in spec.weights},
     }
