@@ -173,11 +173,11 @@ class Assets:
         [R, M, G, C, H, W] of the models on a role's subsets, and [F, G, C, H, W] of those trained on everything. Raises
         UserError where the truth has none.
         """
-        if not self.manifest["truth_plan"].get("regenerated", True):
-            raise UserError(f"{self.folder} has no regenerated queries: its task plans none")
         if self.schema == 1:
             arrays = self.arrays(f"truth-{role}.safetensors")
             return arrays["regenerated"], arrays["regenerated_full"]
+        if "regenerated-full.safetensors" not in self.manifest["files"]:
+            raise UserError(f"{self.folder} has no regenerated queries: its task plans none")
         images = np.stack([shard["images"] for shard in self._shards(f"regenerated-{role}-")])
         return images, self.arrays("regenerated-full.safetensors")["images"]
 

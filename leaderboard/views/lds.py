@@ -128,8 +128,9 @@ def _table(group: Group, measured: Sequence[Row], failed: Sequence[Row]) -> Tabl
     unfinished = [row for row in measured if row.status not in ("ok", "partial")]
     failures = sorted(map(failure_of, [*failed, *unfinished]), key=lambda one: (one.method, one.preset, one.seed))
     task = f"{group.task}@{group.task_version}"
-    notes, shown = (_notes(measured), _shown(measured)) if measured else ((), {})
-    ceilings = {kind: _ceiling(one) for kind, one in shown.items()}
+    results = {kind: [row.metrics.lds[kind] for row in measured if row.metrics] for kind in group.kinds}
+    ceilings = {kind: _ceiling(_shown(found)) for kind, found in results.items()}
+    notes = _notes(measured, results) if measured else ()
     return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, tuple(failures), notes, ceilings)
 
 
@@ -175,26 +176,22 @@ def _marks(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _notes(measured: Sequence[Row]) -> tuple[str, ...]:
-    return (*_kind_notes(measured), RANK_NOTE, _machine_note(measured), *(MARKS[mark] for mark in _marks(measured)))
+def _notes(measured: Sequence[Row], results: Mapping[str, Sequence[LdsResult]]) -> tuple[str, ...]:
+    return (*_kind_notes(results), RANK_NOTE, _machine_note(measured), *(MARKS[mark] for mark in _marks(measured)))
 
 
-def _kind_notes(measured: Sequence[Row]) -> Iterable[str]:
-    for kind, one in _shown(measured).items():
-        results = [row.metrics.lds[kind] for row in measured if row.metrics]
-        shuffled = [abs(result.shuffled_mean) for result in results if result.shuffled_mean is not None]
+def _kind_notes(results: Mapping[str, Sequence[LdsResult]]) -> Iterable[str]:
+    for kind, found in results.items():
+        shuffled = [abs(result.shuffled_mean) for result in found if result.shuffled_mean is not None]
         control = f" Other queries' scores reach {100 * max(shuffled):.1f} at most." if shuffled else ""
+        one = _shown(found)
         ceiling = _ceiling(one).text()
         yield f"{kind}: {len(one.query_ids)} queries, {one.n_subsets} subsets, noise ceiling {ceiling}.{control}"
 
 
-def _shown(measured: Sequence[Row]) -> dict[str, LdsResult]:
-    """Return for each kind a result that has the ceiling, which all rows of a group share, if any has."""
-    found = {}
-    for kind in group_of(measured[0]).kinds:
-        results = [row.metrics.lds[kind] for row in measured if row.metrics]
-        found[kind] = next((result for result in results if result.ceiling is not None), results[0])
-    return found
+def _shown(results: Sequence[LdsResult]) -> LdsResult:
+    """Return a result that has the ceiling, which all of a kind share, if any has."""
+    return next((result for result in results if result.ceiling is not None), results[0])
 
 
 def _ceiling(result: LdsResult) -> Interval:

@@ -48,11 +48,11 @@ def task_sheets(rows: Iterable[Row]) -> list[Sheet]:
 
 def _largest(tables: Sequence[Table]) -> list[Table]:
     """Return each task's table with the most entries, tasks in order of name."""
-    chosen: dict[str, Table] = {}
+    by_task: dict[str, list[Table]] = {}
     for table in tables:
-        if table.lines and len(table.lines) > len(chosen[table.task].lines if table.task in chosen else ()):
-            chosen[table.task] = table
-    return [chosen[task] for task in sorted(chosen)]
+        if table.lines:
+            by_task.setdefault(table.task, []).append(table)
+    return [max(by_task[task], key=lambda table: len(table.lines)) for task in sorted(by_task)]
 
 
 def _ceiling(table: Table) -> float | None:
