@@ -29,7 +29,7 @@ SOURCE = replace(CIFAR10, keep=(1, 7), count=10_000)
 
 
 def load() -> ImageDataset:
-    """Return the images [10000, 3, 32, 32] that were fetched, with ``class_labels``: 0 are automobiles, 1 are horses."""
+    """Return the images [10000, 3, 32, 32] that were fetched; of ``class_labels``, 0 are automobiles, 1 are horses."""
     return hub.opened(CARD)
 
 
