@@ -6,7 +6,9 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from typing import Any
 
 from .errors import CorruptFile, UserError
 
+HASH, DAMAGED = ".sha256", ".damaged"  # what the names of a kept file's hash and of one set aside end with
 LONG_CLAIM_S = 7 * 86400.0  # longer than any run or build; on this host a claim ends with its process anyway
 
 
@@ -69,6 +72,34 @@ class FolderStore:
             return json.loads(self.get(key))
         except ValueError as error:
             raise CorruptFile(f"{self.path(key)} is not valid JSON ({error}); delete it and run again") from error
+
+    def keep(self, key: str, data: bytes) -> Path:
+        """Write what can be made again under ``key``, and its hash beside it, without which it counts as not there."""
+        path = self.put(key, data)
+        self.put(key + HASH, f"{sha256(data)}\n".encode())
+        return path
+
+    def kept(self, key: str) -> bytes | None:
+        """Return what was kept under ``key``; None where it was not, or not as a whole.
+
+        Bytes that are not those which were kept are named on stderr and set aside, so that they are made again.
+        """
+        try:
+            data, expected = self.get(key), self.get(key + HASH)
+        except FileNotFoundError:
+            return None
+        if sha256(data).encode() == expected.strip():
+            return data
+        self.set_aside(key)
+        return None
+
+    def set_aside(self, key: str) -> None:
+        """Rename the damaged file or folder under ``key`` (``….damaged``), and say so on stderr."""
+        path, aside = self.path(key), self.path(key + DAMAGED)
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
+        path.replace(aside)
+        self.delete(key + HASH)
+        print(f"{path} is damaged: set aside as {aside.name}, and made again", file=sys.stderr, flush=True)
 
     def exists(self, key: str) -> bool:
         """Say whether something is stored under ``key``."""

@@ -36,6 +36,7 @@ READ = (1, SCHEMA_VERSION)
 SHIPPED = Path(__file__).parent / "truth"
 Role = Literal["open", "report"]
 FIELDS = ("task", "version", "n_train", "dataset", "recipe", "base_seed", "checkpoints", "queries", "files")
+OWN = "manifest_sha256"  # the field with the hash of all others
 ABOUT_MODELS = ("truth-", "regenerated-")  # how the names of files begin that no method may see
 Arrays = dict[str, np.ndarray]
 
@@ -105,14 +106,12 @@ class Assets:
                 f"{self.folder / 'manifest.json'} has schema version {found}, not {SCHEMA_VERSION}: rebuild it"
             )
         self.schema: int = found
-        missing = [name for name in FIELDS if name not in self.manifest]
-        if missing:
-            raise CorruptFile(f"{self.folder / 'manifest.json'} lacks {', '.join(missing)}: restore it")
+        check_manifest(self.manifest, self.folder / "manifest.json")
 
     @property
     def sha256(self) -> str:
         """The hash of all that a metric depends on: what a row records as the truth it was computed from."""
-        return _hash(self.manifest["files"]) if self.schema == 1 else _hash(self._without("provenance"))
+        return _hash(self.manifest["files"]) if self.schema == 1 else _hash(self._without("provenance", OWN))
 
     @property
     def problem_sha256(self) -> str:
@@ -120,7 +119,7 @@ class Assets:
         if self.schema == 1:
             return self.manifest["files"]["problem.safetensors"]["sha256"]
         files = {name: file for name, file in self.manifest["files"].items() if not name.startswith(ABOUT_MODELS)}
-        return _hash({**self._without("provenance", "truth_plan", "target", "target_unit"), "files": files})
+        return _hash({**self._without("provenance", OWN, "truth_plan", "target", "target_unit"), "files": files})
 
     def _without(self, *names: str) -> dict[str, Any]:
         """Return the manifest without some of it, nor where the dataset's code was: its fingerprint says all."""
@@ -186,6 +185,20 @@ class Assets:
             yield self.arrays(f"{prefix}{r}.safetensors")
 
 
+def check_manifest(manifest: dict[str, Any], where: Path) -> None:
+    """Raise CorruptFile, which names ``where``, for a manifest that lacks a field or is not what was written."""
+    missing = [name for name in (*FIELDS, OWN) if name not in manifest]
+    if missing:
+        raise CorruptFile(f"{where} lacks {', '.join(missing)}: restore it, or build or import it again")
+    if manifest_hash(manifest) != manifest[OWN]:
+        raise CorruptFile(f"{where} was edited (its hash is not the one that it says of itself): restore it")
+
+
+def manifest_hash(manifest: dict[str, Any]) -> str:
+    """Return the hash of all of a manifest but this hash itself."""
+    return _hash({name: value for name, value in manifest.items() if name != OWN})
+
+
 def _hash(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode())
 
@@ -204,6 +217,23 @@ def read_arrays(path: Path, expected: str) -> Arrays:
         raise CorruptFile(f"{path} is not a safetensors file ({error}): restore it") from error
 
 
+def whole_assets(store: FolderStore, key: str) -> Assets | None:
+    """Return the assets that a store keeps in the folder ``key``, None where there are none.
+
+    Where a file of them is not what was written, the folder is set aside, so that they are made again.
+    """
+    if not store.exists(f"{key}/manifest.json"):
+        return None
+    try:
+        assets = Assets(store.path(key))
+        for name in assets.manifest["files"]:
+            assets.arrays(name)
+    except CorruptFile:
+        store.set_aside(key)
+        return None
+    return assets
+
+
 def write_assets(folder: Path, files: Iterable[tuple[str, Arrays]], manifest: dict[str, Any]) -> Assets:
     """Write the files one by one, then the manifest with their hashes and sizes; files of a former one are removed."""
     store = FolderStore(folder)
@@ -216,7 +246,8 @@ def write_assets(folder: Path, files: Iterable[tuple[str, Arrays]], manifest: di
         data = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
         store.put(name, data)
         listed[name] = {"sha256": sha256(data), "bytes": len(data)}
-    store.put_json("manifest.json", {**manifest, "schema_version": SCHEMA_VERSION, "files": listed})
+    whole = {**manifest, "schema_version": SCHEMA_VERSION, "files": listed}
+    store.put_json("manifest.json", {**whole, OWN: manifest_hash(whole)})
     return Assets(folder)
 
 

@@ -5,6 +5,7 @@ A test file takes over fixtures by name, as in ``home = run_helpers.home``; whoe
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -27,7 +28,7 @@ from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner
 from tdabench.benchmark.tasks.find import assets_folder, find_task
 from tdabench.benchmark.truth import build as truth
-from tdabench.datasets.truth import Assets
+from tdabench.datasets.truth import Assets, manifest_hash
 from tdabench.leaderboard.rows.row import Row
 from tdabench.methods.base import CLASSES
 from tdabench.models.problem import read_problem
@@ -166,6 +167,15 @@ def forget_plugins() -> None:
 
 def assets(task: str = TASK) -> Assets:
     return Assets(assets_folder(find_task(task)))
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None], seal: bool = True) -> None:
+    """Change the manifest of an assets folder in place, and its hash with it unless ``seal`` is false."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    own = {"manifest_sha256": manifest_hash(manifest)} if seal else {}
+    path.write_text(json.dumps(manifest | own))
 
 
 def plan(

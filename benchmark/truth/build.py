@@ -21,8 +21,8 @@ from ...datasets.base import ImageDataset
 from ...datasets.find import dataset_origin, load_dataset
 from ...datasets.groups import Groups, group_items
 from ...datasets.queries import no_queries
-from ...datasets.truth import Arrays, Assets, write_assets
-from ...errors import UserError
+from ...datasets.truth import Arrays, Assets, whole_assets, write_assets
+from ...errors import CorruptFile, UserError
 from ...models.latents import Autoencoder, with_latents
 from ...models.precision import set_precision
 from ...models.problem import Problem, problem_files, query_list, read_problem
@@ -57,13 +57,13 @@ class Job:
 def run_job(job: Job) -> str:
     """Train (or find) the run's model, measure it, and store the result under its key."""
     store = FolderStore(job.root)
-    if not store.exists(job.key):
+    if store.kept(job.key) is None:
         problem = opened(job.base, job.plugins)
         model = retrained(job.run.retraining, problem, store, job.device)
         found = {"outputs": measure(model, attributed(problem.queries), job.plan)}
         if job.plan.regenerated:
             found["regenerated"] = regenerate(model, problem).astype(np.float16)
-        store.put(job.key, save_arrays(found))
+        store.keep(job.key, save_arrays(found))
     return job.key
 
 
@@ -115,17 +115,18 @@ def prepare_base(
     """
     data, parts, groups, key = _planned_base(spec, plugins)
     set_precision("float32")  # as in all retrainings
-    if not store.exists(f"{key}/manifest.json"):
+    base = whole_assets(store, key)
+    if base is None:
         problem = replace(_base_problem(spec, data, parts, on_step, device), groups=groups)
         files, manifest = problem_files(problem, parts.train), _problem_manifest(spec, problem, data, plugins)
-        return Built(spec, write_assets(store.path(key), files, manifest), plugins)
-    return Built(spec, Assets(store.path(key)), plugins)
+        base = write_assets(store.path(key), files, manifest)
+    return Built(spec, base, plugins)
 
 
 def find_base(spec: TaskSpec, store: FolderStore, plugins: tuple[Path, ...] = ()) -> Assets | None:
     """Return what ``prepare_base`` made, the problem alone; None where it was not asked for yet."""
     *_, key = _planned_base(spec, plugins)
-    return Assets(store.path(key)) if store.exists(f"{key}/manifest.json") else None
+    return whole_assets(store, key)
 
 
 def _planned_base(spec: TaskSpec, plugins: tuple[Path, ...]) -> tuple[ImageDataset, Split, Groups | None, str]:
@@ -176,12 +177,17 @@ def _check_frozen(spec: TaskSpec, coder: State | None, base: State | None) -> No
             raise UserError(f"{spec.label} {lack} the weights {name!r}: mend TaskSpec.weights")
 
 
+def undone(jobs: list[Job], store: FolderStore) -> list[Job]:
+    """Return the jobs whose results are not in the store, or not as they were written."""
+    return [job for job in jobs if store.kept(job.key) is None]
+
+
 def build_runs(
     built: Built, store: FolderStore, workers: int, on_done: OnDone = lambda done, total: None, device: str = "cpu"
 ) -> list[Job]:
     """Do the jobs that are not done yet, ``workers`` at a time, and return all of them."""
     jobs = built.jobs(store, device)
-    missing = [job for job in jobs if not store.exists(job.key)]
+    missing = undone(jobs, store)
     on_done(len(jobs) - len(missing), len(jobs))
     for count, _ in enumerate(run_jobs(run_job, missing, workers), 1):
         on_done(len(jobs) - len(missing) + count, len(jobs))
@@ -206,10 +212,17 @@ def _all_files(built: Built, jobs: list[Job], store: FolderStore) -> Iterator[tu
         role, seed = job.run.role, job.run.retraining.seed
         shards.setdefault("full" if role == "full" else f"{role}-{seed - BASE_SEED - 1}", []).append(job)
     for name, members in shards.items():
-        results = [load_arrays(store.get(job.key)) for job in sorted(members, key=lambda job: job.run.index)]
+        results = [_result(job, store) for job in sorted(members, key=lambda job: job.run.index)]
         yield f"truth-{name}.safetensors", {"outputs": np.stack([one["outputs"] for one in results])}
         if built.spec.truth.regenerated:
             yield f"regenerated-{name}.safetensors", {"images": np.stack([one["regenerated"] for one in results])}
+
+
+def _result(job: Job, store: FolderStore) -> Arrays:
+    data = store.kept(job.key)
+    if data is None:
+        raise CorruptFile(f"{store.path(job.key)} was damaged or removed during the build: run it again")
+    return load_arrays(data)
 
 
 def _problem_manifest(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
@@ -83,17 +82,17 @@ class Laboratory:
         return f"counterfactual/{label}-{self.identity}/{name}.safetensors"
 
     def has(self, counterfactual: Counterfactual) -> bool:
-        """Say whether the outcome is stored."""
-        return self.store.exists(self.key(counterfactual))
+        """Say whether the outcome is stored as it was made."""
+        return self.store.kept(self.key(counterfactual)) is not None
 
     def read(self, counterfactual: Counterfactual) -> Outcome:
         """Return a stored outcome; raises CorruptFile where it is damaged."""
         key = self.key(counterfactual)
-        try:
-            arrays = load_arrays(self.store.get(key))
-            return Outcome(arrays["images"], arrays["losses"].astype(np.float64).mean(-1))
-        except (FileNotFoundError, SafetensorError, KeyError) as error:
-            raise CorruptFile(f"{self.store.path(key)} cannot be read ({error}): delete it and run again") from error
+        data = self.store.kept(key)
+        if data is None:
+            raise CorruptFile(f"{self.store.path(key)} was damaged or removed: run again, and it is made again")
+        arrays = load_arrays(data)
+        return Outcome(arrays["images"], arrays["losses"].astype(np.float64).mean(-1))
 
     def lacking(self, wanted: Iterable[Counterfactual]) -> list[Counterfactual]:
         """Return those without a stored outcome, each once, in order."""
@@ -121,5 +120,5 @@ def run_job(job: Job) -> str:
     model = retrained(job.counterfactual.retraining(len(problem.train)), problem, store, job.device)
     generated = problem.queries.where(kind="generated")
     outcome = {"images": regenerate(model, problem), "losses": measure(model, generated, job.plan)}
-    store.put(job.key, save_arrays({name: np.ascontiguousarray(value) for name, value in outcome.items()}))
+    store.keep(job.key, save_arrays({name: np.ascontiguousarray(value) for name, value in outcome.items()}))
     return job.key

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...datasets.base import ImageDataset
 from ...datasets.find import load_dataset
-from ...datasets.truth import FIELDS, Assets, write_assets
+from ...datasets.truth import FIELDS, Assets, whole_assets, write_assets
 from ...errors import UserError
 from ...models.latents import with_latents
 from ...models.problem import Problem, problem_files, query_list, read_problem
@@ -65,8 +65,8 @@ def derived_store() -> FolderStore:
 
 
 def is_derived(key: str) -> bool:
-    """Say whether a problem was derived as a whole."""
-    return derived_store().exists(f"{key}/manifest.json")
+    """Say whether a problem was derived, and is as it was written."""
+    return whole_assets(derived_store(), key) is not None
 
 
 @contextmanager

@@ -76,11 +76,12 @@ def retrained(retraining: Retraining, problem: Problem, store: FolderStore, devi
     assert recipe is not None
     key = retraining.key(recipe, problem.identity)
     key = key if kind == "cpu" else f"{kind}/{key}"
-    if not store.exists(key):
+    data = store.kept(key)
+    if data is None:
         members = retraining.members.ids
         model, _ = train(recipe, problem.train, members, retraining.seed, device, base=problem.base)
-        store.put(key, save_tensors(snapshot(model)))
-    return problem.loaded(load_tensors(store.get(key)), device)
+        store.keep(key, data := save_tensors(snapshot(model)))
+    return problem.loaded(load_tensors(data), device)
 
 
 @cache

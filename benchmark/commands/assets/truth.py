@@ -23,7 +23,7 @@ from ...metrics.scores import query_ids
 from ...processes import cores
 from ...tasks.find import find_task, open_assets
 from ...tasks.spec import TaskSpec
-from ...truth.build import Built, assemble, build_runs, prepare_base
+from ...truth.build import Built, assemble, build_runs, prepare_base, undone
 from ...truth.outcomes import measure
 from ...truth.queries import attributed
 from ...truth.retraining import seconds_per_update
@@ -46,7 +46,7 @@ def build(task: str, workers: int, out: Path | None, plugins: tuple[Path, ...] =
         torch.set_num_threads(1)
         built = train_base(spec, store, plugins, device)
         jobs = built.jobs(store, device)
-        missing = sum(not store.exists(job.key) for job in jobs)
+        missing = len(undone(jobs, store))
         workers = workers or (cores() if device == "cpu" else 1)
         seconds = missing * spec.recipe.steps * seconds_per_update(spec.recipe, built.problem, device) / workers
         console.print(

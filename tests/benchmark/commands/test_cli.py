@@ -262,9 +262,8 @@ def test_a_results_folder_that_is_a_file_is_refused(tdabench, tmp_path):
 
 def test_scores_that_were_edited_are_found_when_they_are_used(results, spoilt, tdabench):
     next((results / "cells").rglob("pixel@*/**/*.safetensors")).write_bytes(b"x")
-    manifest = json.loads((spoilt / "manifest.json").read_text())
-    manifest["files"]["truth-open.safetensors"]["bytes"] += 1  # another truth: rows are scored again
-    (spoilt / "manifest.json").write_text(json.dumps(manifest))
+    another_truth = {"target": "another"}  # so that rows are scored again
+    run_helpers.edit_manifest(spoilt, lambda manifest: manifest.update(another_truth))
     assert_mistake(tdabench(*RUN, "--results", results), "slice-00000-00006.safetensors", "--force")
 
 

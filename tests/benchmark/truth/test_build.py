@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -269,10 +268,9 @@ def test_a_spoilt_file_is_named(name, spoil, copied):
 def test_bytes_that_match_their_hash_but_are_no_arrays_are_refused(copied):
     import hashlib
 
-    manifest = json.loads((copied / "manifest.json").read_text())
     (copied / "truth-open.safetensors").write_bytes(b"x")
-    manifest["files"]["truth-open.safetensors"]["sha256"] = hashlib.sha256(b"x").hexdigest()
-    (copied / "manifest.json").write_text(json.dumps(manifest))
+    listed = {"sha256": hashlib.sha256(b"x").hexdigest(), "bytes": 1}
+    run_helpers.edit_manifest(copied, lambda manifest: manifest["files"].update({"truth-open.safetensors": listed}))
     with pytest.raises(CorruptFile, match="not a safetensors file"):
         Assets(copied).truth("open")
 
@@ -309,9 +307,7 @@ def test_an_interrupted_writing_leaves_no_manifest(copied, monkeypatch):
 
 
 def test_images_of_another_revision_are_refused(copied):
-    manifest = json.loads((copied / "manifest.json").read_text())
-    manifest["dataset"]["fingerprint"] = "0" * 64
-    (copied / "manifest.json").write_text(json.dumps(manifest))
+    run_helpers.edit_manifest(copied, lambda manifest: manifest["dataset"].update(fingerprint="0" * 64))
     with pytest.raises(CorruptFile, match="not those"):
         read_problem(copied)
 

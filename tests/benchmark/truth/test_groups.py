@@ -92,14 +92,12 @@ def test_a_query_loses_most_without_its_own_class(assets, problem):
 
 def test_groups_are_part_of_the_problem_and_their_truth_is_not(assets, tmp_path):
     copied = shutil.copytree(assets.folder, tmp_path / "assets")
-    store = FolderStore(copied)
-    other = store.get_json("manifest.json")
-    other["groups"]["names"][0] = "zero"
-    store.put_json("manifest.json", other)
+    names, file = assets.manifest["groups"]["names"], {"truth-groups-1.safetensors": {"sha256": "0" * 64, "bytes": 1}}
+    renamed = ["zero", *names[1:]]
+    run_helpers.edit_manifest(copied, lambda manifest: manifest["groups"].update(names=renamed))
     assert Assets(copied).problem_sha256 != assets.problem_sha256
-    other = store.get_json("manifest.json") | {"groups": assets.manifest["groups"]}
-    other["files"]["truth-groups-1.safetensors"]["sha256"] = "0" * 64
-    store.put_json("manifest.json", other)
+    run_helpers.edit_manifest(copied, lambda manifest: manifest["groups"].update(names=names))
+    run_helpers.edit_manifest(copied, lambda manifest: manifest["files"].update(file))
     assert Assets(copied).problem_sha256 == assets.problem_sha256 and Assets(copied).sha256 != assets.sha256
 
 
