@@ -39,7 +39,7 @@ class Results:
             self.store.put_json("results.json", {"schema_version": SCHEMA_VERSION})
         found = self.store.get_json("results.json")
         version = found.get("schema_version") if isinstance(found, dict) else None
-        if version != SCHEMA_VERSION:
+        if type(version) is not int or version != SCHEMA_VERSION:
             raise UserError(
                 f"{self.folder} holds results of schema version {version}, this tdabench writes {SCHEMA_VERSION}: "
                 "choose another folder with --results"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from .strict import Hash, Name, Strict
+from .strict import Count, Hash, Name, Number, Strict, Text, check_mean
 
 
 class ExemplarMeasure(Strict):
@@ -16,20 +16,17 @@ class ExemplarMeasure(Strict):
 
     @model_validator(mode="after")
     def _mean_is_that_of_the_values(self) -> ExemplarMeasure:
-        present = [value for value in self.values if value is not None]
-        expected = sum(present) / len(present) if present else None
-        if (self.mean is None) != (expected is None) or abs((self.mean or 0.0) - (expected or 0.0)) > 1e-9:
-            raise ValueError("mean is not that of the values")
+        check_mean(self.mean, self.values)
         return self
 
 
 class ExemplarScores(Strict):
     """Measures by name on samples of models tuned for ``steps`` updates on ``k`` exemplars; cases: each query's."""
 
-    k: int
-    steps: int
-    query_ids: list[str]
-    cases: list[int]
+    k: Number
+    steps: Count
+    query_ids: list[Text]
+    cases: list[Count]
     measures: dict[Name, ExemplarMeasure]
 
     @model_validator(mode="after")
@@ -48,6 +45,6 @@ class Exemplars(Strict):
 
     inputs: Hash
     truth: Hash
-    n_before: int
+    n_before: Number
     scores: list[ExemplarScores]
-    skipped: dict[Name, str] = {}
+    skipped: dict[Name, Text] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ...errors import CorruptFile
+from ...seeds import digest
 from ...store import FolderStore
 from .row import SCHEMA_VERSION, Row, row_key
 from .strict import first_problem, parse_json
@@ -23,17 +24,20 @@ def read_row(data: bytes, where: str | Path) -> Row:
         raise CorruptFile(f"{where} is not valid JSON ({error}); delete it and run its cell again") from error
     if not isinstance(value, dict) or "schema_version" not in value:
         raise CorruptFile(f"{where} is no result row: it has no schema_version; move it elsewhere")
-    if value["schema_version"] != SCHEMA_VERSION:
+    if type(value["schema_version"]) is not int or value["schema_version"] != SCHEMA_VERSION:
         raise CorruptFile(
             f"{where} was written by schema version {value['schema_version']!r}, this tdabench reads {SCHEMA_VERSION}: "
             "use the tdabench that wrote it, or run its cell again"
         )
     try:
-        return Row.model_validate(value)
+        row = Row.model_validate(value)
     except ValidationError as error:
         raise CorruptFile(
             f"{where} is no valid row: {first_problem(error)}; correct it or run its cell again"
         ) from error
+    if digest(row.key.params, len(row.key.params_hash)) != row.key.params_hash:
+        raise CorruptFile(f"{where} is no valid row: params_hash is not that of its params; run its cell again")
+    return row
 
 
 def write_row(store: FolderStore, row: Row) -> Path:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from .strict import Name, Strict
+from .strict import Correlation, Name, Number, Strict, Text, check_interval, check_mean
 
 
 class GroupScore(Strict):
@@ -15,29 +15,27 @@ class GroupScore(Strict):
     shuffled: the mean value that other queries' scores get; ceiling: what replicates of the truth reach, if known.
     """
 
-    values: list[float | None]
-    mean: float | None
-    shuffled: float | None
-    ceiling: float | None = None
-    ceiling_low: float | None = None
-    ceiling_high: float | None = None
+    values: list[Correlation | None]
+    mean: Correlation | None
+    shuffled: Correlation | None
+    ceiling: Correlation | None = None
+    ceiling_low: Correlation | None = None
+    ceiling_high: Correlation | None = None
 
     @model_validator(mode="after")
     def _mean_is_that_of_the_values(self) -> GroupScore:
-        present = [value for value in self.values if value is not None]
-        expected = sum(present) / len(present) if present else None
-        if (self.mean is None) != (expected is None) or abs((self.mean or 0.0) - (expected or 0.0)) > 1e-9:
-            raise ValueError("mean is not that of the values")
+        check_mean(self.mean, self.values)
+        check_interval(self.ceiling_low, self.ceiling_high, "ceiling_")
         return self
 
 
 class GroupsResult(Strict):
     """Measures by name of one query kind; unit: ``group`` for scores of groups, ``item`` for summed ones of items."""
 
-    query_ids: list[str]
+    query_ids: list[Text]
     unit: Literal["item", "group"]
-    names: list[str]
-    n_replicates: int
+    names: list[Text]
+    n_replicates: Number
     scores: dict[Name, GroupScore]
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from .strict import Hash, Name, Strict
+from .strict import Count, Fraction, Hash, Name, Number, Strict, Text, check_distinct, check_interval
 
 LOSS = "loss"  # the name of the similarity that is minus the queries' own diffusion loss
 Grid = list[list[float]]
@@ -22,9 +22,9 @@ class Published(Strict):
 
     change_percent: float | None
     change_margin: float | None
-    auc: float
-    mann_whitney_p: float
-    wilcoxon_p: float
+    auc: Fraction
+    mann_whitney_p: Fraction
+    wilcoxon_p: Fraction
 
 
 class Change(Strict):
@@ -49,10 +49,15 @@ class Change(Strict):
 class CurvePoint(Strict):
     """Random removal at one union size: the mean effect on the targets with its 95 % interval."""
 
-    size: int
+    size: Count
     mean: float
     low: float | None
     high: float | None
+
+    @model_validator(mode="after")
+    def _interval_is_one(self) -> CurvePoint:
+        check_interval(self.low, self.high)
+        return self
 
 
 class Similarity(Strict):
@@ -79,8 +84,8 @@ class PerQueryChange(Strict):
 class PerQuery(Strict):
     """Removal of each sampled query's top ``sizes`` items alone, one retraining each (D-TRAK's protocol)."""
 
-    query_ids: list[str]
-    sizes: list[int]
+    query_ids: list[Text]
+    sizes: list[Count]
     seed: int
     similarities: dict[Name, PerQueryChange]
 
@@ -88,11 +93,21 @@ class PerQuery(Strict):
 class Union(Strict):
     """Removal of all targets' top items at once, retrained under each seed (MUCS' protocol)."""
 
-    size: int
+    size: Count
     seeds: list[int]
-    target_ids: list[str]
-    control_ids: list[str]
+    target_ids: list[Text]
+    control_ids: list[Text]
     similarities: dict[Name, Similarity]
+
+    @model_validator(mode="after")
+    def _every_seed_and_query_has_a_value(self) -> Union:
+        for ids, what in ((self.seeds, "seeds"), (self.target_ids, "targets"), (self.control_ids, "controls")):
+            check_distinct(ids, what)
+        for one in self.similarities.values():
+            for change, ids in ((one.targets, self.target_ids), (one.controls, self.control_ids)):
+                if len(change.floor) != len(self.seeds) or any(len(line) != len(ids) for line in change.floor):
+                    raise ValueError("a similarity has not a value for every seed and query")
+        return self
 
 
 class Removal(Strict):
@@ -105,9 +120,17 @@ class Removal(Strict):
 
     inputs: Hash
     laboratory: Hash
-    n_train: int
-    top_k: int
+    n_train: Number
+    top_k: Count
     union: Union | None = None
     per_query: PerQuery | None = None
-    skipped: dict[Name, str] = {}
+    skipped: dict[Name, Text] = {}
     provenance: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _sizes_are_below_that_of_the_training_set(self) -> Removal:
+        alone = self.per_query.sizes if self.per_query else []
+        largest = max([self.top_k, self.union.size if self.union else 0, *alone])
+        if largest > self.n_train:
+            raise ValueError(f"{largest} items are removed of {self.n_train}")
+        return self

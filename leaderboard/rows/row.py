@@ -10,7 +10,7 @@ from .exemplars import Exemplars
 from .groups import GroupsResult
 from .removal import Removal
 from .sanity import Sanity
-from .strict import Hash, Name, Strict
+from .strict import Correlation, Count, Hash, Name, Number, Seconds, Strict, Text, check_interval, check_mean
 from .top import TopK
 
 SCHEMA_VERSION = 1
@@ -23,9 +23,9 @@ class Key(Strict):
     """The cell that a row reports."""
 
     task: Name
-    task_version: int
+    task_version: Number
     method: Name
-    method_version: int
+    method_version: Number
     preset: Name
     params: dict[str, Any]
     params_hash: Hash
@@ -50,18 +50,18 @@ class LdsResult(Strict):
     None stands for a query or replicate without a value; ``n_nan`` counts such queries.
     """
 
-    query_ids: list[str]
-    values: list[float | None]
-    mean: float | None
-    low: float | None
-    high: float | None
-    replicates: list[float | None]
-    n_nan: int
-    n_subsets: int
-    ceiling: float | None = None
-    ceiling_low: float | None = None
-    ceiling_high: float | None = None
-    shuffled_mean: float | None = None
+    query_ids: list[Text]
+    values: list[Correlation | None]
+    mean: Correlation | None
+    low: Correlation | None
+    high: Correlation | None
+    replicates: list[Correlation | None]
+    n_nan: Count
+    n_subsets: Count
+    ceiling: Correlation | None = None
+    ceiling_low: Correlation | None = None
+    ceiling_high: Correlation | None = None
+    shuffled_mean: Correlation | None = None
 
     @field_validator("replicates")
     @classmethod
@@ -74,11 +74,9 @@ class LdsResult(Strict):
             raise ValueError(f"{len(self.values)} values for {len(set(self.query_ids))} distinct query ids")
         if self.n_nan != self.values.count(None):
             raise ValueError(f"n_nan is {self.n_nan}, but {self.values.count(None)} values are null")
-        present = [value for value in self.values if value is not None]
-        if (self.mean is None) != (not present) or (
-            self.mean is not None and abs(self.mean - sum(present) / len(present)) > 1e-9
-        ):
-            raise ValueError("mean is not that of the values")
+        check_mean(self.mean, self.values)
+        check_interval(self.low, self.high)
+        check_interval(self.ceiling_low, self.ceiling_high, "ceiling_")
         return self
 
 
@@ -106,18 +104,18 @@ class Cost(Strict):
     ``setup_s``, ``fit_s`` and ``wall_s`` are the last one's.
     """
 
-    setup_s: float
-    fit_s: float
-    attribute_s: list[float]
-    seconds_per_query: float | None
-    n_queries: int
-    peak_rss_bytes: dict[str, int | None]
-    peak_gpu_bytes: dict[str, int | None]
-    forward_passes: dict[str, int]
-    backward_passes: dict[str, int]
-    scratch_bytes: int | None
-    wall_s: float
-    micro_batch: int | None
+    setup_s: Seconds
+    fit_s: Seconds
+    attribute_s: list[Seconds]
+    seconds_per_query: Seconds | None
+    n_queries: Count
+    peak_rss_bytes: dict[Name, Count | None]
+    peak_gpu_bytes: dict[Name, Count | None]
+    forward_passes: dict[Name, Count]
+    backward_passes: dict[Name, Count]
+    scratch_bytes: Count | None
+    wall_s: Seconds
+    micro_batch: Number | None
     resumed: bool
 
 
@@ -128,15 +126,15 @@ class Source(Strict):
     """
 
     kind: Literal["verified", "measured", "reported"]
-    command: str
-    started_utc: str
-    git_revision: str | None = None
+    command: Text
+    started_utc: Text
+    git_revision: Text | None = None
     git_dirty: bool | None = None
-    truth_sha256: str | None = None
-    problem_sha256: str | None = None
-    scores_sha256: str | None = None
-    code_sha256: str | None = None
-    notes: list[str] = []
+    truth_sha256: Hash | None = None
+    problem_sha256: Hash | None = None
+    scores_sha256: Hash | None = None
+    code_sha256: Hash | None = None
+    notes: list[Text] = []
 
 
 class Row(Strict):
@@ -144,8 +142,8 @@ class Row(Strict):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     status: Status
-    reason: str | None = None
-    log_tail: str | None = None
+    reason: Text | None = None
+    log_tail: Text | None = None
     key: Key
     metrics: Metrics | None = None
     cost: Cost | None = None

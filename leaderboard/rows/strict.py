@@ -3,12 +3,55 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+TOLERANCE = 1e-9  # by which sums in another order differ
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+Text = Annotated[str, AfterValidator(lambda text: _printable(text))]
+Count = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0)]
+Correlation = Annotated[float, Field(ge=-1 - TOLERANCE, le=1 + TOLERANCE)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+
+
+def _printable(text: str) -> str:
+    """Refuse what a terminal or a page would obey rather than show: control characters, and lone surrogates."""
+    odd = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"), None)
+    if odd is not None:
+        raise ValueError(f"it has the character U+{ord(odd):04X}, which is none to be shown")
+    return text
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are there."""
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
+
+
+def check_mean(mean: float | None, values: Sequence[float | None]) -> None:
+    """Raise ValueError unless ``mean`` is that of the values."""
+    expected = mean_of(values)
+    if (mean is None) != (expected is None) or abs((mean or 0.0) - (expected or 0.0)) > TOLERANCE:
+        raise ValueError("mean is not that of the values")
+
+
+def check_interval(low: float | None, high: float | None, name: str = "") -> None:
+    """Raise ValueError unless both ends are there or none, in order."""
+    if (low is None) != (high is None) or (low is not None and high is not None and low > high):
+        raise ValueError(f"{name}low is {low} and {name}high {high}")
+
+
+def check_distinct(names: Sequence[object], what: str) -> None:
+    """Raise ValueError where a name stands twice."""
+    if len(set(names)) != len(names):
+        raise ValueError(f"{what} are not distinct")
 
 
 class Strict(BaseModel):

@@ -25,6 +25,7 @@ from tdabench.leaderboard.rows.sanity import Sanity, SanityCheck
 from tdabench.leaderboard.rows.top import TopK
 from tdabench.leaderboard.views.catalogue import VIEWS, build_view
 from tdabench.leaderboard.views.sheet import Sheet
+from tdabench.seeds import digest
 
 SHARED = np.random.default_rng(0).normal(scale=0.05, size=1000)  # what resampling the same queries does to every method
 MACHINE = {"cpu": "EPYC 9654", "gpu": "A100", "torch": "2.13.0"}
@@ -32,18 +33,21 @@ N_TRAIN, K, SEEDS, SIZES = 500, 10, 5, [5, 10, 20]
 TARGETS = [f"generated-{i}" for i in range(8)]
 CONTROLS = [f"control-{i}" for i in range(6)]
 RNG = np.random.default_rng(7)
+PARAMS = {"draws": 10}
+HASH = digest(PARAMS, 8)
 NOISE = {n: RNG.normal(scale=0.02, size=(3, SEEDS, n)) for n in (len(TARGETS), len(CONTROLS))}
 OTHER_VIEWS = [view for view in VIEWS if view not in ("lds", "tasks", "ablations")]  # those of test rows without LDS
 
 
 def make_key(method: str = "trak", **changes: Any) -> Key:
     fields = {"task": "digits", "task_version": 1, "method": method, "method_version": 1, "preset": "paper"}
-    hashed = {"params": {"draws": 10}, "params_hash": "0123456789abcdef", "query_set": "test", "seed": 0}
+    hashed = {"params": PARAMS, "params_hash": digest(PARAMS), "query_set": "test", "seed": 0}
     return Key.model_validate(fields | hashed | changes)
 
 
 def make_lds(mean: float, spread: float = 0.002, missing: int = 0, offset: int = 1) -> LdsResult:
-    replicates = mean + SHARED + np.random.default_rng([int(1e4 * mean + 1e4), offset]).normal(scale=spread, size=1000)
+    noise = np.random.default_rng([int(1e4 * mean + 1e4), offset]).normal(scale=spread, size=1000)
+    replicates = (mean + SHARED + noise).clip(-1, 1)
     low, high = np.quantile(replicates, [0.025, 0.975])
     values = [None] * missing + [mean] * (20 - missing)
     return LdsResult(
@@ -164,7 +168,7 @@ def groups(means: dict[str, float], unit: str = "item", missing: int = 0, noise:
     spread = spread - spread.mean() + 0.001 * np.random.default_rng(noise).normal(size=8)
     scores = {}
     for name, mean in ({"spearman": 0.5, "ndcg": 0.6, "top1": 0.5} | means).items():
-        values = [None] * missing + [float(mean + shift) for shift in spread[missing:]]
+        values = [None] * missing + [float(max(mean + shift, -1.0)) for shift in spread[missing:]]
         known = [value for value in values if value is not None]
         limits = {"shuffled": 0.1, "ceiling": 0.73, "ceiling_low": 0.68, "ceiling_high": 0.77}
         scores[name] = GroupScore(values=values, mean=sum(known) / len(known), **limits)

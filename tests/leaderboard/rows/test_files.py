@@ -13,7 +13,7 @@ from tdabench.leaderboard.rows.files import RESULTS, load_rows, read_row, write_
 from tdabench.leaderboard.rows.row import Row, row_key
 from tdabench.store import FolderStore
 
-from ..helpers import lds_row, make_key, removal_row
+from ..helpers import HASH, lds_row, make_key, removal_row
 
 
 def altered(**changes: Any) -> bytes:
@@ -23,7 +23,7 @@ def altered(**changes: Any) -> bytes:
 def test_row_comes_back_as_it_was_written(tmp_path: Path) -> None:
     store, row = FolderStore(tmp_path), lds_row(diagnostics={"steps": [1, 2]})
     path = write_row(store, row)
-    assert path == tmp_path / "digits@1/trak@1/paper-01234567/test-seed0.json"
+    assert path == tmp_path / f"digits@1/trak@1/paper-{HASH}/test-seed0.json"
     assert load_rows(tmp_path) == load_rows(store) == [row]
     assert len(path.read_text().splitlines()) == len(Row.model_fields) + 2
 
@@ -74,6 +74,60 @@ def test_a_bad_file_is_one_line_that_names_it(data: bytes, message: str) -> None
         read_row(data, "results/x.json")
     assert message in str(caught.value)
     assert str(caught.value).startswith("results/x.json ") and "\n" not in str(caught.value)
+
+
+EDITS: dict[str, tuple[str, Any]] = {
+    "an LDS of 5": ("metrics.lds.heldout.values.0", 5.0),
+    "an interval upside down": ("metrics.lds.heldout.low", 0.99),
+    "a ceiling's interval with one end": ("metrics.lds.heldout.ceiling_low", None),
+    "negative subsets": ("metrics.lds.heldout.n_subsets", -1),
+    "a query twice": ("metrics.lds.heldout.query_ids.1", "q0"),
+    "negative seconds": ("cost.fit_s", -1.0),
+    "a slice of negative seconds": ("cost.attribute_s.0", -0.5),
+    "negative passes": ("cost.forward_passes.fit", -1),
+    "a batch of nothing": ("cost.micro_batch", 0),
+    "other params than hashed": ("key.params.draws", 11),
+    "another hash": ("key.params_hash", "f" * 16),
+    "a task version of 0": ("key.task_version", 0),
+    "a command that clears the screen": ("source.command", "tdabench \x1b[2J run"),
+    "a lone surrogate": ("source.command", "tdabench \ud800"),
+    "a hash that is none": ("source.truth_sha256", "no hash"),
+    "a version of true": ("schema_version", True),
+}
+OF_REMOVAL: dict[str, tuple[str, Any]] = {
+    "a top item that is none": ("metrics.top.ids.0.0", 10**6),
+    "a negative top item": ("metrics.top.ids.0.0", -1),
+    "a top item twice": ("metrics.top.ids.0", [4, 4, 1]),
+    "a query without a list": ("metrics.top.ids", []),
+    "a p-value of 2": ("metrics.removal.union.similarities.ssim.targets.published.wilcoxon_p", 2.0),
+    "more removed than there is": ("metrics.removal.union.size", 10**6),
+    "a seed too many": ("metrics.removal.union.seeds", [1, 2, 3, 4, 5, 6]),
+    "a seed twice": ("metrics.removal.union.seeds", [1, 1, 3, 4, 5]),
+    "a target twice": ("metrics.removal.union.target_ids.1", "generated-0"),
+    "a curve upside down": ("metrics.removal.union.similarities.ssim.curve.0.low", 99.0),
+}
+WHOLE = dict.fromkeys(EDITS, lds_row) | {name: lambda: removal_row("trak") for name in OF_REMOVAL}
+
+
+def edited(row: Row, path: str, value: Any) -> bytes:
+    """Return the row with one value exchanged."""
+    whole = row.model_dump(mode="json")
+    *places, last = path.split(".")
+    part: Any = whole
+    for place in places:
+        part = part[int(place)] if isinstance(part, list) else part[place]
+    key: Any = int(last) if isinstance(part, list) else last
+    assert part[key] != value or type(part[key]) is not type(value)
+    part[key] = value
+    return json.dumps(whole).encode()
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_cannot_be_is_refused(name: str) -> None:
+    row, edit = WHOLE[name](), (EDITS | OF_REMOVAL)[name]
+    assert read_row(json.dumps(row.model_dump(mode="json")).encode(), "x.json") == row
+    with pytest.raises(CorruptFile, match=r"^x\.json (is|was)"):
+        read_row(edited(row, *edit), "x.json")
 
 
 def test_file_under_another_cells_name_is_refused(tmp_path: Path) -> None:

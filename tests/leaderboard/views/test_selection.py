@@ -7,7 +7,7 @@ import pytest
 from tdabench.errors import UserError
 from tdabench.leaderboard.views.catalogue import build_view
 
-from ..helpers import only, removal_row
+from ..helpers import HASH, only, removal_row
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ def test_presets_of_one_name_are_told_apart() -> None:
     given = [removal_row("a"), removal_row("a", params_hash="f" * 16)]
     for view in ("removal", "published", "per-query", "sanity"):
         presets = {line[only(view, given).headings.index("Preset")] for line in only(view, given).rows}
-        assert presets == {"quick-01234567", "quick-ffffffff"}
+        assert presets == {f"quick-{HASH}", "quick-ffffffff"}
