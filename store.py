@@ -13,11 +13,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from .errors import CorruptFile, UserError
 
+CLOCKS_DIFFER_S = 2.0  # at most, in what two processes take for the start of a third
 HASH, DAMAGED = ".sha256", ".damaged"  # what the names of a kept file's hash and of one set aside end with
 LONG_CLAIM_S = 7 * 86400.0  # longer than any run or build; on this host a claim ends with its process anyway
 
@@ -70,7 +72,7 @@ class FolderStore:
         """Return the JSON value under ``key``; raises CorruptFile where it does not parse."""
         try:
             return json.loads(self.get(key))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptFile(f"{self.path(key)} is not valid JSON ({error}); delete it and run again") from error
 
     def keep(self, key: str, data: bytes) -> Path:
@@ -145,7 +147,8 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _try_claim(path: Path, token: str, ttl: float) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), "token": token}
+    pid = os.getpid()
+    owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "time": time.time(), "token": token}
     with _alone(path):
         if path.exists() and not _lapsed(path, ttl):
             return False
@@ -162,19 +165,27 @@ def _release(path: Path, token: str) -> None:
 def _lapsed(path: Path, ttl: float) -> bool:
     try:
         owner = json.loads(path.read_bytes())
+        host, pid, since = str(owner["host"]), int(owner["pid"]), float(owner["time"])
+        claimed_start = float(owner.get("started", nan))
     except FileNotFoundError:
         return True
-    except ValueError:
+    except (ValueError, KeyError, TypeError, RecursionError):
         return time.time() - path.stat().st_mtime > 5  # an owner that died between creating and writing
-    if owner["host"] != socket.gethostname():
-        return time.time() - owner["time"] > ttl
+    if host != socket.gethostname():
+        return time.time() - since > ttl
+    started = _started(pid)
+    return started is None or abs(started - claimed_start) > CLOCKS_DIFFER_S
+
+
+def _started(pid: int) -> float | None:
+    """Return when a live process started, in seconds of the epoch: later, another process may have its number."""
+    import psutil
+
     try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except (psutil.Error, ValueError, OverflowError):
+        return None
 
 
 def file_hash(path: Path) -> str:

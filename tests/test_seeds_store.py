@@ -202,7 +202,7 @@ def test_json_round_trip_is_strict(store):
     assert list(store.keys()) == ["row.json"]
 
 
-@pytest.mark.parametrize("data", [b"", b'{"a": 1', b"\xff\xfe", b"nonsense"])
+@pytest.mark.parametrize("data", [b"", b'{"a": 1', b"\xff\xfe", b"nonsense", b"[" * 99_999])
 def test_damaged_json_is_a_corrupt_file_named_in_the_message(store, data):
     store.put("row.json", data)
     with pytest.raises(CorruptFile, match=r"row\.json"):
@@ -314,3 +314,57 @@ def test_a_claim_left_half_written_lapses_after_a_moment(store):
     os.utime(path, (0, 0))
     with store.claim("job") as held:
         assert held
+
+
+@pytest.mark.parametrize("change", [{"started": 1.0}, {"pid": 0}, {"pid": -5}, {"pid": 2**22 + 1}])
+def test_a_claim_of_a_process_that_is_another_by_now_lapses(change, store):
+    with store.claim("job"):
+        [path] = written(store)
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
+        with store.claim("job") as held:
+            assert held
+
+
+MALFORMED = [
+    "[]",
+    "7",
+    "null",
+    '"x"',
+    "{}",
+    '{"host": "h"}',
+    '{"host": 1, "pid": "x", "time": 0}',
+    '{"pid": null}',
+    "[" * 9999,
+]
+
+
+@pytest.mark.parametrize("text", MALFORMED)
+def test_a_claim_that_is_none_lapses_after_a_moment(text, store):
+    with store.claim("job"):
+        [path] = written(store)
+    path.write_text(text)
+    os.utime(path, (0, 0))
+    with store.claim("job") as held:
+        assert held
+
+
+# what can be made again
+
+
+def test_what_is_kept_comes_back_and_counts_only_with_its_hash(store):
+    store.keep("a/b", b"bytes")
+    assert store.kept("a/b") == b"bytes" and list(store.keys()) == ["a/b", "a/b.sha256"]
+    store.delete("a/b.sha256")
+    assert store.kept("a/b") is None and store.exists("a/b")
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"byte", b"bytes\0", b"bytez"])
+@pytest.mark.parametrize("key", ["a/b", "a/b.sha256"])
+def test_what_was_damaged_is_named_set_aside_and_kept_anew(key, spoilt, store, capsys):
+    store.keep("a/b", b"bytes")
+    store.path(key).write_bytes(spoilt)
+    assert store.kept("a/b") is None and not store.exists("a/b")
+    assert f"{store.path('a/b')} is damaged: set aside as b.damaged" in capsys.readouterr().err
+    assert store.exists("a/b.damaged")
+    store.keep("a/b", b"bytes")
+    assert store.kept("a/b") == b"bytes"
