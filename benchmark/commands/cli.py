@@ -228,6 +228,27 @@ def check_method(
     raise typer.Exit(command.check_method(method, preset, _plugins(plugin)))
 
 
+@app.command()
+def check(
+    baseline: Annotated[
+        Path | None, typer.Option(help="Rows to compare with: a run's folder, or one of rows; default: the committed.")
+    ] = None,
+    current: Annotated[Path, typer.Option(help="Folder of the run to be judged.")] = DEFAULT_RESULTS,
+    task: Annotated[str, typer.Option(help="Task, or task@version; default: all.")] = "",
+    fall: Annotated[float, typer.Option(help="Fall of a fraction, such as an LDS, that counts if it is sure.")] = 0.005,
+    time_factor: Annotated[float, typer.Option(help="By how much time may grow where a test can confirm it.")] = 1.5,
+    memory_factor: Annotated[float, typer.Option(help="By how much peak memory may grow.")] = 1.25,
+    format: Annotated[str, typer.Option(help="text, markdown, json, junit or github (annotations).")] = "text",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: the terminal.")] = None,
+) -> None:
+    """Say whether rows are worse than a baseline's. Exit code 0: no; 1: yes, or nothing could be compared."""
+    from ...leaderboard.check.costs import Limits
+    from . import check as command
+
+    limits = Limits(time_factor, memory_factor, fall)
+    raise typer.Exit(command.check(baseline, current, task or None, limits, format, out))
+
+
 @truth_app.command()
 def build(
     task: Task,
