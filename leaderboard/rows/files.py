@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from ...errors import CorruptFile
+from ...errors import CorruptFile, brief
 from ...store import FolderStore
 from .row import SCHEMA_VERSION, Row, row_key
 
@@ -17,7 +20,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 def read_row(data: bytes, where: str | Path) -> Row:
     """Return the row in ``data``; raises CorruptFile, which names ``where``, if it is not one."""
     try:
-        value = json.loads(data, parse_constant=_refuse_constant)
+        value = parse_json(data)
     except ValueError as error:
         raise CorruptFile(f"{where} is not valid JSON ({error}); delete it and run its cell again") from error
     if not isinstance(value, dict) or "schema_version" not in value:
@@ -33,21 +36,50 @@ def read_row(data: bytes, where: str | Path) -> Row:
         raise CorruptFile(f"{where} is no valid row: {_first(error)}; correct it or run its cell again") from error
 
 
+def parse_json(data: bytes) -> Any:
+    """Return a JSON value; raises ValueError for what is none, for numbers that are not finite, and for names twice."""
+    try:
+        return json.loads(
+            data, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_doubles
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not allowed, write null")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is too large a number")
+    return value
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the name {brief(twice)!r} stands twice in one object")
+    return found
 
 
 def _first(error: ValidationError) -> str:
     problem, more = error.errors()[0], error.error_count() - 1
     place = ".".join(map(str, problem["loc"])) or "the row"
-    return f"{place}: {problem['msg']}" + (f" (and {more} more)" if more else "")
+    return brief(f"{place}: {problem['msg']}") + (f" (and {more} more)" if more else "")
 
 
 def write_row(store: FolderStore, row: Row) -> Path:
-    """Write ``row`` under its key, a line per section, and return its path; NaN in free-form sections becomes null."""
+    """Write ``row`` under its key and return its path."""
+    return store.put(row_key(row.key), row_bytes(row))
+
+
+def row_bytes(row: Row) -> bytes:
+    """Return a row as it is written, a line per section; NaN in free-form sections becomes null."""
     sections = row.model_dump(mode="json")
     lines = [f" {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in sections.items()]
-    return store.put(row_key(row.key), ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def load_rows(store: FolderStore | str | Path, task: str | None = None) -> list[Row]:
