@@ -87,7 +87,7 @@ def _run_again(verifier: Verifier, rerun: Rerun, scratch: Path) -> tuple[list[Sa
         session = Session(open_planner(task, plugins), scratch / f"results-{number}", options)
         rows = {row_key(row.key): row for row in session.run([one.planned for one in cells])}
         checks += [
-            compared(verifier, one, rows[row_key(one.row.key)], session.results, rerun.tolerance) for one in cells
+            compared(verifier, one, rows[row_key(one.planned.key)], session.results, rerun.tolerance) for one in cells
         ]
     return chosen, checks
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ..run.results import Results
 from ..tasks.find import find_task
 from .verify import Verifier
 
+QUERY_SET = "rerun"  # no name of a role: a few queries have no metrics worth computing
 TOLERANCE = 1e-2  # of the spread of a query's scores: ten times what the contract allows to slicing, for other machines
 
 
@@ -49,8 +50,7 @@ def _sampled(verifier: Verifier, row: Row, count: int, seed: int) -> Sampled:
     ids = whole.attributed_ids
     picked = numpy_generator("rerun", row_key(key), seed).choice(len(ids), min(count, len(ids)), replace=False)
     positions = tuple(sorted(int(i) for i in picked))
-    chosen = tuple(ids[i] for i in positions)
-    return Sampled(row, replace(whole, query_ids=chosen), positions)
+    return Sampled(row, whole.asking(tuple(ids[i] for i in positions), QUERY_SET), positions)
 
 
 def compared(verifier: Verifier, one: Sampled, fresh: Row, results: Results, tolerance: float) -> Check:
