@@ -23,6 +23,6 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
 
 
 def brief(text: str) -> str:
-    """Return a text of others, such as an exception's, as one line of at most 200 characters."""
-    line = " ".join(text.split())
+    """Return a text of others, such as an exception's, as one line of at most 200 characters, all printable."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return line if len(line) < 200 else line[:200] + "…"

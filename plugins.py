@@ -87,7 +87,7 @@ def parsed(source: Source) -> ast.Module:
         return ast.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{origin} is not valid Python: {error}; mend the file and try again") from error
 
 
@@ -129,14 +129,19 @@ def is_file(origin: str) -> bool:
 
 def code_hash(origin: str) -> str:
     """Return the hash of a plugin's source and of all beside it that it imports, directly or not."""
+    return sha256(repr(sorted(code_files(origin).items())).encode())[:16]
+
+
+def code_files(origin: str) -> dict[str, bytes]:
+    """Return a plugin's source and all beside it that it imports, by path below its folder; nothing is imported."""
     if is_file(origin):
         path = Path(origin).resolve()
-        return _hash_of(path, path.parent, "")
+        return _files_of(path, path.parent, "")
     spec, top = find_spec(origin), origin.partition(".")[0]
     assert spec is not None and spec.origin is not None
     path = Path(spec.origin)
     depth = origin.count(".") + (path.stem == "__init__")
-    return _hash_of(path, path.parents[depth], top)
+    return _files_of(path, path.parents[depth], top)
 
 
 def actual_name(importer: str, name: str) -> str:
@@ -250,8 +255,8 @@ def _is_sibling(folder: Path, name: str) -> bool:
     return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
 
 
-def _hash_of(path: Path, root: Path, only: str) -> str:
-    """Hash a file and what it imports below ``root``; only: the one top-level package that counts, or empty for all."""
+def _files_of(path: Path, root: Path, only: str) -> dict[str, bytes]:
+    """Return a file and what it imports below ``root``; only: the one top-level package that counts, if any."""
     found, waiting = {}, [path]
     while waiting:
         path = waiting.pop()
@@ -259,7 +264,7 @@ def _hash_of(path: Path, root: Path, only: str) -> str:
         if where.as_posix() not in found:
             source = found[where.as_posix()] = path.read_bytes()
             waiting += _beside(root, ".".join(["", *where.parts[:-1]]), source, only)
-    return sha256(repr(sorted(found.items())).encode())[:16]
+    return found
 
 
 def _beside(root: Path, package: str, source: bytes, only: str) -> Iterator[Path]:

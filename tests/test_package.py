@@ -29,8 +29,8 @@ MAY_IMPORT = {
 }
 # The rooms of two folders, lowest first: a file may import from its own room and from lower ones.
 ROOMS = {
-    "benchmark": ("processes", "tasks", "truth", "metrics", "run", "contract", "commands"),
-    "leaderboard": ("rows", "stats", "views", "readme"),
+    "benchmark": ("processes", "tasks", "truth", "metrics", "run", "contract", "submission", "commands"),
+    "leaderboard": ("rows", "stats", "views", "readme", "check"),
 }
 CROWDED = 15
 

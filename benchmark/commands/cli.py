@@ -25,6 +25,10 @@ truth_app = typer.Typer(help="Build, check and move ground truth.", no_args_is_h
 app.add_typer(truth_app, name="truth")
 data_app = typer.Typer(help="Bring datasets here, and look at them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+submit_app = typer.Typer(
+    help="Pack rows of a method for the leaderboard, and verify what others packed.", no_args_is_help=True
+)
+app.add_typer(submit_app, name="submit")
 
 Task = Annotated[str, typer.Argument(help="Task, as `tdabench list` has it.")]
 Names = Annotated[str, typer.Option(help="Comma-separated methods, each `name` or `name:preset`; default: all.")]
@@ -238,6 +242,38 @@ def check_method(
     raise typer.Exit(command.check_method(method, preset, _plugins(plugin)))
 
 
+@app.command()
+def check(
+    baseline: Annotated[
+        Path | None, typer.Option(help="Rows to compare with: a run's folder, or one of rows; default: the committed.")
+    ] = None,
+    current: Annotated[Path, typer.Option(help="Folder of the run to be judged.")] = DEFAULT_RESULTS,
+    task: Annotated[str, typer.Option(help="Task, or task@version; default: all.")] = "",
+    fall: Annotated[float, typer.Option(help="Fall of a fraction, such as an LDS, that counts if it is sure.")] = 0.005,
+    time_factor: Annotated[float, typer.Option(help="By how much time may grow where a test can confirm it.")] = 1.5,
+    memory_factor: Annotated[float, typer.Option(help="By how much peak memory may grow.")] = 1.25,
+    format: Annotated[str, typer.Option(help="text, markdown, json, junit or github (annotations).")] = "text",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: the terminal.")] = None,
+) -> None:
+    """Say whether rows are worse than a baseline's. Exit code 0: no; 1: yes, or nothing could be compared."""
+    from ...leaderboard.check.costs import Limits
+    from . import check as command
+
+    limits = Limits(time_factor, memory_factor, fall)
+    raise typer.Exit(command.check(baseline, current, task or None, limits, format, out))
+
+
+@app.command(name="new-method")
+def new_method(
+    name: Annotated[str, typer.Argument(help="Its name, as in my-method.")],
+    folder: Annotated[Path, typer.Option(help="Where to write the files.")] = Path(),
+) -> None:
+    """Write an adapter to start from, which runs as it stands, and its test."""
+    from . import new_method as command
+
+    command.new_method(name, folder)
+
+
 @truth_app.command()
 def build(
     task: Task,
@@ -349,6 +385,39 @@ def data_info(
     from .assets import data as command
 
     command.info(name, _plugins(plugin))
+
+
+@submit_app.command()
+def pack(
+    method: Annotated[Path, typer.Option(help="The Python file that registers the method.")],
+    results: ResultsDir = DEFAULT_RESULTS,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .tar.gz file to write.")] = Path("submission.tar.gz"),
+    licence: Annotated[str, typer.Option(help="Licence of the adapter, as SPDX names it.")] = "Apache-2.0",
+) -> None:
+    """Make one archive of a method's file, its rows, their scores and the contract suite's report."""
+    from . import submit as command
+
+    command.pack(method, results, out, licence)
+
+
+@submit_app.command(name="verify")
+def verify_submission(
+    archive: Annotated[Path, typer.Argument(help="An archive that `submit pack` wrote.")],
+    rerun: Annotated[bool, typer.Option("--rerun", help="Import and run the submitted code, on some queries.")] = False,
+    queries: Annotated[int, typer.Option(help="How many queries of each row are run again.")] = 4,
+    seed: Annotated[int | None, typer.Option(help="Which ones; default: drawn now, for nobody to foresee.")] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest change of a score, in spreads of its query's scores.")
+    ] = 0.01,
+    device: Device = "cpu",
+    timeout: Annotated[float, typer.Option(help="Seconds after which a cell is killed.")] = 3600.0,
+    into: Annotated[Path | None, typer.Option(help="Folder for the rows, as verified, if all is well.")] = None,
+) -> None:
+    """Derive again all that a submission claims, without trusting it. Exit code 0: it holds; 1: it does not."""
+    from . import submit as command
+
+    again = command.Rerun(queries, seed, device, timeout, tolerance) if rerun else None
+    raise typer.Exit(command.verify(archive, again, into))
 
 
 def _split(text: str) -> list[str]:

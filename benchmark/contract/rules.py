@@ -242,7 +242,7 @@ def _deterministic(subject: Subject) -> str:
     """A second run with the same seed gives the same bits, whatever state the global generators are in."""
     again, scores = _completed(subject.run([subject.last], chance=1)), subject.scores[subject.last]
     if not np.array_equal(again, scores):
-        raise Broken(f"a second run differs by up to {_deviation(again, scores):.1e} of the scores' spread")
+        raise Broken(f"a second run differs by up to {deviation(again, scores):.1e} of the scores' spread")
     return "bit for bit"
 
 
@@ -306,8 +306,8 @@ def _other_models(subject: Subject) -> str:
         if bad:
             raise Broken(f"{bad} of {scores.size} scores are NaN or infinite on {what}")
     if "cond" in subject.cls.needs:
-        deviation = _deviation(_completed(subject.confused), subject.scores[subject.last])
-        if not deviation > TOLERANCE:
+        change = deviation(_completed(subject.confused), subject.scores[subject.last])
+        if not change > TOLERANCE:
             raise Broken("scores stay as they are when training images swap their conditions, which are thus lost")
     return "; ".join([f"finite on {' and on '.join(tried)}", *skipped])
 
@@ -319,13 +319,13 @@ def _completed(outcome: Outcome) -> np.ndarray:
 
 
 def _same(subject: Subject, outcome: Outcome, index: list[int], when: str) -> str:
-    deviation = _deviation(_completed(outcome), subject.scores[index])
-    if not deviation <= TOLERANCE:
-        raise Broken(f"scores change by up to {deviation:.1e} of their spread {when}; {TOLERANCE:g} is allowed")
-    return f"scores change by at most {deviation:.1e} of their spread"
+    change = deviation(_completed(outcome), subject.scores[index])
+    if not change <= TOLERANCE:
+        raise Broken(f"scores change by up to {change:.1e} of their spread {when}; {TOLERANCE:g} is allowed")
+    return f"scores change by at most {change:.1e} of their spread"
 
 
-def _deviation(found: np.ndarray, expected: np.ndarray) -> float:
+def deviation(found: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest change of a score in units of its row's standard deviation."""
     error = np.abs(found.astype(np.float64) - expected).max(1)
     spread = expected.astype(np.float64).std(1)

@@ -86,12 +86,17 @@ class Record:
 
     def scores_hash(self) -> str:
         """Return a hash over all slices' hashes."""
-        return sha256(json.dumps([self.costs(part)["sha256"] for part in self.parts()]).encode())
+        return hash_of_slices([self.costs(part)["sha256"] for part in self.parts()])
 
     def clear(self) -> None:
         """Delete everything."""
         for key in list(self.store.keys()):
             self.store.delete(key)
+
+
+def hash_of_slices(hashes: list[str]) -> str:
+    """Return the hash that a row has of its scores, from those of the slices' files in order."""
+    return sha256(json.dumps(hashes).encode())
 
 
 def _name(part: slice) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...datasets.truth import Assets, GroupTruth, Role, Truth
 from ...leaderboard.rows.row import Cost, Metrics, Row, Source, Status
+from ...methods.base import Unit
 from ..metrics.groups import group_metrics
-from ..metrics.scores import lds_metrics, top_items
+from ..metrics.scores import Blocks, lds_metrics, top_items
 from ..tasks.find import find_task
+from .code import adapter_hash
 from .costs import add_up, own_cost
 from .due import Inspector
 from .environment import git_state
@@ -31,6 +33,27 @@ class Ending:
     started_utc: str
     outcome: dict[str, Any] | None = None
     resumed: bool = False
+
+
+class Asked(NamedTuple):
+    """What scores are of: a task's assets, all queries of a set, the method's unit, and how many top items are kept."""
+
+    assets: Assets
+    query_ids: tuple[str, ...]
+    query_set: str
+    unit: Unit
+    top_k: int
+
+
+def metrics_of(asked: Asked, truth: Truth | None, groups: GroupTruth | None, blocks: Callable[[], Blocks]) -> Metrics:
+    """Return all metrics that follow from scores, which ``blocks`` yields anew at each call, and truths alone."""
+    assets, ids, query_set, unit, k = asked
+    found = lds_metrics(assets, truth, blocks(), ids) if truth is not None and unit == "item" else Metrics()
+    if truth is not None and groups is not None:
+        found = found.model_copy(update={"groups": group_metrics(assets, groups, blocks(), ids, unit)})
+    if query_set != "test" or unit == "group":
+        return found
+    return found.model_copy(update={"top": top_items(assets, blocks(), ids, k)})
 
 
 @dataclass
@@ -53,7 +76,7 @@ class Reporter:
         """Write and return the row of a cell that ended, or that could not start."""
         record = self.inspector.record(planned)
         metrics = self._metrics(planned, record) if end.status != "skipped" and record.parts() else None
-        status, reason = _partial(end.status, end.reason, metrics)
+        status, reason = status_by(end.status, end.reason, metrics)
         return self._written(
             planned,
             Row(
@@ -99,18 +122,11 @@ class Reporter:
         return row
 
     def _metrics(self, planned: PlannedCell, record: Record) -> Metrics:
-        truth, found = self.truth(planned), Metrics()
-        ids, attributed, unit = planned.query_ids, planned.attributed_ids, planned.cls.unit
-        if truth is not None and unit == "item":
-            found = lds_metrics(planned.assets, truth, record.blocks(attributed), ids)
-        if truth is not None and planned.assets.has_groups:
-            labels = self._group_truth(planned.assets)
-            groups = group_metrics(planned.assets, labels, record.blocks(attributed), ids, unit)
-            found = found.model_copy(update={"groups": groups})
-        if planned.key.query_set != "test" or unit == "group":
-            return found
-        k = find_task(planned.key.task, planned.plugin_paths).removal.top_k(planned.assets.manifest["n_train"])
-        return found.model_copy(update={"top": top_items(planned.assets, record.blocks(attributed), ids, k)})
+        assets, truth = planned.assets, self.truth(planned)
+        groups = self._group_truth(assets) if truth is not None and assets.has_groups else None
+        k = find_task(planned.key.task, planned.plugin_paths).removal.top_k(assets.manifest["n_train"])
+        asked = Asked(assets, planned.query_ids, planned.key.query_set, planned.cls.unit, k)
+        return metrics_of(asked, truth, groups, lambda: record.blocks(planned.attributed_ids))
 
     def _cost(self, planned: PlannedCell, record: Record, end: Ending) -> Cost | None:
         if end.outcome is None:
@@ -136,6 +152,7 @@ class Reporter:
             problem_sha256=planned.problem_sha256,
             scores_sha256=record.scores_hash() if scored else None,
             code_sha256=planned.code,
+            adapter_sha256=adapter_hash(planned.cls),
             notes=[note for preset, note in planned.cls.notes.items() if preset == planned.key.preset],
         )
 
@@ -155,7 +172,8 @@ class Reporter:
         return path.read_text(errors="replace")[-LOG_TAIL:] if path.is_file() else None
 
 
-def _partial(status: Status, reason: str | None, metrics: Metrics | None) -> tuple[Status, str | None]:
+def status_by(status: Status, reason: str | None, metrics: Metrics | None) -> tuple[Status, str | None]:
+    """Return a cell's status and reason in the light of its metrics: ``partial`` where queries have none."""
     missing = sum(result.n_nan for result in metrics.lds.values()) if metrics else 0
     if status == "ok" and missing:
         return "partial", f"{missing} queries have no LDS: not attributed, or scores that are NaN or all equal"

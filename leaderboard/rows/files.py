@@ -41,10 +41,15 @@ def read_row(data: bytes, where: str | Path) -> Row:
 
 
 def write_row(store: FolderStore, row: Row) -> Path:
-    """Write ``row`` under its key, a line per section, and return its path; NaN in free-form sections becomes null."""
+    """Write ``row`` under its key and return its path."""
+    return store.put(row_key(row.key), row_bytes(row))
+
+
+def row_bytes(row: Row) -> bytes:
+    """Return a row as it is written, a line per section; NaN in free-form sections becomes null."""
     sections = row.model_dump(mode="json")
     lines = [f" {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in sections.items()]
-    return store.put(row_key(row.key), ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def load_rows(store: FolderStore | str | Path, task: str | None = None) -> list[Row]:

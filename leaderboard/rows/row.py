@@ -122,7 +122,8 @@ class Cost(Strict):
 class Source(Strict):
     """Where a row comes from: what was run, when, from which code, on which truth, problem and scores.
 
-    kind: ``measured`` by a run, ``verified`` by the maintainers' own, or ``reported`` by others without a run.
+    kind: ``measured`` by a run, ``verified`` by the maintainers' own, or ``reported`` by others without a run;
+    adapter_sha256: of a method outside the package, the hash of its file and all that this imports from beside it.
     """
 
     kind: Literal["verified", "measured", "reported"]
@@ -135,6 +136,11 @@ class Source(Strict):
     scores_sha256: Hash | None = None
     code_sha256: Hash | None = None
     notes: list[Text] = []
+    adapter_sha256: Hash | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_only_plugins_have(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if (name, value) != ("adapter_sha256", None)}
 
 
 class Row(Strict):

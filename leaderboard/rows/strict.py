@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from ...errors import brief
 
 TOLERANCE = 1e-9  # by which sums in another order differ
 
@@ -61,16 +65,35 @@ class Strict(BaseModel):
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the values of a JSON text; raises ValueError where it is none, or holds NaN or infinities."""
-    return json.loads(data, parse_constant=_refuse_constant)
+    """Return a JSON value; raises ValueError for what is none, for numbers that are not finite, and for names twice."""
+    try:
+        return json.loads(
+            data, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_doubles
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not allowed, write null")
 
 
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is too large a number")
+    return value
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the name {brief(twice)!r} stands twice in one object")
+    return found
+
+
 def first_problem(error: ValidationError, whole: str = "the row") -> str:
     """Return the place and message of the first problem, and how many more there are; whole: what was validated."""
     problem, more = error.errors()[0], error.error_count() - 1
     place = ".".join(map(str, problem["loc"])) or whole
-    return f"{place}: {problem['msg']}" + (f" (and {more} more)" if more else "")
+    return brief(f"{place}: {problem['msg']}") + (f" (and {more} more)" if more else "")

@@ -1,0 +1,91 @@
+"""Running a sample of a submission's queries here, in cells of its own adapter, and comparing their scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...leaderboard.rows.row import Row, row_key
+from ...methods.registry import Entry, method_class, params_from_json
+from ...seeds import numpy_generator
+from ..contract.rules import deviation
+from ..contract.suite import Check, check_method, summary
+from ..run.plan import PlannedCell, Planner
+from ..run.results import Results
+from ..tasks.find import find_task
+from .verify import Verifier
+
+QUERY_SET = "rerun"  # no name of a role: a few queries have no metrics worth computing
+TOLERANCE = 1e-2  # of the spread of a query's scores: ten times what the contract allows to slicing, for other machines
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A submitted row, and the cell that computes ``positions`` of its attributed queries again."""
+
+    row: Row
+    planned: PlannedCell
+    positions: tuple[int, ...]
+
+
+def contract_here(verifier: Verifier) -> Check:
+    """Return the outcome of the contract suite on the submitted adapter, which is imported and run."""
+    checks = check_method(verifier.submission.adapter)
+    failed = any(check.status == "fail" for check in checks)
+    return Check("contract, run here", "fail" if failed else "pass", summary(checks))
+
+
+def sampled(verifier: Verifier, count: int, seed: int) -> list[Sampled]:
+    """Return a cell for each row, of ``count`` of its queries (all, if it has fewer) that ``seed`` picks."""
+    return [_sampled(verifier, row, count, seed) for row in verifier.submission.rows]
+
+
+def _sampled(verifier: Verifier, row: Row, count: int, seed: int) -> Sampled:
+    key, plugins = row.key, (verifier.submission.adapter,)
+    cls = method_class(key.method, plugins)
+    planner = Planner(find_task(key.task), verifier.assets(row), plugins, precision=key.precision)
+    entry, params = Entry(key.method, key.preset), {key.method: params_from_json(cls, key.params)}
+    (whole,) = planner.cells([entry], key.query_set, [key.seed], params)
+    ids = whole.attributed_ids
+    picked = numpy_generator("rerun", row_key(key), seed).choice(len(ids), min(count, len(ids)), replace=False)
+    positions = tuple(sorted(int(i) for i in picked))
+    return Sampled(row, whole.asking(tuple(ids[i] for i in positions), QUERY_SET), positions)
+
+
+def compared(verifier: Verifier, one: Sampled, fresh: Row, results: Results, tolerance: float) -> Check:
+    """Return whether the scores that were computed here are those submitted, and fit took no more passes."""
+    name = f"rerun {row_key(one.row.key).removesuffix('.json')}"
+    if fresh.status not in ("ok", "partial"):
+        return Check(name, "fail", f"{fresh.status}: {fresh.reason}")
+    found = results.record(one.planned.key, one.planned.identity).matrix()
+    blocks = verifier.submission.blocks(one.row, verifier.attributed(one.row), verifier.width(one.row))
+    claimed = np.concatenate([scores for _, scores in blocks])[list(one.positions)]
+    change = _largest(found, claimed)
+    if not change <= tolerance:
+        return Check(name, "fail", f"scores differ by {change:.1e} of their spread, {tolerance:g} is allowed")
+    if greedier := _more_passes(one.row, fresh):
+        return Check(name, "fail", greedier)
+    bits = "equal bits" if np.array_equal(found, claimed, equal_nan=True) else f"within {change:.1e} of their spread"
+    return Check(name, "pass", f"scores of {len(one.positions)} queries: {bits}")
+
+
+def _largest(found: np.ndarray, claimed: np.ndarray) -> float:
+    known = ~(np.isnan(found).all(1) & np.isnan(claimed).all(1))
+    return deviation(found[known], claimed[known]) if known.any() else 0.0
+
+
+def _more_passes(claimed: Row, fresh: Row) -> str | None:
+    for way in ("forward_passes", "backward_passes"):
+        here, there = (getattr(row.cost, way)["fit"] if row.cost else 0 for row in (fresh, claimed))
+        if here > there:
+            return f"fit took {here:,} {way.replace('_', ' ')} here, where the row has {there:,}"
+    return None
+
+
+def verified(one: Sampled, tolerance: float) -> Row:
+    """Return the submitted row as one that was verified here, with how."""
+    of = f"{len(one.positions)} of its {one.row.cost.n_queries if one.row.cost else 'many'} queries"
+    note = f"submitted; metrics derived from its scores, and {of} run again, within {tolerance:g} of their spread"
+    source = one.row.source.model_copy(update={"kind": "verified", "notes": [*one.row.source.notes, note]})
+    return one.row.model_copy(update={"source": source})
