@@ -175,12 +175,16 @@ def _ceiling(result: LdsResult) -> Interval:
 
 
 def _machine_note(measured: Sequence[Row]) -> str:
-    parts = [[row.environment.get("cpu"), row.environment.get("gpu")] for row in measured if row.cost]
-    machines = {" and ".join(str(part) for part in machine if part) for machine in parts}
+    machines = {machine_of(row) for row in measured if row.cost}
     together = sorted({int(row.environment.get("concurrent_cells", 1)) for row in measured if row.cost})
     if len(machines) == 1 and (name := machines.pop()):
         return f"Cost: cold, {' or '.join(map(str, together))} cell(s) at a time, on {name}."
     return "Cost: not all on one known machine; compare passes, which do not depend on it, rather than seconds."
+
+
+def machine_of(row: Row) -> str:
+    """Return on what a row was measured: its processor, and its GPU if any; empty if unknown."""
+    return " and ".join(str(row.environment[part]) for part in ("cpu", "gpu") if row.environment.get(part))
 
 
 def headings(table: Table) -> list[str]:
@@ -244,10 +248,11 @@ def _abbreviated(value: float | None) -> str:
 
 def lds_sheets(rows: Iterable[Row]) -> list[Sheet]:
     """Return the tables of ``rows``, ready to be rendered."""
-    return [_sheet(table) for table in build_tables(rows)]
+    return [sheet_of(table) for table in build_tables(rows)]
 
 
-def _sheet(table: Table) -> Sheet:
+def sheet_of(table: Table) -> Sheet:
+    """Return one table, ready to be rendered."""
     texts = headings(table), cells(table), table.notes, table.failures
     return Sheet(table.title, *texts, data=asdict(table), records=list(_records(table)))
 
