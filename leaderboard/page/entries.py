@@ -16,7 +16,7 @@ READABLE = 40  # entries in a figure, and those compared one by one: more than a
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a table with its standing; ``label``: its method and preset; ``tie``: its group of ties, if ranked."""
+    """One line of a table with its standing; ``label``: method and preset; ``tie``: its group of ties, if ranked."""
 
     line: Line
     standing: Standing
@@ -39,13 +39,6 @@ class Entry:
     def machine(self) -> str:
         """On what it was measured; several machines in one line where seeds differ, empty if unknown."""
         return ", ".join(sorted({machine_of(row) for row in self.standing.rows if row.cost}))
-
-    def alone(self) -> list[Entry]:
-        """Return an entry for each of its seeds."""
-        if len(self.standing.rows) == 1:
-            return [self]
-        tables = [table for row in self.standing.rows for table in build_tables([row])]
-        return [Entry(line, self.standing, self.label, None) for table in tables for line in table.lines]
 
     @property
     def source(self) -> str:

@@ -123,8 +123,8 @@ def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None) 
         lds={kind: interval(score) for kind, score in sorted(standing.kinds.items())},
         fit_s=_mean(costs, lambda cost: cost.fit_s),
         seconds_per_query=_mean(costs, lambda cost: cost.seconds_per_query),
-        peak_rss_bytes=_mean(costs, lambda cost: _peak(cost.peak_rss_bytes)),
-        peak_gpu_bytes=_mean(costs, lambda cost: _peak(cost.peak_gpu_bytes)),
+        peak_rss_bytes=_mean(costs, lambda cost: peak(cost.peak_rss_bytes)),
+        peak_gpu_bytes=_mean(costs, lambda cost: peak(cost.peak_gpu_bytes)),
         forward_passes=_mean(costs, lambda cost: sum(cost.forward_passes.values())),
         backward_passes=_mean(costs, lambda cost: sum(cost.backward_passes.values())),
         status=status_of(standing.rows),
@@ -142,7 +142,8 @@ def _mean(costs: Sequence[Cost], measure: Callable[[Cost], float | None]) -> flo
     return sum(values) / len(values) if values else None
 
 
-def _peak(phases: Mapping[str, int | None]) -> int | None:
+def peak(phases: Mapping[str, int | None]) -> int | None:
+    """Return the largest value of any phase, or None where none is known."""
     return max((value for value in phases.values() if value is not None), default=None)
 
 
@@ -201,7 +202,7 @@ def cells(table: Table) -> list[list[str]]:
 
 
 def _cells(line: Line, preset: str, table: Table) -> list[str]:
-    peak = line.peak_gpu_bytes if _uses_gpu(table) else line.peak_rss_bytes
+    memory = line.peak_gpu_bytes if _uses_gpu(table) else line.peak_rss_bytes
     return [
         rank_text(line.rank_best, line.rank_worst),
         line.method,
@@ -209,7 +210,7 @@ def _cells(line: Line, preset: str, table: Table) -> list[str]:
         *(line.lds[kind].text() for kind in table.kinds),
         _seconds(line.fit_s),
         _seconds(line.seconds_per_query),
-        _mebibytes(peak),
+        _mebibytes(memory),
         _abbreviated(line.forward_passes),
         _abbreviated(line.backward_passes),
         _status(line),

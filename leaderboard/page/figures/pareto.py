@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
 from typing import NamedTuple
 
+from ...rows.row import Cost
 from ...stats.ranking import better
+from ...views.lds import peak
 from ..entries import Entry, Ranked
 from .axes import Scale, abbreviated, apart, horizontal, linear, logarithmic, vertical
 from .drawing import SHAPES, Drawing, Look, colours_of, width_of
@@ -15,19 +18,29 @@ LEFT, RIGHT, TOP, ROW = 60.0, 720.0, 34.0, 14.0
 
 
 class Axis(NamedTuple):
-    """A cost: its heading, how an entry's is read (None: unknown), and whether it depends on the machine."""
+    """A cost: its heading, how a row's is read (None: unknown), and whether it depends on the machine."""
 
     name: str
-    of: Callable[[Entry], float | None]
+    of: Callable[[Cost], float | None]
     by_machine: bool = True
 
 
+def passes(cost: Cost) -> float:
+    """Return the samples passed through the model, forward and backward."""
+    return float(sum(cost.forward_passes.values()) + sum(cost.backward_passes.values()))
+
+
+def _mebibytes(phases: Mapping[str, int | None]) -> float | None:
+    value = peak(phases)
+    return None if value is None else value / 2**20
+
+
 AXES = {
-    "passes": Axis("samples passed through the model, forward and backward", lambda one: one.passes, by_machine=False),
-    "fit": Axis("seconds to fit, once for all queries", lambda one: one.line.fit_s),
-    "query": Axis("seconds for each query", lambda one: one.line.seconds_per_query),
-    "memory": Axis("peak memory of the process, MiB", lambda one: _mebibytes(one.line.peak_rss_bytes)),
-    "gpu": Axis("peak memory of the GPU, MiB", lambda one: _mebibytes(one.line.peak_gpu_bytes)),
+    "passes": Axis("samples passed through the model, forward and backward", passes, by_machine=False),
+    "fit": Axis("seconds to fit, once for all queries", lambda cost: cost.fit_s),
+    "query": Axis("seconds for each query", lambda cost: cost.seconds_per_query),
+    "memory": Axis("peak memory of the process, MiB", lambda cost: _mebibytes(cost.peak_rss_bytes)),
+    "gpu": Axis("peak memory of the GPU, MiB", lambda cost: _mebibytes(cost.peak_gpu_bytes)),
 }
 
 
@@ -44,35 +57,29 @@ class Costly(NamedTuple):
     place: str
 
 
-def _mebibytes(value: float | None) -> float | None:
-    return None if value is None else value / 2**20
-
-
 def costly(entries: Sequence[Entry], axis: Axis) -> list[Costly]:
     """Return the ranked entries whose cost is known, cheapest first, each with its place relative to the front."""
-    known = [(one, cost) for one in entries if one.standing.rankable and (cost := axis.of(one)) is not None]
-    known.sort(key=lambda pair: pair[1])
-    return [_costly(one, cost, known, axis) for one, cost in known]
+    known = [(one, costs) for one in entries if one.standing.rankable and (costs := _costs(one, axis))]
+    known.sort(key=lambda pair: mean(pair[1]))
+    return [_costly(one, costs, known) for one, costs in known]
 
 
-def _costly(one: Entry, cost: float, known: Sequence[tuple[Entry, float]], axis: Axis) -> Costly:
-    rivals = [other.standing for other, price in known if price <= cost and other is not one]
+def _costs(entry: Entry, axis: Axis) -> list[float]:
+    """Return the cost of each of an entry's seeds, none where one of them is unknown."""
+    found = [axis.of(row.cost) if row.cost else None for row in entry.standing.rows]
+    known = [cost for cost in found if cost is not None]
+    return known if len(known) == len(found) else []
+
+
+def _costly(one: Entry, costs: Sequence[float], known: Sequence[tuple[Entry, list[float]]]) -> Costly:
+    cost, overall = mean(costs), one.line.overall
+    rivals = [other.standing for other, prices in known if mean(prices) <= cost and other is not one]
     if any(better(rival, one.standing) for rival in rivals):
         place = DOMINATED
     else:
         place = FRONT if all(better(one.standing, rival) for rival in rivals) else OPEN
-    overall = one.line.overall
-    score, low, high = (
-        100 * value if value is not None else 0.0 for value in (overall.mean, overall.low, overall.high)
-    )
-    return Costly(one, cost, *_range(one, axis, cost), score, low, high, place)
-
-
-def _range(one: Entry, axis: Axis, cost: float) -> tuple[float, float]:
-    # A line is the mean over seeds; lines of one seed each say what each seed cost.
-    seeds = [axis.of(alone) for alone in one.alone()]
-    known = [value for value in seeds if value is not None]
-    return (min(known), max(known)) if known else (cost, cost)
+    score, low, high = (100 * (value or 0.0) for value in (overall.mean, overall.low, overall.high))
+    return Costly(one, cost, min(costs), max(costs), score, low, high, place)
 
 
 def pareto_figures(ranked: Ranked) -> dict[str, list[Drawing]]:
