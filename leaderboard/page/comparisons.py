@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 from ..stats.ranking import paired_p
@@ -37,7 +37,7 @@ def scores_by_query(entry: Entry, query_ids: Sequence[str]) -> list[float | None
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return mean(known) if known and len(known) == len(values) else None
+    return fmean(known) if known and len(known) == len(values) else None
 
 
 def _hundredfold(value: float | None) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import mean
+from statistics import fmean
 from typing import NamedTuple
 
 from ...rows.row import Cost
@@ -60,7 +60,7 @@ class Costly(NamedTuple):
 def costly(entries: Sequence[Entry], axis: Axis) -> list[Costly]:
     """Return the ranked entries whose cost is known, cheapest first, each with its place relative to the front."""
     known = [(one, costs) for one in entries if one.standing.rankable and (costs := _costs(one, axis))]
-    known.sort(key=lambda pair: mean(pair[1]))
+    known.sort(key=lambda pair: fmean(pair[1]))
     return [_costly(one, costs, known) for one, costs in known]
 
 
@@ -72,8 +72,8 @@ def _costs(entry: Entry, axis: Axis) -> list[float]:
 
 
 def _costly(one: Entry, costs: Sequence[float], known: Sequence[tuple[Entry, list[float]]]) -> Costly:
-    cost, overall = mean(costs), one.line.overall
-    rivals = [other.standing for other, prices in known if mean(prices) <= cost and other is not one]
+    cost, overall = fmean(costs), one.line.overall
+    rivals = [other.standing for other, prices in known if fmean(prices) <= cost and other is not one]
     if any(better(rival, one.standing) for rival in rivals):
         place = DOMINATED
     else:

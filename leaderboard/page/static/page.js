@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const FIRST = 200, MISSING = "-";
+  const FIRST = 100, MISSING = "-";
   const SVG = "http://www.w3.org/2000/svg";
   const byId = (id) => document.getElementById(id);
 
