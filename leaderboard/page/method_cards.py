@@ -11,6 +11,7 @@ from ..views.lds import machine_of
 from .facts import Facts, MethodFacts
 
 SHOWN_ROWS = 60
+CODE = "``"  # around names in docstrings
 
 
 def method_cards(rows: Sequence[Row], facts: Facts) -> list[dict[str, Any]]:
@@ -25,8 +26,8 @@ def _card(name: str, rows: Sequence[Row], facts: MethodFacts) -> dict[str, Any]:
     shown = sorted((row for row in rows if row.key.query_set == "test"), key=lambda row: row_key(row.key)) or list(rows)
     return {
         "name": name,
-        "summary": facts.summary,
-        "details": facts.details,
+        "summary": facts.summary.replace(CODE, ""),
+        "details": facts.details.replace(CODE, ""),
         "facts": _facts(facts, rows),
         "presets": _presets(shown),
         "rows": [_row(row) for row in shown[:SHOWN_ROWS]],
@@ -42,6 +43,7 @@ def _facts(facts: MethodFacts, rows: Sequence[Row]) -> dict[str, str]:
         "Needs": ", ".join(facts.needs) or ("nothing but images" if facts.origin else ""),
         "Scores": {"item": "each training item", "group": "groups of items"}.get(facts.unit, ""),
         "Sign": facts.sign,
+        "Presets": ", ".join(facts.presets),
         "Source": facts.origin,
     }
     return {name: value for name, value in said.items() if value}

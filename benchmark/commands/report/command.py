@@ -1,16 +1,18 @@
-"""The command report: writes the page, badges and figures, or serves the page while rows appear."""
+"""The command report: writes the page, badges and figures from rows."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ....errors import unknown
 from ....leaderboard.page.badges import badges
 from ....leaderboard.page.build import payload, render_page, sections
-from ....leaderboard.page.figures.drawing import stylesheet
+from ....leaderboard.page.facts import Facts
+from ....leaderboard.page.figures.drawing import Drawing, stylesheet
 from ....leaderboard.page.task_sections import Section
 from ....leaderboard.rows.files import load_rows
 from ....leaderboard.rows.row import Row
@@ -41,62 +43,56 @@ class Asked:
             raise unknown("--pictures", self.pictures, PICTURES)
 
 
+class Content(NamedTuple):
+    """What the page is made of."""
+
+    rows: list[Row]
+    facts: Facts
+    sections: list[Section]
+
+    def page(self, live: bool = False) -> str:
+        """Return the page; ``live``: it asks its server whether rows have changed."""
+        figures = {one.label: one.figures for one in self.sections}
+        return render_page(payload(*self), figures, live)
+
+
+def content(asked: Asked, on_task: Callable[[int, int], None] = lambda done, total: None) -> Content:
+    """Return what the page of the rows that are there now is made of; raises UserError where there are none."""
+    rows = load_rows(asked.folder)
+    facts = known_facts(rows, asked.pictures, asked.plugins)
+    return Content(rows, facts, sections(rows, facts, on_task))
+
+
 def write(asked: Asked, site: Path | None, figures: Path | None) -> None:
     """Write the page and badges into ``site`` and all figures into ``figures``, whichever are given."""
     asked.check()
-    rows, found = _found(asked, None if site is None else PAGE)
-    if site is not None:
-        _write_site(site, rows, found, asked)
-    if figures is not None:
-        _write_figures(figures, found)
-
-
-def page(asked: Asked, live: bool = False) -> str:
-    """Return the page of the rows that are there now; raises UserError where there are none."""
-    rows, found = _found(asked, None)
-    return _page(rows, found, asked, live)
-
-
-def _found(asked: Asked, label: str | None) -> tuple[list[Row], list[Section]]:
-    rows = load_rows(asked.folder)
-    facts = known_facts(rows, asked.pictures, asked.plugins)
-    if label is None:
-        return rows, sections(rows, facts)
     with Bar("tasks") as bar:
-        return rows, sections(rows, facts, bar.update)
+        found = content(asked, bar.update)
+    if site is not None:
+        _write_site(FolderStore(site), found)
+    if figures is not None:
+        _write_figures(FolderStore(figures), found)
 
 
-def _page(rows: Sequence[Row], found: Sequence[Section], asked: Asked, live: bool = False) -> str:
-    facts = known_facts(rows, "none", asked.plugins)
-    return render_page(payload(rows, facts, found), {one.label: one.figures for one in found}, live)
-
-
-def _write_site(site: Path, rows: Sequence[Row], found: Sequence[Section], asked: Asked) -> None:
-    store = FolderStore(site)
-    for one in found:
+def _write_site(store: FolderStore, found: Content) -> None:
+    for one in found.sections:
         for name, text in badges(one.ranked).items() if one.ranked else ():
             store.put(f"badges/{name}", text.encode())
-    text = _page(rows, found, asked).encode()
+    text = found.page().encode()
     path = store.put(PAGE, text)
-    console.print(f"{path}: {len(rows)} rows, {len(text) / 1e6:.1f} MB; badges beside it", soft_wrap=True)
+    console.print(f"{path}: {len(found.rows)} rows, {len(text) / 1e6:.1f} MB; badges beside it", soft_wrap=True)
 
 
-def _write_figures(folder: Path, found: Sequence[Section]) -> None:
-    store, written = FolderStore(folder), 0
-    for one in found:
-        for drawn in one.figures.values():
-            for figure in drawn:
-                for name, data in _files(figure.name, figure.drawing):
-                    store.put(name, data)
-                    written += 1
-    kind = "SVG and PDF" if _has_matplotlib() else "SVG (install matplotlib for PDF too)"
-    console.print(f"{store.root}: {written} figures as {kind}", soft_wrap=True)
+def _write_figures(store: FolderStore, found: Content) -> None:
+    figures = [figure for one in found.sections for drawn in one.figures.values() for figure in drawn]
+    for figure in figures:
+        for name, data in _files(figure.name, figure.drawing):
+            store.put(name, data)
+    kind = "as SVG and PDF" if _has_matplotlib() else "as SVG; install matplotlib for PDF too"
+    console.print(f"{store.root}: {len(figures)} figures {kind}", soft_wrap=True)
 
 
-def _files(name: str, drawing: object) -> Iterator[tuple[str, bytes]]:
-    from ....leaderboard.page.figures.drawing import Drawing
-
-    assert isinstance(drawing, Drawing)
+def _files(name: str, drawing: Drawing) -> Iterator[tuple[str, bytes]]:
     yield f"{name}.svg", drawing.svg(stylesheet()).encode()
     if _has_matplotlib():
         from ....leaderboard.page.figures.pdf import pdf

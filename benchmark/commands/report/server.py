@@ -10,7 +10,7 @@ from threading import Lock
 from ....errors import UserError
 from ....seeds import digest
 from ..terminal import console
-from .command import Asked, page
+from .command import Asked, content
 
 HOST = "127.0.0.1"
 WAIT_S = 3  # until a page that could not be made is tried again
@@ -19,7 +19,7 @@ WAIT_S = 3  # until a page that could not be made is tried again
 def serve(asked: Asked, port: int) -> None:
     """Serve the page until Ctrl-C; raises UserError where the port is taken."""
     asked.check()
-    server = make_server(lambda: asked.folder, lambda: page(asked, live=True), port)
+    server = make_server(lambda: asked.folder, lambda: content(asked).page(live=True), port)
     console.print(
         f"http://{HOST}:{server.server_port}/ shows the rows in {asked.folder}; Ctrl-C ends it", soft_wrap=True
     )

@@ -1,7 +1,8 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const FIRST = 100, MISSING = "-";
+  // Tables of up to WHOLE lines are shown whole, longer ones from the top: laying out lines is what takes time.
+  const WHOLE = 200, FIRST = 50, MISSING = "-";
   const SVG = "http://www.w3.org/2000/svg";
   const byId = (id) => document.getElementById(id);
 
@@ -48,7 +49,7 @@
   function prepare(block) {
     const name = block.dataset.table, table = found(name);
     const at = (heading) => table.columns.findIndex((column) => column.name === heading);
-    const one = { name, block, table, method: at("Method"), limit: FIRST, body: block.querySelector("tbody") };
+    const one = { name, block, table, method: at("Method"), limit: table.lines.length > WHOLE ? FIRST : WHOLE, body: block.querySelector("tbody") };
     one.ranges = table.columns.map((column, i) => range(column, i, table.lines));
     one.heads = [...block.querySelectorAll("thead th")];
     one.heads.forEach((head, i) => {
@@ -121,15 +122,16 @@
     const [column, way] = order(one);
     if (column < 0) return lines;
     const pinned = (line) => one.method >= 0 && line.cells[one.method][0] === MISSING;
-    const text = one.table.columns[column].kind === "text";
-    const value = (line) => (text ? line.cells[column][0] : line.cells[column][1]);
-    const compare = new Intl.Collator("en", { numeric: true }).compare;
-    const rest = lines.filter((line) => !pinned(line)).map((line, i) => [value(line), i, line]);
-    rest.sort(([a, i], [b, j]) => {
-      if (a === undefined || b === undefined) return (a === undefined) - (b === undefined) || i - j;
-      return way * (text ? compare(a, b) : a - b) || i - j;
-    });
-    return [...lines.filter(pinned), ...rest.map(([, , line]) => line)];
+    return [...lines.filter(pinned), ...sorted(lines.filter((line) => !pinned(line)), column, one.table.columns[column].kind, way)];
+  }
+  const collator = new Intl.Collator("en", { numeric: true });
+  function sorted(lines, column, kind, way) {
+    // Positions are sorted by an array of keys: 20,000 lines take a few milliseconds. What has no number comes last.
+    const keys = kind === "text" ? lines.map(({ cells }) => cells[column][0]) : Float64Array.from(lines, ({ cells }) => cells[column][1] ?? NaN);
+    const order = Uint32Array.from(lines.keys());
+    if (kind === "text") order.sort((i, j) => way * collator.compare(keys[i], keys[j]) || i - j);
+    else order.sort((i, j) => isNaN(keys[i]) - isNaN(keys[j]) || way * (keys[i] - keys[j]) || i - j);
+    return Array.from(order, (i) => lines[i]);
   }
   function show(one) {
     const lines = visible(one), total = one.table.lines.length;

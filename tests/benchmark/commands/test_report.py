@@ -52,7 +52,7 @@ def test_it_writes_the_page_and_a_badge_for_each_ranked_method(results: Path, tm
     badges = {path.name: path.read_text() for path in (tmp_path / "site" / "badges").iterdir()}
     assert set(badges) == {f"digits@1-{name}.svg" for name in ("mucs-retain", "d-trak", "ek-fac", "random")}
     title = ElementTree.fromstring(badges["digits@1-mucs-retain.svg"]).find("{http://www.w3.org/2000/svg}title")
-    assert title is not None and title.text == "tdabench digits@1, mucs-retain:paper: rank 1-2 of 4"
+    assert title is not None and title.text == "tdabench digits@1, mucs-retain:paper: rank 1 of 4"
 
 
 def test_figures_are_files_of_the_same_drawings(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_methods_are_described_by_their_files() -> None:
 @pytest.fixture
 def served(results: Path):
     asked = command.Asked(results, "none", ())
-    running = server.make_server(lambda: asked.folder, lambda: command.page(asked, live=True), 0)
+    running = server.make_server(lambda: asked.folder, lambda: command.content(asked).page(live=True), 0)
     thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield f"http://127.0.0.1:{running.server_port}", results / "rows"

@@ -24,9 +24,7 @@ def data_of(page: str) -> dict[str, Any]:
 
 def every_kind_of_row() -> list[Row]:
     """Rows of three tasks: with an LDS, with all else, and reported by others."""
-    other = [
-        row.model_copy(update={"key": row.key.model_copy(update={"task": "letters"})}) for row in removal_rows()
-    ]
+    other = [row.model_copy(update={"key": row.key.model_copy(update={"task": "letters"})}) for row in removal_rows()]
     reported = lds_row("claimed", 0.9, 0.9, source=make_source(kind="reported"))
     return [*lds_rows(), *with_tops(), reported, *other]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
 import shutil
 from pathlib import Path
+from statistics import median
 
 import pytest
 from PIL import Image
@@ -45,7 +47,9 @@ def sprite() -> Sprite:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
     methods = {name: MethodFacts("What it is.", needs=("gradients",), origin="x.py") for name in ("d-trak", "ek-fac")}
-    facts = Facts({"scans@1": TaskFacts("Scans", {"Data": "scans"}, sprite())}, methods | {"random": MethodFacts("No.")})
+    facts = Facts(
+        {"scans@1": TaskFacts("Scans", {"Data": "scans"}, sprite())}, methods | {"random": MethodFacts("No.")}
+    )
     path = tmp_path_factory.mktemp("site") / "index.html"
     path.write_text(build_page(every_kind_of_row(), facts))
     return path
@@ -63,7 +67,9 @@ def visit(browser):
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        page.on("request", lambda asked: asked.url.startswith(("file:", "data:", "blob:")) or complaints.append(asked.url))
+        page.on(
+            "request", lambda asked: asked.url.startswith(("file:", "data:", "blob:")) or complaints.append(asked.url)
+        )
         page.goto(file.as_uri() + state)
         return page
 
@@ -190,8 +196,10 @@ def test_one_query_shows_its_picture_and_what_methods_name(visit, file):
     assert first.locator("[role=img]").evaluate_all("found => found.map(one => one.ariaLabel)") == [
         "training image 0", "training image 7", "training image 41"
     ]  # fmt: skip
-    image, place = first.locator("[role=img]").nth(2).evaluate(
-        "one => { const s = getComputedStyle(one); return [s.backgroundImage, s.backgroundPosition] }"
+    image, place = (
+        first.locator("[role=img]")
+        .nth(2)
+        .evaluate("one => { const s = getComputedStyle(one); return [s.backgroundImage, s.backgroundPosition] }")
     )
     assert image.startswith('url("data:image/png') and place == "-48px -288px"  # item 41 is tile 61 of ten in a row
     assert "×3" in first.locator("li").nth(1).inner_text()  # all three name item 7
@@ -230,13 +238,14 @@ def test_names_and_roles_are_there_for_who_cannot_see(visit, file):
     page = visit(file, "#task=digits%401")
     assert not page.evaluate(
         """[...document.querySelectorAll('button, select, input, [role=img], [role=region], a')].filter(one =>
-             !(one.hidden || one.ariaLabel || one.textContent.trim() || one.closest('label') || one.querySelector('title'))).map(one => one.outerHTML)"""
+             !(one.hidden || one.ariaLabel || one.textContent.trim() || one.closest('label') || one.querySelector('title'))
+           ).map(one => one.outerHTML)"""
     )
     assert page.locator("[data-table] table:not(:has(caption))").count() == 0
     assert block(page).locator("tbody th[scope=row]").count() == 7
     assert page.locator('figure svg[role="img"]:not(:has(> title))').count() == 0
     levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(one => Number(one.tagName[1]))")
-    assert levels[0] == 1 and all(later - one <= 1 for one, later in zip(levels, levels[1:], strict=False))
+    assert levels[0] == 1 and all(later - one <= 1 for one, later in itertools.pairwise(levels))
 
 
 def saved(page, act) -> bytes:
@@ -313,19 +322,28 @@ def _moved(line, index):
     return {**line, "cells": cells}
 
 
+def busy(client) -> float:
+    """Seconds that the page's main thread has worked: what else the machine does is not in them."""
+    metrics = client.send("Performance.getMetrics")["metrics"]
+    return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+
+
 def test_twenty_thousand_rows_open_in_two_seconds_and_sort_in_a_fifth(visit, crowded):
     name = "scans@1/scores/0"
-    opened = []
-    for _ in range(3):
-        page = visit(crowded)
-        opened.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd / 1000"))
+    page = visit(crowded, "#task=none")
+    client = page.context.new_cdp_session(page)
+    client.send("Performance.enable", {"timeDomain": "threadTicks"})
+    start = busy(client)
+    page.reload()
+    opened, sorted_in = busy(client) - start, []
     button = block(page, name).get_by_role("button", name="Mean")
-    sorting = """button => { const start = performance.now(); button.click(); document.body.offsetHeight;
-                             return (performance.now() - start) / 1000 }"""
-    sorted_in = [button.evaluate(sorting) for _ in range(7)]
-    print(f"opened in {opened} s, sorted in {sorted_in} s")
-    assert min(opened) < 2 and min(sorted_in) < 0.2  # the least: what else the machine does only adds to it
+    for _ in range(4):
+        start = busy(client)
+        button.evaluate("button => { button.click(); document.body.offsetHeight }")
+        sorted_in.append(busy(client) - start)
+    print(f"opened in {opened:.2f} s, sorted in {', '.join(f'{one:.3f}' for one in sorted_in)} s")
+    assert opened < 2 and median(sorted_in) < 0.2
     values = [float(text.split()[0]) for text in column(page, "Mean", name)]
-    assert values == sorted(values, reverse=True) and values[0] == 99.995 and len(values) == 100
+    assert values == sorted(values, reverse=True) and values[0] == 99.995 and len(values) == 50
     block(page, name).get_by_role("searchbox").fill("method19999")
     assert block(page, name).locator(".count").inner_text() == "1 of 20000 rows, 19999 hidden by filters"

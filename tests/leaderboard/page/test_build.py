@@ -44,7 +44,9 @@ def test_the_scores_are_those_of_the_view_with_mean_queries_and_source(committed
         shown = table(page, view.task)
         names = [column["name"] for column in shown["columns"]]
         extra = [names.index(name) for name in ("Mean", "Queries", "Source")]
-        assert [[t for i, t in enumerate(line) if i not in extra] for line in texts(shown)] == [list(r) for r in sheet.rows]
+        assert [[t for i, t in enumerate(line) if i not in extra] for line in texts(shown)] == [
+            list(r) for r in sheet.rows
+        ]
         assert [line[names.index("Mean")] for line in texts(shown)] == [line.overall.text() for line in view.lines]
         assert {line[names.index("Queries")] for line in texts(shown)} == {"40 of 40"}
 
@@ -82,7 +84,11 @@ def test_the_page_asks_for_nothing(committed):
     markup = re.sub(r"<(script|style)\b[^>]*>.*?</\1>", "", page, flags=re.DOTALL)
     for tag, attributes in Reader(markup).elements:
         assert tag not in ("link", "iframe", "object", "embed", "form", "base", "img")
-        named = {name: value for name, value in attributes.items() if name in ("src", "href", "srcset", "action", "xlink:href")}
+        named = {
+            name: value
+            for name, value in attributes.items()
+            if name in ("src", "href", "srcset", "action", "xlink:href")
+        }
         assert all((value or "").startswith("#") for value in named.values()), (tag, named)
         assert not any(name.startswith("on") or name == "style" for name in attributes)
     script = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
@@ -103,7 +109,9 @@ def test_the_policy_names_these_very_scripts_and_styles(live):
 
 
 def test_nothing_in_a_row_is_read_as_html():
-    facts = Facts({"digits@1": TaskFacts(HOSTILE, {HOSTILE: HOSTILE}, None, HOSTILE)}, {HOSTILE: MethodFacts(*[HOSTILE] * 3)})
+    facts = Facts(
+        {"digits@1": TaskFacts(HOSTILE, {HOSTILE: HOSTILE}, None, HOSTILE)}, {HOSTILE: MethodFacts(*[HOSTILE] * 3)}
+    )
     page = build_page(hostile_rows(), facts)
     plain = build_page(lds_rows(), Facts())
     counts = [sum(tag == "script" for tag, _ in Reader(one).elements) for one in (page, plain)]

@@ -53,7 +53,10 @@ def test_a_tie_group_ends_where_its_best_entry_is_significantly_better():
 
 
 def test_entries_without_all_queries_have_no_group_and_no_pair():
-    rows = [*rows_of(0.5, 0.4), lds_row("part", status="partial", metrics=Metrics(lds={"heldout": make_lds(0.9, missing=3)}))]
+    rows = [
+        *rows_of(0.5, 0.4),
+        lds_row("part", status="partial", metrics=Metrics(lds={"heldout": make_lds(0.9, missing=3)})),
+    ]
     ranked = ranked_tables(rows)[0]
     assert [entry.tie for entry in ranked.entries] == [None, 0, 1]
     assert [pair[:2] for pair in comparisons(ranked.entries)] == [[1, 2]]

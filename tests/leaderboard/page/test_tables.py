@@ -35,7 +35,9 @@ def test_numbers_of_a_cell_are_those_of_its_text(text, kind, numbers):
     assert found == pytest.approx(numbers)
 
 
-@pytest.mark.parametrize("view", ["lds", "removal", "published", "per-query", "overlap", "sanity", "exemplars", "groups"])
+@pytest.mark.parametrize(
+    "view", ["lds", "removal", "published", "per-query", "overlap", "sanity", "exemplars", "groups"]
+)
 def test_a_table_holds_every_cell_of_its_view(view):
     rows = lds_rows() if view == "lds" else removal_rows()
     for sheet in build_view(view, rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from xml.etree import ElementTree
 
@@ -16,7 +17,14 @@ from tdabench.leaderboard.rows.row import Metrics
 from ...helpers import lds_row, make_cost, make_key, make_lds
 
 # (LDS, passes): cheap and weak, its equal for more, better for more, the best for most, dominated, free and useless.
-CASES = {"weak": (0.2, 100), "tied": (0.2, 200), "good": (0.4, 1000), "best": (0.6, 9000), "waste": (0.3, 5000), "free": (0, 0)}
+CASES = {
+    "weak": (0.2, 100),
+    "tied": (0.2, 200),
+    "good": (0.4, 1000),
+    "best": (0.6, 9000),
+    "waste": (0.3, 5000),
+    "free": (0, 0),
+}
 
 
 def rows_of(machine="A"):
@@ -38,7 +46,14 @@ def test_places_are_those_of_comparing_all_pairs():
         beaten = any(np.quantile(rival - replicates[name], 0.025) > 0 for rival in rivals)
         beats = all(np.quantile(replicates[name] - rival, 0.025) > 0 for rival in rivals)
         assert found[name] == ("dominated" if beaten else "front" if beats else "open")
-    assert found == {"free": "front", "weak": "front", "tied": "open", "good": "front", "waste": "dominated", "best": "front"}
+    assert found == {
+        "free": "front",
+        "weak": "front",
+        "tied": "open",
+        "good": "front",
+        "waste": "dominated",
+        "best": "front",
+    }
 
 
 def test_costs_are_means_over_seeds_with_their_range_and_agree_with_the_view():
@@ -55,7 +70,10 @@ def test_costs_are_means_over_seeds_with_their_range_and_agree_with_the_view():
 
 
 def test_machines_never_share_a_plot_of_seconds():
-    second = [row.model_copy(update={"key": make_key(row.key.method, preset="quick", params_hash="f" * 16)}) for row in rows_of("B")]
+    second = [
+        row.model_copy(update={"key": make_key(row.key.method, preset="quick", params_hash="f" * 16)})
+        for row in rows_of("B")
+    ]
     (ranked,) = ranked_tables([*rows_of("A"), *second])
     figures = pareto_figures(ranked)
     assert len(figures["passes"]) == 1 and len(figures["fit"]) == 2
@@ -93,13 +111,17 @@ def test_labels_are_moved_apart_in_their_order():
     found = apart(wanted, 14, 0, 100)
     order = sorted(range(6), key=lambda index: wanted[index])
     placed = [found[index] for index in order]
-    assert placed == sorted(placed) and all(b - a >= 14 - 1e-9 for a, b in zip(placed, placed[1:], strict=False))
+    assert placed == sorted(placed) and all(b - a >= 14 - 1e-9 for a, b in itertools.pairwise(placed))
     assert max(placed) <= 100 and apart([30, 60], 14, 0, 100) == [30, 60]
 
 
 def test_hollow_and_faint_points_are_what_the_text_says():
     (ranked,) = ranked_tables(rows_of())
     (figure,) = pareto_figures(ranked)["passes"]
-    titles = {mark.title.split(":")[0]: mark.look for mark in figure.marks if re.search(r", (front|open|dominated)$", mark.title)}
+    titles = {
+        mark.title.split(":")[0]: mark.look
+        for mark in figure.marks
+        if re.search(r", (front|open|dominated)$", mark.title)
+    }
     assert titles["tied"].fill == "page" and titles["good"].fill != "page"
     assert titles["waste"].opacity < 1 == titles["best"].opacity
