@@ -51,7 +51,8 @@ class Card:
     The package's own are literals, so that listings read them without an import. revision: a commit, or UNPINNED.
     items: how many, ``heldout`` of which never train; shape: (C, H, W) of an image; cond: an item's shape of each
     condition; columns: those read of the source's rows; files: what ``--data`` takes; download: its size in words;
-    known: whose pixels are known by hashes (``known.py``); fingerprint: of all items, where it could be computed.
+    known: whose pixels are known by hashes (``known.py``); fingerprint: of all items, where it could be computed;
+    shareable: whether its licence lets anybody show its images, on a page or in a paper.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Card:
     download: str = ""
     known: str = ""
     fingerprint: str = ""
+    shareable: bool = False
 
 
 class TrainingSet(Protocol):

@@ -17,6 +17,7 @@ CARD = Card(
     transform="grey values 0..16 mapped to [-1, 1]",
     items=1_797,
     shape=(1, 8, 8),
+    shareable=True,
 )
 
 

@@ -18,15 +18,20 @@ if TYPE_CHECKING:
     from .base import Method
 
 GROUP = "tdabench.methods"
+READ_ELSEWHERE = ("name", "origin", "summary", "description")  # of a listing: from the decorator, file and docstring
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A method as its file's literals describe it; ``origin`` is a module name, or the path of a plugin."""
+    """A method as its file's literals describe it; ``origin`` is a module name, or the path of a plugin.
+
+    summary: the first paragraph of its docstring; description: the others.
+    """
 
     name: str
     origin: str
     summary: str = ""
+    description: str = ""
     version: int = 1
     needs: tuple[str, ...] = ()
     query_kinds: tuple[str, ...] = ("heldout", "generated", "external")
@@ -126,14 +131,14 @@ def _registered(node: ast.ClassDef, origin: str) -> str | None:
 
 
 def _listing(node: ast.ClassDef, name: str, origin: str) -> Listing:
-    summary = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+    summary, _, description = (ast.get_docstring(node) or "").partition("\n\n")
     literals: dict[str, Any] = {}
     for key, value in outside.assigned(node.body):
         if key in ("presets", "ablations") and isinstance(value, ast.Dict):
             literals[key] = tuple(ast.literal_eval(item) for item in value.keys if item is not None)
-        elif key in Listing.__dataclass_fields__:
+        elif key in Listing.__dataclass_fields__ and key not in READ_ELSEWHERE:
             literals[key] = _literal(value, key, name, origin)
-    return Listing(name=name, origin=origin, summary=summary, **literals)
+    return Listing(name, origin, summary.replace("\n", " "), description, **literals)
 
 
 def _literal(value: ast.expr, key: str, name: str, origin: str) -> Any:

@@ -30,7 +30,7 @@ MAY_IMPORT = {
 # The rooms of two folders, lowest first: a file may import from its own room and from lower ones.
 ROOMS = {
     "benchmark": ("processes", "tasks", "truth", "metrics", "run", "contract", "submission", "commands"),
-    "leaderboard": ("rows", "stats", "views", "readme", "check"),
+    "leaderboard": ("rows", "stats", "views", "readme", "check", "page"),
 }
 CROWDED = 15
 

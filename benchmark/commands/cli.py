@@ -230,6 +230,37 @@ def leaderboard(
     show(task or None, results, command.Shown(format, queries, view, similarity), readme)
 
 
+@app.command()
+def report(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the page and badges; default: site, if nothing else."),
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for all figures, as SVG, and PDF with matplotlib.")
+    ] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder of a run; default: the committed rows.")] = None,
+    pictures: Annotated[str, typer.Option(help="free: of data that anybody may show; all; none.")] = "free",
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the page on this machine, and anew as rows appear.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Port of --serve; 0: any that is free.")] = 8000,
+    plugin: Plugins = None,
+) -> None:
+    """Make the leaderboard's page from rows: one HTML file that needs no network."""
+    from .report import command
+
+    asked = command.Asked(results, pictures, _plugins(plugin))
+    if serve:
+        from .report.server import serve as run_server
+
+        if output is not None or figures is not None:
+            raise UserError("--serve writes nothing: leave out --output and --figures")
+        run_server(asked, port)
+        return
+    command.write(asked, output or (None if figures else Path("site")), figures)
+
+
 @app.command(name="check-method")
 def check_method(
     method: Annotated[str, typer.Argument(help="A registered method, or a file with one.")],

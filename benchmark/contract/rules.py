@@ -64,7 +64,7 @@ def _rule(name: str, *after: str) -> Callable[[Callable[[Subject], str]], Callab
 @_rule(LISTING)
 def _listed(subject: Subject) -> str:
     """Class attributes read as literals from the file are those of the imported class."""
-    names = [f.name for f in fields(Listing) if f.name not in ("name", "origin", "summary", *KEYED)]
+    names = [f.name for f in fields(Listing) if f.name not in ("name", "origin", "summary", "description", *KEYED)]
     pairs = {name: (getattr(subject.listing, name), getattr(subject.cls, name)) for name in names}
     pairs |= {name: (getattr(subject.listing, name), tuple(getattr(subject.cls, name))) for name in KEYED}
     wrong = [f"{name} lists as {read}, but is {real}" for name, (read, real) in pairs.items() if read != real]

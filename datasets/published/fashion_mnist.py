@@ -13,6 +13,7 @@ CARD = Card(
     title="Fashion-MNIST, training part and test part",
     source="hugging face hub, zalando-datasets/fashion_mnist; Xiao et al., arXiv 1708.07747",
     licence="MIT",
+    shareable=True,
     revision="531be5e2ccc9dba0c201ad3ae567a4f3d16ecdd2",
     transform="uint8 mapped to [-1, 1]",
     items=70_000,

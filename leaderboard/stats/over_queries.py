@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri, stdtrit
@@ -52,6 +54,7 @@ def resampled_means(values: ArrayLike, *axes: str | int) -> Floats:
     return mean + stretch * (means - mean)
 
 
+@lru_cache(maxsize=64)
 def query_counts(size: int, *axes: str | int) -> Floats:
     """Return how often each replicate of the bootstrap draws each query, [B, Q]."""
     chances = np.full(size, 1 / size)

@@ -158,6 +158,36 @@ def better(one: Standing, other: Standing) -> bool:
     return low is not None and low > 0
 
 
+def paired_p(one: Standing, other: Standing) -> float | None:
+    """Return the two-sided p-value that two overall scores are equal, by the paired bootstrap; None if unknown.
+
+    Twice the smaller share of replicates on one side of 0, with one more counted on it, so that it is never 0 (Davison
+    & Hinkley, Bootstrap Methods and their Application, 1997, section 4.2).
+    """
+    found = paired_difference(one, other)
+    known = found[~np.isnan(found)]
+    if not len(known):
+        return None
+    side = min(int((known <= 0).sum()), int((known >= 0).sum()))
+    return min(1.0, 2 * (side + 1) / (len(known) + 1))
+
+
+def tie_groups(standings: Sequence[Standing]) -> dict[Entry, int]:
+    """Return by rankable entry the number of its group, from 0; ``standings`` are best first.
+
+    A group is its best entry and those after it that are not significantly worse than it; the first that is begins the
+    next. Members need not be tied among each other.
+    """
+    groups: dict[Entry, int] = {}
+    leader: Standing | None = None
+    for standing in (one for one in standings if one.rankable):
+        if leader is None or better(leader, standing):
+            leader, groups[standing.entry] = standing, len(set(groups.values()))
+        else:
+            groups[standing.entry] = groups[leader.entry]
+    return groups
+
+
 def rank_ranges(standings: Sequence[Standing]) -> dict[Entry, tuple[int, int]]:
     """Return each rankable entry's (best, worst) rank.
 

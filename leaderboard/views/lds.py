@@ -147,8 +147,8 @@ def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None) 
         lds={kind: interval(score) for kind, score in sorted(standing.kinds.items())},
         fit_s=_mean(costs, lambda cost: cost.fit_s),
         seconds_per_query=_mean(costs, lambda cost: cost.seconds_per_query),
-        peak_rss_bytes=_mean(costs, lambda cost: _peak(cost.peak_rss_bytes)),
-        peak_gpu_bytes=_mean(costs, lambda cost: _peak(cost.peak_gpu_bytes)),
+        peak_rss_bytes=_mean(costs, lambda cost: peak(cost.peak_rss_bytes)),
+        peak_gpu_bytes=_mean(costs, lambda cost: peak(cost.peak_gpu_bytes)),
         forward_passes=_mean(costs, lambda cost: sum(cost.forward_passes.values())),
         backward_passes=_mean(costs, lambda cost: sum(cost.backward_passes.values())),
         status=status_of(standing.rows),
@@ -166,7 +166,8 @@ def _mean(costs: Sequence[Cost], measure: Callable[[Cost], float | None]) -> flo
     return sum(values) / len(values) if values else None
 
 
-def _peak(phases: Mapping[str, int | None]) -> int | None:
+def peak(phases: Mapping[str, int | None]) -> int | None:
+    """Return the largest value of any phase, or None where none is known."""
     return max((value for value in phases.values() if value is not None), default=None)
 
 
@@ -199,12 +200,16 @@ def _ceiling(result: LdsResult) -> Interval:
 
 
 def _machine_note(measured: Sequence[Row]) -> str:
-    parts = [[row.environment.get("cpu"), row.environment.get("gpu")] for row in measured if row.cost]
-    machines = {" and ".join(str(part) for part in machine if part) for machine in parts}
+    machines = {machine_of(row) for row in measured if row.cost}
     together = sorted({int(row.environment.get("concurrent_cells", 1)) for row in measured if row.cost})
     if len(machines) == 1 and (name := machines.pop()):
         return f"Cost: cold, {' or '.join(map(str, together))} cell(s) at a time, on {name}."
     return "Cost: not all on one known machine; compare passes, which do not depend on it, rather than seconds."
+
+
+def machine_of(row: Row) -> str:
+    """Return on what a row was measured: its processor, and its GPU if any; empty if unknown."""
+    return " and ".join(str(row.environment[part]) for part in ("cpu", "gpu") if row.environment.get(part))
 
 
 def headings(table: Table) -> list[str]:
@@ -221,7 +226,7 @@ def cells(table: Table) -> list[list[str]]:
 
 
 def _cells(line: Line, preset: str, table: Table) -> list[str]:
-    peak = line.peak_gpu_bytes if _uses_gpu(table) else line.peak_rss_bytes
+    memory = line.peak_gpu_bytes if _uses_gpu(table) else line.peak_rss_bytes
     return [
         rank_text(line.rank_best, line.rank_worst),
         line.method,
@@ -229,7 +234,7 @@ def _cells(line: Line, preset: str, table: Table) -> list[str]:
         *(line.lds[kind].text() for kind in table.kinds),
         _seconds(line.fit_s),
         _seconds(line.seconds_per_query),
-        _mebibytes(peak),
+        _mebibytes(memory),
         _abbreviated(line.forward_passes),
         _abbreviated(line.backward_passes),
         _status(line),
@@ -268,10 +273,11 @@ def _abbreviated(value: float | None) -> str:
 
 def lds_sheets(rows: Iterable[Row]) -> list[Sheet]:
     """Return the tables of ``rows``, ready to be rendered."""
-    return [_sheet(table) for table in build_tables(rows)]
+    return [sheet_of(table) for table in build_tables(rows)]
 
 
-def _sheet(table: Table) -> Sheet:
+def sheet_of(table: Table) -> Sheet:
+    """Return one table, ready to be rendered."""
     texts = headings(table), cells(table), table.notes, table.failures
     return Sheet(table.title, *texts, data=asdict(table), records=list(_records(table)))
 
