@@ -29,7 +29,7 @@ MAY_IMPORT = {
 }
 # The rooms of two folders, lowest first: a file may import from its own room and from lower ones.
 ROOMS = {
-    "benchmark": ("processes", "tasks", "truth", "metrics", "run", "contract", "commands"),
+    "benchmark": ("processes", "sheets", "tasks", "truth", "metrics", "run", "contract", "attribution", "commands"),
     "leaderboard": ("rows", "stats", "views", "readme"),
 }
 CROWDED = 15

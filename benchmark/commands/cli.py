@@ -73,8 +73,9 @@ def run(
     ] = False,
 ) -> None:
     """Score methods on a task, measure what their scores foretell, and print the leaderboard."""
+    from ..run.options import checked_options
     from . import run as command
-    from .session import checked_options, open_session
+    from .session import open_session
 
     options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry, precision)
     wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)
@@ -119,8 +120,9 @@ def tune(
     jobs: Annotated[int, typer.Option(help="Trials at a time.")] = 0,
 ) -> None:
     """Choose a method's parameters on dev queries and open subsets, which no reported number uses."""
+    from ..run.options import checked_options
     from . import tune as command
-    from .session import checked_options, open_session
+    from .session import open_session
 
     session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
     command.tune(session, method, preset, trials, _split(only))
@@ -138,8 +140,9 @@ def ablate(
     jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
 ) -> None:
     """Compare a preset with its ablations on dev queries and open subsets."""
+    from ..run.options import checked_options
     from . import ablate as command
-    from .session import checked_options, open_session
+    from .session import open_session
 
     session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
     raise typer.Exit(command.ablate(session, method, preset, _split(only)))
@@ -161,9 +164,10 @@ def ensembles(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
 ) -> None:
     """Search pairs and triples of methods on dev queries; report the best on test queries, and their removal."""
+    from ..run.options import checked_options
     from .ensembles import command
     from .removal import parse_settings
-    from .session import checked_options, open_session
+    from .session import open_session
 
     session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
     command.ensembles(session, _split(methods), preset, keep, parse_settings(("union",), "auto", budget, dry_run))

@@ -10,11 +10,12 @@ from rich.table import Table
 from ...errors import unknown
 from ...methods.registry import Entry
 from ..run.forecast import Forecast
+from ..run.options import check_device
 from ..run.plan import PlannedCell
 from ..tasks.spec import TaskSpec
 from .exemplars.metric import plan_exemplars
 from .sanity import plan_sanity
-from .session import check_device, forecasts
+from .session import forecasts
 from .terminal import console, duration
 
 OWN_CELLS: dict[str, Callable[[TaskSpec, list[PlannedCell]], list[PlannedCell]]] = {
