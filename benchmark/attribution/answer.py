@@ -99,8 +99,18 @@ def answer(cells: Cells, rows: Sequence[Row], notes: Sequence[str] = ()) -> Answ
         missing,
         {entry: _costs([row for _, row in by_entry[entry]]) for entry in found},
         _in_order(near_copies(queries.pixels.clamp(-1, 1), made.own.data), order),
-        notes,
+        [*notes, *_indifferent(found)],
     )
+
+
+def _indifferent(found: Mapping[str, Scores]) -> list[str]:
+    """Return a line for each entry that gives all images of a picture the same score, of scores [seeds, Q, N]."""
+    equal = {entry: int((stack == stack[..., :1]).all((0, 2)).sum()) for entry, stack in found.items()}
+    return [
+        f"{entry} gives all images the same score for {count} of {found[entry].shape[1]} pictures: its order says nothing"
+        for entry, count in equal.items()
+        if count
+    ]
 
 
 def _by_entry(cells: Cells, rows: Sequence[Row]) -> dict[str, list[tuple[PlannedCell, Row]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ...seeds import digest
 
 METHODS = ("pixel", "d-trak", "mucs")
 PRESETS = {"pixel": "distance"}  # the bandwidth of its quick preset is for digits of 64 pixels
+PLACES = ("model", "images", "queries", "lora")
 RATE = 1e-4  # of AdamW, as diffusers' training scripts have it where nobody says
 
 
@@ -22,9 +24,10 @@ class Request:
     model: a folder that diffusers saved, an id on the hub, or a pipeline object; lora: a folder of adapters beside it;
     images: those that it was trained on; queries: pictures to explain, or ``generate`` of the model's own by ``seed``,
     under ``prompts`` or ``labels`` in turn (none: the conditions of training images drawn at random) and a scale of
-    classifier-free ``guidance`` (None: the pipeline's own). methods: entries, ``preset`` where they name none (empty: what suits images of any size); top: how
-    many images of each query and method are shown; seeds: of the methods' own randomness, over which scores are
-    averaged; learning_rate: of AdamW, for methods that go on training a model whose training nobody knows.
+    classifier-free ``guidance`` (None: the pipeline's own). methods: entries, ``preset`` where they name none (empty:
+    what suits images of any size); top: how many images of each query and method are shown; seeds: of the methods' own
+    randomness, over which scores are averaged; learning_rate: of AdamW, for methods that go on training a model whose
+    training nobody knows.
     """
 
     model: Any
@@ -55,7 +58,7 @@ class Request:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, paths in full: what an answer is an answer to."""
-        named = {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
+        named = {name: _plain(getattr(self, name), name in PLACES) for name in self.__dataclass_fields__}
         return {name: value for name, value in named.items() if value is not None}
 
     @property
@@ -70,15 +73,20 @@ class Request:
         return digest(self.to_json())
 
 
-def _plain(value: Any) -> Any:
+def parse_memory(text: str) -> float:
+    """Return ``8GB``, ``500 MiB`` or a number of GiB in GiB, 0 for nothing; raises UserError for another text."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])i?b?)?\s*", text.lower())
+    if text and (match is None or float(match[1]) == 0):
+        raise UserError(f"--memory {text!r}: write a size such as 8GB or 500MB")
+    return float(match[1]) * 1024.0 ** ("kmgt".index(match[2] or "g") - 2) if match else 0.0
+
+
+def _plain(value: Any, is_place: bool) -> Any:
+    if is_place and isinstance(value, str | Path):
+        path = Path(value).expanduser()
+        return str(path.resolve()) if path.exists() else str(value)
     if isinstance(value, str | int | float | None):
-        return _in_full(value) if isinstance(value, str) else value
-    if isinstance(value, Path):
-        return str(value.expanduser().resolve())
+        return value
     if isinstance(value, tuple):
         return list(value)
-    return getattr(value, "_fingerprint", None) or type(value).__name__
-
-
-def _in_full(text: str) -> str:
-    return str(Path(text).expanduser().resolve()) if Path(text).expanduser().exists() else text
+    return getattr(value, "_fingerprint", None) or type(value).__name__  # a dataset, or a pipeline

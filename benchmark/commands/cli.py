@@ -85,6 +85,61 @@ def run(
 
 
 @app.command()
+def attribute(
+    model: Annotated[str, typer.Option(help="Folder that diffusers saved, or an id on the hub.")],
+    images: Annotated[Path, typer.Option(help="The training images: a folder, or a saved dataset.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the page, the scores and the table.")],
+    queries: Annotated[Path | None, typer.Option(help="Pictures to explain: a folder, or a saved dataset.")] = None,
+    generate: Annotated[int, typer.Option(help="Or how many the model makes itself.")] = 0,
+    seed: Annotated[int, typer.Option(help="From which noise it makes them.")] = 0,
+    prompt: Annotated[list[str] | None, typer.Option(help="Captions of the pictures, in turn; repeatable.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Classes of the pictures, in turn; repeatable.")] = None,
+    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance; -1: the pipeline's own.")] = -1.0,
+    lora: Annotated[Path | None, typer.Option(help="Folder of LoRA weights: only these are attributed.")] = None,
+    methods: Names = "pixel,d-trak,mucs",
+    preset: Annotated[str, typer.Option(help="Preset of methods named without one; default: quick.")] = "",
+    top: Annotated[int, typer.Option(help="Training images shown for each picture and method.")] = 20,
+    seeds: Annotated[str, typer.Option(help="Seeds of the methods; scores are averaged, their spread shown.")] = "0",
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW, for methods that train the model further.")] = 1e-4,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder that keeps scores and features; default: in $TDABENCH_HOME.")
+    ] = None,
+    plugin: Plugins = None,
+    device: Device = "cpu",
+    jobs: Annotated[int, typer.Option(help="Methods at a time; 0: as many as there are cores.")] = 0,
+    memory: Annotated[str, typer.Option(help="Memory that all may take, such as 8GB; default: what is free.")] = "",
+    micro_batch: Annotated[int, typer.Option(help="Images per forward pass; 0: what fits.")] = 0,
+    precision: Annotated[str, typer.Option(help="float32, tf32 or bf16: in what networks compute.")] = "float32",
+    encoders: Annotated[
+        str, typer.Option(help="Encoders for methods: none, or clip,dino,... `name=weights`.")
+    ] = "none",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
+) -> None:
+    """Say which training images made a picture, for a model of your own: no recipe, no truth, no configuration."""
+    from ..attribution.request import Request, parse_memory
+    from . import attribute as command
+
+    request = Request(
+        model,
+        images,
+        queries,
+        generate,
+        seed,
+        tuple(prompt or ()),
+        tuple(label or ()),
+        None if guidance < 0 else guidance,
+        lora,
+        tuple(_split(methods)),
+        preset,
+        top,
+        tuple(_seeds(seeds)),
+        learning_rate,
+    )
+    size, ran = parse_memory(memory), (device, jobs, micro_batch, precision, encoders, dry_run)
+    raise typer.Exit(command.attribute(request, out, results, _plugins(plugin), size, *ran))
+
+
+@app.command()
 def plan(
     task: Task = "digits",
     methods: Names = "",
