@@ -107,7 +107,7 @@ def _indifferent(found: Mapping[str, Scores]) -> list[str]:
     """Return a line for each entry that gives all images of a picture the same score, of scores [seeds, Q, N]."""
     equal = {entry: int((stack == stack[..., :1]).all((0, 2)).sum()) for entry, stack in found.items()}
     return [
-        f"{entry} gives all images the same score for {count} of {found[entry].shape[1]} pictures: its order says nothing"
+        f"{entry} scores all images alike for {count} of {found[entry].shape[1]} pictures: that order says nothing"
         for entry, count in equal.items()
         if count
     ]
