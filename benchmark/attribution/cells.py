@@ -16,8 +16,7 @@ from ...store import home
 from ..processes import cores
 from ..run.due import Inspector
 from ..run.forecast import Forecast, Rates, calibrate, forecast
-from ..run.options import checked_options
-from ..run.plan import Options, PlannedCell, Planner, parse_entries
+from ..run.plan import Options, PlannedCell, Planner, checked_options, parse_entries
 from ..run.results import Results
 from ..run.runner import Runner
 from ..tasks.spec import QueryPlan, TaskSpec, TruthPlan
@@ -25,6 +24,7 @@ from .problem import ROLE, Made
 
 NO_LIMIT = 30 * 86400.0  # seconds: what runs is somebody's own, who can stop it
 ACTIVATIONS = 3  # times an image's layers' outputs: kept for the way back, and their gradients
+TIMED = 32  # images that a pass is timed with
 SHARE = 4  # of the memory goes to what a pass holds
 
 
@@ -103,9 +103,8 @@ class Cells:
         """Return the problem, and how fast this machine is at it, measured."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.options.threads)
-        images = min(128, self.options.micro_batch, max(8, self.options.micro_batch // 4))
         try:
-            return calibrate(self.made.assets.folder, self.options.device, images=images)
+            return calibrate(self.made.assets.folder, self.options.device, images=min(TIMED, self.options.micro_batch))
         finally:
             torch.set_num_threads(before)
 

@@ -19,7 +19,7 @@ from ..attribution.problem import make
 from ..attribution.request import Request
 from ..metrics.removal.similarities import parse_encoders
 from ..run.forecast import start_up
-from ..run.options import check_device
+from ..run.plan import check_device
 from ..run.results import Results
 from .terminal import Bar, RunDisplay, console, duration, plain
 
@@ -95,13 +95,15 @@ def announce(cells: Cells, dry_run: bool = False) -> None:
         raise UserError(f"no method can run: {reasons}")
     for line in notes(cells):
         plain.print(line, soft_wrap=True)
-    due, seconds = set(cells.runner.due(cells.possible)), costs(cells)
+    due = set(cells.runner.due(cells.possible))
+    seconds = costs(cells) if due else []
     for line in reasons_of(cells):
         plain.print(line, soft_wrap=True)
-    left = sum(seconds[i] or 0.0 for i in due) / cells.options.jobs
-    if due:
-        left += 0.0 if dry_run else start_up()
-        plain.print(f"about {duration(left)}, {cells.options.jobs} at a time; interrupted, it goes on when run again")
+    if not due:
+        plain.print("all scores are there from before: nothing to run")
+        return
+    left = sum(seconds[i] or 0.0 for i in due) / cells.options.jobs + (0.0 if dry_run else start_up())
+    plain.print(f"about {duration(left)}, {cells.options.jobs} at a time; interrupted, it goes on when run again")
 
 
 def costs(cells: Cells) -> list[float | None]:

@@ -73,7 +73,7 @@ def run(
     ] = False,
 ) -> None:
     """Score methods on a task, measure what their scores foretell, and print the leaderboard."""
-    from ..run.options import checked_options
+    from ..run.plan import checked_options
     from . import run as command
     from .session import open_session
 
@@ -175,7 +175,7 @@ def tune(
     jobs: Annotated[int, typer.Option(help="Trials at a time.")] = 0,
 ) -> None:
     """Choose a method's parameters on dev queries and open subsets, which no reported number uses."""
-    from ..run.options import checked_options
+    from ..run.plan import checked_options
     from . import tune as command
     from .session import open_session
 
@@ -195,7 +195,7 @@ def ablate(
     jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
 ) -> None:
     """Compare a preset with its ablations on dev queries and open subsets."""
-    from ..run.options import checked_options
+    from ..run.plan import checked_options
     from . import ablate as command
     from .session import open_session
 
@@ -219,7 +219,7 @@ def ensembles(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
 ) -> None:
     """Search pairs and triples of methods on dev queries; report the best on test queries, and their removal."""
-    from ..run.options import checked_options
+    from ..run.plan import checked_options
     from .ensembles import command
     from .removal import parse_settings
     from .session import open_session

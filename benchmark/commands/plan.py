@@ -10,8 +10,7 @@ from rich.table import Table
 from ...errors import unknown
 from ...methods.registry import Entry
 from ..run.forecast import Forecast
-from ..run.options import check_device
-from ..run.plan import PlannedCell
+from ..run.plan import PlannedCell, check_device
 from ..tasks.spec import TaskSpec
 from .exemplars.metric import plan_exemplars
 from .sanity import plan_sanity

@@ -21,7 +21,7 @@ from ....store import LONG_CLAIM_S, FolderStore, home, sha256
 from ...metrics import lds
 from ...metrics.scores import query_ids
 from ...processes import cores
-from ...run.options import check_device
+from ...run.plan import check_device
 from ...tasks.find import find_task, open_assets
 from ...tasks.spec import TaskSpec
 from ...truth.build import Built, assemble, build_runs, prepare_base

@@ -11,7 +11,7 @@ from ....datasets.truth import Assets
 from ....errors import UserError
 from ....store import LONG_CLAIM_S, FolderStore, home
 from ...processes import cores, one_thread, run_jobs
-from ...run.options import check_device
+from ...run.plan import check_device
 from ...tasks.checks import check_task
 from ...tasks.find import find_task, has_assets, open_assets
 from ...tasks.spec import TaskSpec
