@@ -12,7 +12,8 @@
                  truth-groups-<r>            losses under the models of replicate r, each trained without one group
                  regenerated-groups-<r>      generated queries as these models make them again
 
-In folders of schema version 1, the weights are in problem.safetensors, and all labels of a role are in one file.
+A task may plan no regenerated queries. In folders of schema version 1, the weights are in problem.safetensors, and all
+labels of a role are in one file.
 """
 
 from __future__ import annotations
@@ -176,11 +177,14 @@ class Assets:
     def regenerated(self, role: Role) -> tuple[np.ndarray, np.ndarray]:
         """Return the generated queries as retrained models make them again, float16.
 
-        [R, M, G, C, H, W] of the models on a role's subsets, and [F, G, C, H, W] of those trained on everything.
+        [R, M, G, C, H, W] of the models on a role's subsets, and [F, G, C, H, W] of those trained on everything. Raises
+        UserError where the truth has none.
         """
         if self.schema == 1:
             arrays = self.arrays(f"truth-{role}.safetensors")
             return arrays["regenerated"], arrays["regenerated_full"]
+        if "regenerated-full.safetensors" not in self.manifest["files"]:
+            raise UserError(f"{self.folder} has no regenerated queries: its task plans none")
         images = np.stack([shard["images"] for shard in self._shards(f"regenerated-{role}-")])
         return images, self.arrays("regenerated-full.safetensors")["images"]
 

@@ -37,6 +37,7 @@ class TruthPlan:
     report, open: numbers of subsets per role; report_replicates, open_replicates: retrainings of each; full:
     retrainings on everything; share: the part of every class that a subset keeps; the target of a query is its loss
     over ``bins`` equal slices of the training noise law with ``draws_per_bin`` draws each, the same for every model.
+    regenerated: whether these models make the generated queries again too, images that are kept with the truth.
     """
 
     report: int
@@ -47,6 +48,7 @@ class TruthPlan:
     share: float = 0.5
     bins: int = 8
     draws_per_bin: int = 10
+    regenerated: bool = field(default=True, metadata=LATER)
 
     @property
     def retrainings(self) -> int:

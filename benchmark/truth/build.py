@@ -60,9 +60,10 @@ def run_job(job: Job) -> str:
     if not store.exists(job.key):
         problem = opened(job.base, job.plugins)
         model = retrained(job.run.retraining, problem, store, job.device)
-        outputs = measure(model, attributed(problem.queries), job.plan)
-        images = regenerate(model, problem).astype(np.float16)
-        store.put(job.key, save_arrays({"outputs": outputs, "regenerated": images}))
+        found = {"outputs": measure(model, attributed(problem.queries), job.plan)}
+        if job.plan.regenerated:
+            found["regenerated"] = regenerate(model, problem).astype(np.float16)
+        store.put(job.key, save_arrays(found))
     return job.key
 
 
@@ -207,7 +208,8 @@ def _all_files(built: Built, jobs: list[Job], store: FolderStore) -> Iterator[tu
     for name, members in shards.items():
         results = [load_arrays(store.get(job.key)) for job in sorted(members, key=lambda job: job.run.index)]
         yield f"truth-{name}.safetensors", {"outputs": np.stack([one["outputs"] for one in results])}
-        yield f"regenerated-{name}.safetensors", {"images": np.stack([one["regenerated"] for one in results])}
+        if built.spec.truth.regenerated:
+            yield f"regenerated-{name}.safetensors", {"images": np.stack([one["regenerated"] for one in results])}
 
 
 def _problem_manifest(

@@ -10,8 +10,9 @@ from .ablations import QUERY_SET, ablation_sheets
 from .lds import lds_sheets
 from .sanity import sanity_sheets
 from .sheet import Sheet
+from .tasks import task_sheets
 
-VIEWS = ("lds", "groups", "removal", "published", "per-query", "overlap", "sanity", "exemplars", "ablations")
+VIEWS = ("lds", "tasks", "groups", "removal", "published", "per-query", "overlap", "sanity", "exemplars", "ablations")
 SIMILARITY = "ssim"
 QUERY_SETS = {"ablations": QUERY_SET}  # of the views that do not show test queries
 
@@ -35,6 +36,7 @@ def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]
     from .removal import published_sheets, removal_sheets
 
     return {
+        "tasks": task_sheets,
         "groups": group_sheets,
         "removal": lambda rows: removal_sheets(rows, similarity),
         "published": lambda rows: published_sheets(rows, similarity),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..rows.row import Cost, Row
+from ..rows.row import Cost, LdsResult, Row
 from ..stats.ranking import Group, Standing, beats_random, group_of, rank_ranges, standings
 from .gains import interval
 from .selection import failure_of, preset_labels, status_of
@@ -53,7 +53,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """The entries of one group that may be compared, best mean first, the cells that failed, and the notes below."""
+    """The entries of one group that may be compared, best mean first, the cells that failed, and the notes below.
+
+    ``ceilings`` are noise ceilings by kind.
+    """
 
     task: str
     query_set: str
@@ -62,6 +65,7 @@ class Table:
     lines: tuple[Line, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
+    ceilings: Mapping[str, Interval]
 
     @property
     def title(self) -> str:
@@ -100,8 +104,10 @@ def _table(group: Group, measured: Sequence[Row], failed: Sequence[Row]) -> Tabl
     unfinished = [row for row in measured if row.status not in ("ok", "partial")]
     failures = sorted(map(failure_of, [*failed, *unfinished]), key=lambda one: (one.method, one.preset, one.seed))
     task = f"{group.task}@{group.task_version}"
-    notes = _notes(measured) if measured else ()
-    return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, tuple(failures), notes)
+    results = {kind: [row.metrics.lds[kind] for row in measured if row.metrics] for kind in group.kinds}
+    ceilings = {kind: _ceiling(_shown(found)) for kind, found in results.items()}
+    notes = _notes(measured, results) if measured else ()
+    return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, tuple(failures), notes, ceilings)
 
 
 def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None) -> Line:
@@ -146,18 +152,26 @@ def _marks(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _notes(measured: Sequence[Row]) -> tuple[str, ...]:
-    return (*_kind_notes(measured), RANK_NOTE, _machine_note(measured), *(MARKS[mark] for mark in _marks(measured)))
+def _notes(measured: Sequence[Row], results: Mapping[str, Sequence[LdsResult]]) -> tuple[str, ...]:
+    return (*_kind_notes(results), RANK_NOTE, _machine_note(measured), *(MARKS[mark] for mark in _marks(measured)))
 
 
-def _kind_notes(measured: Sequence[Row]) -> Iterable[str]:
-    for kind in group_of(measured[0]).kinds:
-        results = [row.metrics.lds[kind] for row in measured if row.metrics]
-        one = next((result for result in results if result.ceiling is not None), results[0])
-        ceiling = Interval(one.ceiling, one.ceiling_low, one.ceiling_high).text()
-        shuffled = [abs(result.shuffled_mean) for result in results if result.shuffled_mean is not None]
+def _kind_notes(results: Mapping[str, Sequence[LdsResult]]) -> Iterable[str]:
+    for kind, found in results.items():
+        shuffled = [abs(result.shuffled_mean) for result in found if result.shuffled_mean is not None]
         control = f" Other queries' scores reach {100 * max(shuffled):.1f} at most." if shuffled else ""
+        one = _shown(found)
+        ceiling = _ceiling(one).text()
         yield f"{kind}: {len(one.query_ids)} queries, {one.n_subsets} subsets, noise ceiling {ceiling}.{control}"
+
+
+def _shown(results: Sequence[LdsResult]) -> LdsResult:
+    """Return a result that has the ceiling, which all of a kind share, if any has."""
+    return next((result for result in results if result.ceiling is not None), results[0])
+
+
+def _ceiling(result: LdsResult) -> Interval:
+    return Interval(result.ceiling, result.ceiling_low, result.ceiling_high)
 
 
 def _machine_note(measured: Sequence[Row]) -> str:

@@ -33,7 +33,7 @@ TARGETS = [f"generated-{i}" for i in range(8)]
 CONTROLS = [f"control-{i}" for i in range(6)]
 RNG = np.random.default_rng(7)
 NOISE = {n: RNG.normal(scale=0.02, size=(3, SEEDS, n)) for n in (len(TARGETS), len(CONTROLS))}
-OTHER_VIEWS = [view for view in VIEWS if view not in ("lds", "ablations")]  # those of test rows
+OTHER_VIEWS = [view for view in VIEWS if view not in ("lds", "tasks", "ablations")]  # those of test rows without LDS
 
 
 def make_key(method: str = "trak", **changes: Any) -> Key:

@@ -218,6 +218,18 @@ def test_query_ids_are_stable(assets):
     assert seeds["generated-test-002"] == derive("query", "digits-tiny@1", "test", 2)
 
 
+def test_a_truth_without_regenerated_queries_has_the_same_losses(home, assets, tmp_path):
+    store = FolderStore(home)
+    lean = replace(TASK, truth=replace(TASK.truth, regenerated=False))
+    built = truth.prepare_base(lean, store)
+    made = truth.assemble(built, truth.build_runs(built, store, 1), store, tmp_path / "lean")
+    np.testing.assert_array_equal(made.truth("report").outputs, assets.truth("report").outputs)
+    regenerated = {name for name in assets.manifest["files"] if name.startswith("regenerated-")}
+    assert regenerated and set(made.manifest["files"]) == set(assets.manifest["files"]) - regenerated
+    with pytest.raises(UserError, match="its task plans none"):
+        made.regenerated("report")
+
+
 def test_controls_are_regenerated_and_never_attributed(assets):
     stored = assets.truth("report")
     controls = {query["id"] for query in assets.manifest["queries"] if query["role"] == "control"}
