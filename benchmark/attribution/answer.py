@@ -14,12 +14,14 @@ from torch import Tensor
 
 from ...datasets.queries import Queries
 from ...leaderboard.rows.row import Row
+from ...methods.registry import params_json
 from ..run.plan import PlannedCell
 from ..run.results import why_not
 from .agreement import Agreement, agreements, top
 from .cells import Cells
 from .copies import Copy, near_copies
 from .problem import Made
+from .self_check import SelfCheck
 
 Scores = NDArray[np.float32]
 
@@ -39,7 +41,8 @@ class Answer:
 
     items [N]: the training images' names, in the order of their names, which is that of the columns; queries [Q]: the
     pictures' names. spread: the standard deviation of scores over seeds, where there were several; missing: why entries
-    have no scores; costs: seconds and bytes by entry; copies: the near-copies of each picture; made: what was asked.
+    have no scores; costs: seconds and bytes by entry; copies: the near-copies of each picture; made: what was asked;
+    params: of each method; notes: what was given up, and what else to know; self_check: where that was asked for.
     """
 
     made: Made
@@ -50,7 +53,9 @@ class Answer:
     missing: Mapping[str, str]
     costs: Mapping[str, Mapping[str, Any]]
     copies: Sequence[Sequence[Copy]]
-    notes: Sequence[str] = field(default_factory=tuple)
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    self_check: SelfCheck | None = None
 
     def top(self, entry: str, query: int) -> list[Top]:
         """Return the images on top for a picture, best first; none where its scores are missing."""
@@ -78,7 +83,7 @@ class Answer:
         return self.made.problem().queries
 
 
-def answer(cells: Cells, rows: Sequence[Row], notes: Sequence[str] = ()) -> Answer:
+def answer(cells: Cells, rows: Sequence[Row], self_check: SelfCheck | None = None) -> Answer:
     """Return what cells left; rows: those of ``cells.possible``."""
     made, by_entry = cells.made, _by_entry(cells, rows)
     missing, found = dict(cells.obstacles), {}
@@ -99,7 +104,9 @@ def answer(cells: Cells, rows: Sequence[Row], notes: Sequence[str] = ()) -> Answ
         missing,
         {entry: _costs([row for _, row in by_entry[entry]]) for entry in found},
         _in_order(near_copies(queries.pixels.clamp(-1, 1), made.own.data), order),
-        [*notes, *_indifferent(found)],
+        {entry: params_json(pairs[0][0].params) for entry, pairs in by_entry.items()},
+        [*cells.notes, *_indifferent(found)],
+        self_check,
     )
 
 

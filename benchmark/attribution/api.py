@@ -9,9 +9,11 @@ from typing import Any
 from ...datasets.own.sources import Images
 from ..run.results import Results
 from .answer import Answer, answer
+from .budget import fitted
 from .cells import Cells, default_results, run_options
 from .problem import make
 from .request import METHODS, RATE, Request
+from .self_check import checked
 
 
 def attribute(
@@ -30,8 +32,11 @@ def attribute(
     top: int = 20,
     seeds: Sequence[int] = (0,),
     learning_rate: float = RATE,
-    device: str = "cpu",
+    minutes: float = 0.0,
     memory: float = 0.0,
+    self_check: bool = False,
+    held_out: Images | None = None,
+    device: str = "cpu",
     jobs: int = 0,
     micro_batch: int = 0,
     precision: str = "float32",
@@ -59,9 +64,14 @@ def attribute(
         top,
         tuple(seeds),
         learning_rate,
+        minutes,
+        memory,
+        self_check,
+        held_out,
     )
     request.check()
     made = make(request, device)
-    options = run_options(made, device, memory, jobs, micro_batch, precision, len(request.methods))
-    cells = Cells(made, options, Results(results or default_results()))
-    return answer(cells, cells.runner.run(cells.possible))
+    options = run_options(made, device, jobs, micro_batch, precision)
+    cells = fitted(Cells(made, options, Results(results or default_results())))
+    rows = cells.runner.run(cells.possible)
+    return answer(cells, rows, checked(cells) if self_check else None)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
+from ...methods.registry import Entry
 from ...models.problem import Problem
 from ...models.recipe import Recipe
 from ...store import home
@@ -22,6 +24,7 @@ from ..run.runner import Runner
 from ..tasks.spec import QueryPlan, TaskSpec, TruthPlan
 from .problem import ROLE, Made
 
+JOBS = 2  # methods at a time on a CPU, whose cores they share
 NO_LIMIT = 30 * 86400.0  # seconds: what runs is somebody's own, who can stop it
 ACTIVATIONS = 3  # times an image's layers' outputs: kept for the way back, and their gradients
 TIMED = 32  # images that a pass is timed with
@@ -37,7 +40,8 @@ def default_results() -> Path:
 class Cells:
     """The cells of a request, one for each entry and seed, in the order of the request.
 
-    params: of methods, by name, instead of those of their presets; encoders: as of ``Planner``.
+    encoders: as of ``Planner``. Where a budget was fitted: params by entry instead of those of presets, why entries are
+    too large for it, and notes of what was given up.
     """
 
     made: Made
@@ -46,6 +50,8 @@ class Cells:
     plugins: tuple[Path, ...] = ()
     encoders: Mapping[str, str | None] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
+    too_large: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def planner(self) -> Planner:
@@ -69,7 +75,12 @@ class Cells:
         """All cells that were asked for; raises UserError for unknown methods, or those that score groups."""
         request = self.made.request
         entries = parse_entries(request.entries, [], "quick", self.planner.known)
-        return self.planner.cells(entries, ROLE, request.seeds, self.params)
+        last = sorted(entries, key=lambda entry: bool(self.planner.known[entry.method].members))
+        return [cell for entry in last for cell in self._of(entry, request.seeds)]
+
+    def _of(self, entry: Entry, seeds: Sequence[int]) -> list[PlannedCell]:
+        params = {entry.method: self.params[str(entry)]} if str(entry) in self.params else {}
+        return self.planner.cells([entry], ROLE, seeds, params)
 
     @cached_property
     def runner(self) -> Runner:
@@ -81,7 +92,7 @@ class Cells:
         """Why entries that were asked for cannot run, by entry."""
         inspector = Inspector(self.results, self.options)
         found = {str(cell.entry): _obstacle(inspector, cell) for cell in self.asked}
-        return {entry: reason for entry, reason in found.items() if reason is not None}
+        return {entry: reason for entry, reason in found.items() if reason is not None} | dict(self.too_large)
 
     @property
     def possible(self) -> list[PlannedCell]:
@@ -99,18 +110,25 @@ class Cells:
             for cell in self.planner.cells([entry], ROLE)
         }
 
+    @property
     def rates(self) -> tuple[Problem, Rates]:
-        """Return the problem, and how fast this machine is at it, measured."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.options.threads)
-        try:
-            return calibrate(self.made.assets.folder, self.options.device, images=min(TIMED, self.options.micro_batch))
-        finally:
-            torch.set_num_threads(before)
+        """The problem, and how fast this machine is at it, measured once."""
+        images = min(TIMED, self.options.micro_batch)
+        return _rates(self.made.assets.folder, self.options.device, self.options.threads, images)
 
     def forecasts(self) -> list[Forecast]:
         """Return what the cells that can run will cost."""
-        return forecast(self.possible, *self.rates())
+        return forecast(self.possible, *self.rates)
+
+
+@cache
+def _rates(folder: Path, device: str, threads: int, images: int) -> tuple[Problem, Rates]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return calibrate(folder, device, images=images)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _obstacle(inspector: Inspector, cell: PlannedCell) -> str | None:
@@ -118,17 +136,16 @@ def _obstacle(inspector: Inspector, cell: PlannedCell) -> str | None:
     return None if missing else inspector.obstacle(cell)
 
 
-def run_options(
-    made: Made, device: str, memory: float, jobs: int, micro_batch: int, precision: str, cells: int
-) -> Options:
-    """Return options that suit a model of this size; memory: GiB in all, 0: what is free; micro_batch, jobs 0: chosen.
+def run_options(made: Made, device: str, jobs: int, micro_batch: int, precision: str) -> Options:
+    """Return options that suit a model of this size; jobs, micro_batch 0: chosen.
 
-    Raises UserError for a device or precision that is not there.
+    What is chosen depends on the machine alone and neither on the methods nor on what is free, as features are kept
+    for runs of the same options. Raises UserError for a device or precision that is not there.
     """
-    jobs = jobs or (min(cores(), max(1, cells)) if device == "cpu" else 1)
-    options = checked_options(device, jobs, NO_LIMIT, memory / jobs if memory else 0.0, 512, precision=precision)
-    size = micro_batch or fitting_batch(made.problem(), device, options.memory_bytes or 2**33)
-    return replace(options, micro_batch=size)
+    jobs, memory = jobs or (min(JOBS, cores()) if device == "cpu" else 1), made.request.memory
+    options = checked_options(device, jobs, NO_LIMIT, memory / max(1, jobs), 512, precision=precision)
+    most = int(memory * 2**30) or psutil.virtual_memory().total
+    return replace(options, micro_batch=micro_batch or fitting_batch(made.problem(), device, most // jobs))
 
 
 def fitting_batch(problem: Problem, device: str, memory: int) -> int:

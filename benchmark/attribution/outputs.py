@@ -71,6 +71,8 @@ def _swap(new: Path, out: Path) -> None:
             out.rename(old)
         new.rename(out)
     except OSError as error:
+        if old.exists():
+            old.rename(out)
         raise UserError(f"cannot write {out}: {error.strerror}; name another folder with -o") from error
     shutil.rmtree(old, ignore_errors=True)
 
@@ -91,10 +93,11 @@ def report(answer: Answer) -> dict[str, Any]:
             for name, copies in zip(answer.queries, answer.copies, strict=True)
         ],
         "skipped": {**made.own.skipped, **made.skipped},
+        "params": {entry: dict(values) for entry, values in answer.params.items()},
         "costs": dict(answer.costs),
         "missing": dict(answer.missing),
         "agreement": [asdict(pair) for pair in answer.agreements],
-        "self_check": None,
+        "self_check": answer.self_check and answer.self_check.to_json(),
         "items": list(answer.items),
     }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,9 +87,7 @@ def _base(request: Request, pipeline: Pipeline, own: Own, report: Progress) -> A
     trained = [pipeline.adapters.weights] if pipeline.adapters else []
     hashes = [state_hash(weights) for weights in (pipeline.weights, *trained)] + ([coder.hash] if coder else [])
     key = f"{_name(pipeline)}-{digest([FORMAT, own.name, recipe.hash(), hashes])}"
-    with store().claim(key, LONG_CLAIM_S) as held:
-        if not held:
-            raise UserError(f"another process is reading the same model and images into {store().path(key)}: wait")
+    with claimed(key):
         if store().exists(f"{key}/manifest.json"):
             return Assets(store().path(key))
         problem = pipeline_problem(
@@ -99,7 +98,16 @@ def _base(request: Request, pipeline: Pipeline, own: Own, report: Progress) -> A
         )
         problem = replace(problem, recipe=recipe)
         everything = torch.arange(len(own.data))
-        return write_assets(store().path(key), problem_files(problem, everything), _manifest(key, own, problem))
+        return write_assets(store().path(key), problem_files(problem, everything), manifest_of(key, own, problem))
+
+
+@contextmanager
+def claimed(key: str) -> Iterator[None]:
+    """Make what belongs to a key alone; raises UserError where another process is making it."""
+    with store().claim(key, LONG_CLAIM_S) as held:
+        if not held:
+            raise UserError(f"another process is reading the same model and images into {store().path(key)}: wait")
+        yield
 
 
 def _name(pipeline: Pipeline) -> str:
@@ -107,7 +115,8 @@ def _name(pipeline: Pipeline) -> str:
     return name if name[:1].isalnum() else "model"
 
 
-def _manifest(key: str, own: Own, problem: Problem) -> dict[str, Any]:
+def manifest_of(key: str, own: Own, problem: Problem) -> dict[str, Any]:
+    """Return the manifest of a problem without queries."""
     assert problem.recipe is not None
     return {
         "task": key,
@@ -127,7 +136,7 @@ def _with_queries(
 ) -> tuple[Assets, Mapping[str, str]]:
     """Return the problem of a query set, whose other files are those of the base, and what could not be read."""
     if request.generate:
-        guidance = _guidance(request, pipeline)
+        guidance = guidance_of(request, pipeline)
         asked = [request.generate, request.seed, request.prompts, request.labels, guidance, device != "cpu"]
         key = f"{base.folder.name}/generated-{digest(asked)}"
         if not store().exists(f"{key}/manifest.json"):
@@ -146,7 +155,7 @@ def _with_queries(
     return Assets(store().path(key)) if there else _beside(key, base, queries, own), found.skipped
 
 
-def _guidance(request: Request, pipeline: Pipeline) -> float:
+def guidance_of(request: Request, pipeline: Pipeline) -> float:
     """Return the scale of guidance: as asked, or the pipeline's own where it knows what stands for no condition."""
     if request.guidance is not None:
         return request.guidance

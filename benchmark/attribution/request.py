@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from ...seeds import digest
 
 METHODS = ("pixel", "d-trak", "mucs")
 PRESETS = {"pixel": "distance"}  # the bandwidth of its quick preset is for digits of 64 pixels
-PLACES = ("model", "images", "queries", "lora")
+PLACES = ("model", "images", "queries", "lora", "held_out")
 RATE = 1e-4  # of AdamW, as diffusers' training scripts have it where nobody says
 
 
@@ -27,7 +28,9 @@ class Request:
     classifier-free ``guidance`` (None: the pipeline's own). methods: entries, ``preset`` where they name none (empty:
     what suits images of any size); top: how many images of each query and method are shown; seeds: of the methods' own
     randomness, over which scores are averaged; learning_rate: of AdamW, for methods that go on training a model whose
-    training nobody knows.
+    training nobody knows. minutes, memory: what the methods may take, in GiB, to which their parameters are fitted (0:
+    as they are, and whatever is free); self_check: whether to try the methods on copies of the model tuned on single
+    images: of ``held_out``, which it never saw (None: training images turned upside down).
     """
 
     model: Any
@@ -44,6 +47,10 @@ class Request:
     top: int = 20
     seeds: tuple[int, ...] = (0,)
     learning_rate: float = RATE
+    minutes: float = 0.0
+    memory: float = 0.0
+    self_check: bool = False
+    held_out: Images | None = None
 
     def check(self) -> None:
         """Raise UserError for what cannot be answered, before anything is read."""
@@ -53,6 +60,10 @@ class Request:
             raise UserError("--generate and --top must be 1 or more, --learning-rate positive, --seeds at least one")
         if self.prompts and self.labels:
             raise UserError("a model takes prompts or labels: give --prompt or --label, not both")
+        if not (0 <= self.minutes < math.inf and 0 <= self.memory < math.inf):
+            raise UserError("--minutes and --memory must be positive: leave them out for no limit")
+        if self.held_out is not None and not self.self_check:
+            raise UserError("--held-out is for --self-check: give both, or neither")
         if not self.methods:
             raise UserError(f"no methods to run: name some with --methods, such as {','.join(METHODS)}")
 

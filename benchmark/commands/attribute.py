@@ -9,17 +9,20 @@ from pathlib import Path
 from rich.table import Table
 
 from ...errors import UserError
+from ...leaderboard.rows.row import Row
 from ...methods.view import Progress
 from ..attribution.answer import Answer, answer
+from ..attribution.budget import fitted
 from ..attribution.cells import Cells, default_results, run_options
 from ..attribution.copies import said
 from ..attribution.found import found, unknowns
 from ..attribution.outputs import PAGE, check_out, write
 from ..attribution.problem import make
 from ..attribution.request import Request
+from ..attribution.self_check import Check, SelfCheck
 from ..metrics.removal.similarities import parse_encoders
 from ..run.forecast import start_up
-from ..run.plan import check_device
+from ..run.plan import PlannedCell, check_device
 from ..run.results import Results
 from .terminal import Bar, RunDisplay, console, duration, plain
 
@@ -29,7 +32,6 @@ def attribute(
     out: Path,
     results: Path | None = None,
     plugins: tuple[Path, ...] = (),
-    memory: float = 0.0,
     device: str = "cpu",
     jobs: int = 0,
     micro_batch: int = 0,
@@ -49,15 +51,38 @@ def attribute(
         made = make(request, device, report)
     for name, line in found(made).items():
         plain.print(f"{name}: {line}", soft_wrap=True)
-    options = run_options(made, device, memory, jobs, micro_batch, precision, len(request.methods))
-    cells = Cells(made, options, Results(results or default_results()), plugins, given)
+    options = run_options(made, device, jobs, micro_batch, precision)
+    cells = fitted(Cells(made, options, Results(results or default_results()), plugins, given))
     announce(cells, dry_run)
+    check = announced_check(cells) if request.self_check else None
     if dry_run:
         return 0
-    with RunDisplay(len(cells.possible)) as display:
+    rows = run(cells, cells.possible)
+    return finish(answer(cells, rows, check and run_check(check)), cells, out)
+
+
+def run(cells: Cells, planned: list[PlannedCell]) -> list[Row]:
+    """Run cells with their progress shown, and return their rows."""
+    with RunDisplay(len(planned)) as display:
         cells.runner.on_event, cells.runner.on_row = display.event, display.row
-        rows = cells.runner.run(cells.possible)
-    return finish(answer(cells, rows), cells, out)
+        return cells.runner.run(planned)
+
+
+def announced_check(cells: Cells) -> Check:
+    """Return the self-check, and say what it will cost; raises UserError where its images are not what it needs."""
+    check = Check(cells)
+    with reading():
+        seconds = check.seconds()
+    count = len(check.truth.cases)
+    plain.print(f"self-check: {count} copies of the model tuned, about {duration(seconds)} more", soft_wrap=True)
+    return check
+
+
+def run_check(check: Check) -> SelfCheck:
+    """Make what is missing of a self-check, run it, and return what it found."""
+    with reading() as report:
+        check.tune(report)
+    return check.found(run(check.cells, check.planned))
 
 
 @contextmanager
@@ -80,11 +105,6 @@ def reading() -> Iterator[Progress]:
             bar.progress.stop()
 
 
-def notes(cells: Cells) -> list[str]:
-    """Return what methods have to do without."""
-    return unknowns(cells.made, [cell.cls for cell in cells.possible])
-
-
 def announce(cells: Cells, dry_run: bool = False) -> None:
     """Say what each method will cost, which cannot run and why, and which others there are.
 
@@ -93,7 +113,7 @@ def announce(cells: Cells, dry_run: bool = False) -> None:
     if not cells.possible:
         reasons = "; ".join(f"{entry} {reason}" for entry, reason in cells.obstacles.items())
         raise UserError(f"no method can run: {reasons}")
-    for line in notes(cells):
+    for line in (*cells.notes, *unknowns(cells.made, [cell.cls for cell in cells.possible])):
         plain.print(line, soft_wrap=True)
     due = set(cells.runner.due(cells.possible))
     seconds = costs(cells) if due else []
@@ -147,7 +167,8 @@ def finish(found: Answer, cells: Cells, out: Path) -> int:
 
 def summary(found: Answer) -> list[str]:
     """Return what stands out: near-copies, and how far methods agree."""
-    lines = [*found.notes, *said(found.queries, found.copies, found.items)]
+    check = [found.self_check.line] if found.self_check else []
+    lines = [*check, *found.notes, *said(found.queries, found.copies, found.items)]
     for pair in found.agreements:
         if pair.overlap is not None:
             shared = f"{100 * pair.overlap:.0f} % of their top {found.made.request.top}"

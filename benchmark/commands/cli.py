@@ -101,13 +101,18 @@ def attribute(
     top: Annotated[int, typer.Option(help="Training images shown for each picture and method.")] = 20,
     seeds: Annotated[str, typer.Option(help="Seeds of the methods; scores are averaged, their spread shown.")] = "0",
     learning_rate: Annotated[float, typer.Option(help="Of AdamW, for methods that train the model further.")] = 1e-4,
+    minutes: Annotated[float, typer.Option(help="Minutes for all methods: shrinks them until they fit; 0: any.")] = 0.0,
+    memory: Annotated[str, typer.Option(help="Memory for all methods, such as 8GB, likewise; default: any.")] = "",
+    self_check: Annotated[bool, typer.Option("--self-check", help="Try the methods on tuned copies first.")] = False,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Images for --self-check that the model never saw; default: upside-down ones.")
+    ] = None,
     results: Annotated[
         Path | None, typer.Option(help="Folder that keeps scores and features; default: in $TDABENCH_HOME.")
     ] = None,
     plugin: Plugins = None,
     device: Device = "cpu",
-    jobs: Annotated[int, typer.Option(help="Methods at a time; 0: as many as there are cores.")] = 0,
-    memory: Annotated[str, typer.Option(help="Memory that all may take, such as 8GB; default: what is free.")] = "",
+    jobs: Annotated[int, typer.Option(help="Methods at a time; 0: two on a CPU, one on a GPU.")] = 0,
     micro_batch: Annotated[int, typer.Option(help="Images per forward pass; 0: what fits.")] = 0,
     precision: Annotated[str, typer.Option(help="float32, tf32 or bf16: in what networks compute.")] = "float32",
     encoders: Annotated[
@@ -134,9 +139,13 @@ def attribute(
         top,
         tuple(_seeds(seeds)),
         learning_rate,
+        minutes,
+        parse_memory(memory),
+        self_check,
+        held_out,
     )
-    size, ran = parse_memory(memory), (device, jobs, micro_batch, precision, encoders, dry_run)
-    raise typer.Exit(command.attribute(request, out, results, _plugins(plugin), size, *ran))
+    ran = device, jobs, micro_batch, precision, encoders, dry_run
+    raise typer.Exit(command.attribute(request, out, results, _plugins(plugin), *ran))
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,46 @@ def given(images: Images) -> Given:
     if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
         return _of_table(_loaded(folder), str(folder))
     return _of_folder(folder)
+
+
+def picked(pictures: Given, places: Sequence[int]) -> Given:
+    """Return the pictures at these places."""
+    return Given(
+        pictures.where,
+        tuple(pictures.names[i] for i in places),
+        lambda i: pictures.open(places[i]),
+        tuple(pictures.captions[i] for i in places) if pictures.captions is not None else None,
+        tuple(pictures.groups[i] for i in places) if pictures.groups is not None else None,
+        digest([pictures.stamp, list(places)]),
+    )
+
+
+def upside_down(pictures: Given) -> Given:
+    """Return the pictures turned upside down, as hardly any training has seen them."""
+    return replace(
+        pictures,
+        names=tuple(f"{name}, upside down" for name in pictures.names),
+        open=lambda i: _turned(pictures.open(i)),
+        stamp=digest([pictures.stamp, "upside down"]),
+    )
+
+
+def _turned(picture: Any) -> Any:
+    from PIL import ImageOps
+
+    return ImageOps.flip(ImageOps.exif_transpose(picture))
+
+
+def joined(one: Given, other: Given) -> Given:
+    """Return the pictures of both, called after the other where something is wrong with them."""
+    return Given(
+        other.where,
+        one.names + other.names,
+        lambda i: one.open(i) if i < len(one) else other.open(i - len(one)),
+        one.captions + other.captions if one.captions is not None and other.captions is not None else None,
+        one.groups + other.groups if one.groups is not None and other.groups is not None else None,
+        digest([one.stamp, other.stamp]),
+    )
 
 
 def _of_folder(folder: Path) -> Given:
