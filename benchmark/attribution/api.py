@@ -10,7 +10,7 @@ from ...datasets.own.sources import Images
 from ..run.results import Results
 from .answer import Answer, answer
 from .budget import fitted
-from .cells import Cells, default_results, run_options
+from .cells import Cells, check, default_results, sized
 from .problem import make
 from .request import METHODS, RATE, Request
 from .self_check import checked
@@ -69,9 +69,8 @@ def attribute(
         self_check,
         held_out,
     )
-    request.check()
+    options = check(request, device, jobs, micro_batch, precision)
     made = make(request, device)
-    options = run_options(made, device, jobs, micro_batch, precision)
-    cells = fitted(Cells(made, options, Results(results or default_results())))
+    cells = fitted(Cells(made, sized(options, made), Results(results or default_results())))
     rows = cells.runner.run(cells.possible)
     return answer(cells, rows, checked(cells) if self_check else None)

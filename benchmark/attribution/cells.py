@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from ...methods.registry import Entry
+from ...methods.registry import Entry, listings
 from ...models.problem import Problem
 from ...models.recipe import Recipe
 from ...store import home
@@ -23,9 +23,11 @@ from ..run.results import Results
 from ..run.runner import Runner
 from ..tasks.spec import QueryPlan, TaskSpec, TruthPlan
 from .problem import ROLE, Made
+from .request import Request
 
 JOBS = 2  # methods at a time on a CPU, whose cores they share
 NO_LIMIT = 30 * 86400.0  # seconds: what runs is somebody's own, who can stop it
+Plugins = tuple[Path, ...]
 ACTIVATIONS = 3  # times an image's layers' outputs: kept for the way back, and their gradients
 TIMED = 32  # images that a pass is timed with
 SHARE = 4  # of the memory goes to what a pass holds
@@ -72,7 +74,7 @@ class Cells:
 
     @cached_property
     def asked(self) -> list[PlannedCell]:
-        """All cells that were asked for; raises UserError for unknown methods, or those that score groups."""
+        """All cells that were asked for; raises UserError for unknown methods."""
         request = self.made.request
         entries = parse_entries(request.entries, [], "quick", self.planner.known)
         last = sorted(entries, key=lambda entry: bool(self.planner.known[entry.method].members))
@@ -136,16 +138,25 @@ def _obstacle(inspector: Inspector, cell: PlannedCell) -> str | None:
     return None if missing else inspector.obstacle(cell)
 
 
-def run_options(made: Made, device: str, jobs: int, micro_batch: int, precision: str) -> Options:
-    """Return options that suit a model of this size; jobs, micro_batch 0: chosen.
+def check(request: Request, device: str, jobs: int, micro_batch: int, precision: str, plugins: Plugins = ()) -> Options:
+    """Return the options of a request's cells, before anything is read; jobs 0: chosen, micro_batch 0: see ``sized``.
 
-    What is chosen depends on the machine alone and neither on the methods nor on what is free, as features are kept
-    for runs of the same options. Raises UserError for a device or precision that is not there.
+    What is chosen depends on the machine and neither on the methods nor on what is free, as features are kept for runs
+    of the same options. Raises UserError for methods, a device or a precision that are not there.
     """
-    jobs, memory = jobs or (min(JOBS, cores()) if device == "cpu" else 1), made.request.memory
-    options = checked_options(device, jobs, NO_LIMIT, memory / max(1, jobs), 512, precision=precision)
-    most = int(memory * 2**30) or psutil.virtual_memory().total
-    return replace(options, micro_batch=micro_batch or fitting_batch(made.problem(), device, most // jobs))
+    request.check()
+    parse_entries(request.entries, [], "quick", listings(plugins))
+    jobs = jobs or (min(JOBS, cores()) if device == "cpu" else 1)
+    memory = request.memory / max(1, jobs)
+    options = checked_options(device, jobs, NO_LIMIT, memory, micro_batch or 1, precision=precision)
+    return replace(options, micro_batch=micro_batch)
+
+
+def sized(options: Options, made: Made) -> Options:
+    """Return the options with a micro-batch that suits a model of this size, where none was asked for."""
+    most = int(made.request.memory * 2**30) or psutil.virtual_memory().total
+    size = options.micro_batch or fitting_batch(made.problem(), options.device, most // options.jobs)
+    return replace(options, micro_batch=size)
 
 
 def fitting_batch(problem: Problem, device: str, memory: int) -> int:

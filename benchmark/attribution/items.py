@@ -168,20 +168,23 @@ def pictured(
     return Pictured(names, data, read.notes["skipped"])
 
 
+def check_said(pipeline: Pipeline, prompts: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise UserError for prompts or labels that the model does not take."""
+    for words, wanted, what in ((prompts, TEXT, "prompt"), (labels, LABEL, "label")):
+        if words and wanted not in pipeline.cond:
+            raise UserError(f"the model of {pipeline.folder} takes no {what}s: leave --{what} out")
+
+
 def said_conditions(
     pipeline: Pipeline, prompts: Sequence[str], labels: Sequence[str], numbers: Mapping[str, int], count: int
 ) -> dict[str, Tensor]:
     """Return the conditions of ``count`` pictures under prompts or labels in turn; none where neither is given.
 
-    Raises UserError for prompts or labels that the model does not take, or does not know.
+    Raises UserError for labels that the model does not know.
     """
     words = tuple(islice(cycle(prompts or labels), count))
     if not words:
         return {}
-    wanted = TEXT if prompts else LABEL
-    if wanted not in pipeline.cond:
-        what = ("prompts", "--prompt") if prompts else ("labels", "--label")
-        raise UserError(f"the model of {pipeline.folder} takes no {what[0]}: leave {what[1]} out")
     if prompts:
         return {TEXT: text_encoder(pipeline, "--prompt", words).encode(words)}
     known = class_numbers(pipeline, "--label", words, numbers)

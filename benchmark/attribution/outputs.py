@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +31,10 @@ SIDE, SHOWN, ROWS = 72, 8, 20  # pixels of an image of the grid; images a method
 
 
 def check_out(out: Path, request: Request) -> None:
-    """Raise UserError for a folder that holds anything but the answer to the same request."""
+    """Raise UserError for a folder that holds anything but the answer to the same request, or that cannot be made."""
+    above = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if above != out.absolute() and not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UserError(f"{out} cannot be made in {above}: name another folder with -o")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir():
@@ -52,7 +55,8 @@ def write(answer: Answer, out: Path) -> None:
     """Write an answer into a folder, instead of an earlier one; raises UserError where that cannot be."""
     check_out(out, answer.made.request)
     about = report(answer)
-    part = FolderStore(out.with_name(f".{out.name}.{uuid.uuid4().hex}.part"))
+    part = FolderStore(out.with_name(f".{out.name}.part"))
+    shutil.rmtree(part.root, ignore_errors=True)  # of a process that was killed
     try:
         part.put(PAGE, page(answer, about).encode())
         part.put(SCORES, _scores(answer))
@@ -66,6 +70,7 @@ def write(answer: Answer, out: Path) -> None:
 
 def _swap(new: Path, out: Path) -> None:
     old = new.with_suffix(".old")
+    shutil.rmtree(old, ignore_errors=True)
     try:
         if out.exists():
             out.rename(old)

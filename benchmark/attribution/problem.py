@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from ...datasets.base import Batch
 from ...datasets.own.items import Own
-from ...datasets.queries import Queries, item_queries
+from ...datasets.own.sources import given
+from ...datasets.queries import Queries, concatenate, item_queries
 from ...datasets.truth import Assets, write_assets, write_beside
-from ...errors import UserError
+from ...errors import UserError, brief
+from ...methods.rows import parts_of
 from ...methods.view import Progress, silent
 from ...models.latents import state_hash, with_latents
 from ...models.pipelines.problem import pipeline_problem
@@ -23,15 +25,17 @@ from ...models.problem import QUERIES, Problem, problem_files, query_arrays, que
 from ...models.recipe import Recipe
 from ...seeds import derive, digest, torch_generator
 from ...store import LONG_CLAIM_S, FolderStore, home
+from ..run.worker import is_oom
 from ..truth.build import provenance
 from ..truth.queries import generated
-from .items import LABEL, TEXT, pictured, said_conditions, training_items
+from .items import LABEL, TEXT, check_said, pictured, said_conditions, training_items
 from .opening import open_model
 from .request import Request
 
 FORMAT = 1  # bumped when requests become problems in another way
 ROLE = "queries"
 GUIDANCE = {TEXT: 7.5, LABEL: 4.0}  # the defaults of StableDiffusionPipeline and DiTPipeline
+AT_ONCE = 8  # pictures that are generated together
 BATCH = 64  # of updates, for methods that go on training
 
 
@@ -47,7 +51,7 @@ class Made:
     own: Own
     assets: Assets
     numbers: Mapping[str, int]
-    skipped: Mapping[str, str]
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def problem(self) -> Problem:
         """Read the problem."""
@@ -60,12 +64,26 @@ def make(request: Request, device: str = "cpu", report: Progress = silent) -> Ma
     Raises UserError for what cannot be had or does not fit.
     """
     pipeline = open_model(request.model, request.lora, device)
+    check_said(pipeline, request.prompts, request.labels)
+    if request.queries is not None:
+        given(request.queries)  # what is wrong with these is said before anything takes long
+    try:
+        return _made(request, pipeline, device, report)
+    except (RuntimeError, MemoryError) as error:
+        if not is_oom(error):
+            raise
+        raise UserError(
+            f"out of memory while {pipeline.folder} was read or made pictures ({brief(str(error))}): "
+            "stop what else runs, or use --device cpu or a machine with more"
+        ) from error
+
+
+def _made(request: Request, pipeline: Pipeline, device: str, report: Progress) -> Made:
     own, numbers = training_items(pipeline, request.images, report)
     if request.top > len(own.data):
         raise UserError(f"--top {request.top} is more than the {len(own.data)} training images: ask for fewer")
-    base = _base(request, pipeline, own, report)
-    assets, skipped = _with_queries(request, pipeline, own, numbers, base, device)
-    return Made(request, pipeline, own, assets, numbers, skipped)
+    base = Made(request, pipeline, own, _base(request, pipeline, own, report), numbers)
+    return _generated(base, device, report) if request.generate else _given(base)
 
 
 def store() -> FolderStore:
@@ -131,28 +149,27 @@ def manifest_of(key: str, own: Own, problem: Problem) -> dict[str, Any]:
     }
 
 
-def _with_queries(
-    request: Request, pipeline: Pipeline, own: Own, numbers: Mapping[str, int], base: Assets, device: str
-) -> tuple[Assets, Mapping[str, str]]:
-    """Return the problem of a query set, whose other files are those of the base, and what could not be read."""
-    if request.generate:
-        guidance = guidance_of(request, pipeline)
-        asked = [request.generate, request.seed, request.prompts, request.labels, guidance, device != "cpu"]
-        key = f"{base.folder.name}/generated-{digest(asked)}"
-        if not store().exists(f"{key}/manifest.json"):
-            queries = _generated(request, pipeline, numbers, base, guidance, device)
-            return _beside(key, base, queries, own), {}
-        return Assets(store().path(key)), {}
-    problem = read_problem(base.folder)
+def _given(base: Made) -> Made:
+    """Return the problem of pictures that were given."""
+    request, pipeline = base.request, base.pipeline
     assert request.queries is not None
     said = request.prompts or request.labels
-    found = pictured(pipeline, request.queries, problem.train, numbers, said)
-    data = with_latents(found.data, pipeline.autoencoder) if pipeline.autoencoder else found.data
-    queries = item_queries(data, found.names, "external", ROLE)
-    hashes = data.item_hashes(torch.arange(len(data)))
-    key = f"{base.folder.name}/given-{digest([list(found.names), hashes])}"
-    there = store().exists(f"{key}/manifest.json")
-    return Assets(store().path(key)) if there else _beside(key, base, queries, own), found.skipped
+    found = pictured(pipeline, request.queries, base.problem().train, base.numbers, said)
+    data, coder = found.data, pipeline.autoencoder
+    key = f"given-{digest([list(found.names), data.item_hashes(torch.arange(len(data)))])}"
+
+    def queries() -> Queries:
+        return item_queries(with_latents(data, coder) if coder else data, found.names, "external", ROLE)
+
+    assets = _beside(base, key, queries)
+    return replace(base, assets=assets, skipped=found.skipped)
+
+
+def _generated(base: Made, device: str, report: Progress) -> Made:
+    """Return the problem of pictures that the model makes, each from noise by its own seed."""
+    request, guidance = base.request, guidance_of(base.request, base.pipeline)
+    asked = [request.generate, request.seed, request.prompts, request.labels, guidance, device != "cpu"]
+    return replace(base, assets=_beside(base, f"generated-{digest(asked)}", lambda: _samples(base, device, report)))
 
 
 def guidance_of(request: Request, pipeline: Pipeline) -> float:
@@ -163,26 +180,34 @@ def guidance_of(request: Request, pipeline: Pipeline) -> float:
     return next((GUIDANCE[name] for name in pipeline.cond if knows), 0.0)
 
 
-def _generated(
-    request: Request, pipeline: Pipeline, numbers: Mapping[str, int], base: Assets, guidance: float, device: str
-) -> Queries:
-    """Return pictures that the model makes, each from noise by its own seed."""
-    problem, count = read_problem(base.folder), request.generate
+def _samples(base: Made, device: str, report: Progress) -> Queries:
+    """Return pictures under prompts, labels, or the conditions of training images, a few at a time."""
+    request, problem = base.request, base.problem()
+    count, guidance = request.generate, guidance_of(request, base.pipeline)
     seeds = [derive("attribute", request.seed, i) for i in range(count)]
-    cond = said_conditions(pipeline, request.prompts, request.labels, numbers, count)
+    cond = said_conditions(base.pipeline, request.prompts, request.labels, base.numbers, count)
     drawn = [int(torch.randint(len(problem.train), (1,), generator=torch_generator("cond", seed))) for seed in seeds]
-    batch = problem.train.batch(torch.tensor(drawn))
-    asked = Batch(batch.ids, batch.x, {name: cond.get(name, value) for name, value in batch.cond.items()})
     names = tuple(f"generated-{request.seed}-{i:03d}" for i in range(count))
-    model, coder = problem.model(problem.checkpoints[-1], device), problem.coder(device)
-    return generated(model, problem.spec, asked, seeds, names, ROLE, guidance, coder)
+    model, coder, found = problem.model(problem.checkpoints[-1], device), problem.coder(device), []
+    for part in parts_of(count, AT_ONCE):
+        batch = problem.train.batch(torch.tensor(drawn[part]))
+        said = {name: cond[name][part] if name in cond else value for name, value in batch.cond.items()}
+        asked = Batch(batch.ids, batch.x, said)
+        found.append(generated(model, problem.spec, asked, seeds[part], names[part], ROLE, guidance, coder))
+        report("generating pictures", part.stop, count)
+    return concatenate(found)
 
 
-def _beside(key: str, base: Assets, queries: Queries, own: Own) -> Assets:
-    """Write the problem of a query set, whose other files are those of the base."""
-    manifest = base.manifest | {
-        "task": f"{base.manifest['task']}-{digest([key, list(queries.ids)], 8)}",
-        "queries": query_list(queries, own.data),
-        "training_sha256": base.problem_sha256,
-    }
-    return write_beside(base, store().path(key), [(QUERIES, query_arrays(queries))], manifest)
+def _beside(base: Made, name: str, queries: Callable[[], Queries]) -> Assets:
+    """Return the stored problem of a query set, whose other files are those of the base; made where it is missing."""
+    key = f"{base.assets.folder.name}/{name}"
+    with claimed(key):
+        if store().exists(f"{key}/manifest.json"):
+            return Assets(store().path(key))
+        found = queries()
+        manifest = base.assets.manifest | {
+            "task": f"{base.assets.manifest['task']}-{digest([key, list(found.ids)], 8)}",
+            "queries": query_list(found, base.own.data),
+            "training_sha256": base.assets.problem_sha256,
+        }
+        return write_beside(base.assets, store().path(key), [(QUERIES, query_arrays(found))], manifest)

@@ -13,7 +13,7 @@ from ...leaderboard.rows.row import Row
 from ...methods.view import Progress
 from ..attribution.answer import Answer, answer
 from ..attribution.budget import fitted
-from ..attribution.cells import Cells, default_results, run_options
+from ..attribution.cells import Cells, check, default_results, sized
 from ..attribution.copies import said
 from ..attribution.found import found, unknowns
 from ..attribution.outputs import PAGE, check_out, write
@@ -22,7 +22,7 @@ from ..attribution.request import Request
 from ..attribution.self_check import Check, SelfCheck
 from ..metrics.removal.similarities import parse_encoders
 from ..run.forecast import start_up
-from ..run.plan import PlannedCell, check_device
+from ..run.plan import PlannedCell
 from ..run.results import Results
 from .terminal import Bar, RunDisplay, console, duration, plain
 
@@ -41,24 +41,22 @@ def attribute(
 ) -> int:
     """Answer a request into the folder ``out``, and return the exit code: 1 where a method that could run failed.
 
-    The other arguments are those of ``Cells`` and ``run_options``. Raises UserError for what cannot be answered.
+    The other arguments are those of ``check`` and ``Cells``. Raises UserError for what cannot be answered.
     """
-    request.check()
-    check_device(device)
+    options = check(request, device, jobs, micro_batch, precision, plugins)
     check_out(out, request)
     given = parse_encoders(encoders) or {}
     with reading() as report:
         made = make(request, device, report)
     for name, line in found(made).items():
         plain.print(f"{name}: {line}", soft_wrap=True)
-    options = run_options(made, device, jobs, micro_batch, precision)
-    cells = fitted(Cells(made, options, Results(results or default_results()), plugins, given))
+    cells = fitted(Cells(made, sized(options, made), Results(results or default_results()), plugins, given))
     announce(cells, dry_run)
-    check = announced_check(cells) if request.self_check else None
+    self_check = announced_check(cells) if request.self_check else None
     if dry_run:
         return 0
     rows = run(cells, cells.possible)
-    return finish(answer(cells, rows, check and run_check(check)), cells, out)
+    return finish(answer(cells, rows, self_check and run_check(self_check)), cells, out)
 
 
 def run(cells: Cells, planned: list[PlannedCell]) -> list[Row]:
