@@ -44,7 +44,7 @@ FORMAT = 1  # bumped when checks are made in another way
 ITEMS = 500  # training images, at most, among which the others are looked for
 PLAN = ExemplarPlan(ks=(1,), cases=5, queries=2, strengths=(150.0,), share=0.75, rate=3.0)
 BATCH = 16  # of updates of a copy
-SHOWN, AGAIN = 10, "shown-again"  # training images that are looked for as they are
+SHOWN, AGAIN = 5, "shown-again"  # training images that are looked for as they are
 COLUMNS = ("of samples, image found", "average precision", "shown again, first")
 
 

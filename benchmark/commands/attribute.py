@@ -16,7 +16,7 @@ from ..attribution.budget import fitted
 from ..attribution.cells import Cells, check, default_results, sized
 from ..attribution.copies import said
 from ..attribution.found import found, unknowns
-from ..attribution.outputs import PAGE, check_out, write
+from ..attribution.outputs.folder import PAGE, check_out, write
 from ..attribution.problem import make
 from ..attribution.request import Request
 from ..attribution.self_check import Check, SelfCheck

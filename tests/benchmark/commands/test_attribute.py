@@ -5,50 +5,39 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
+from contextlib import chdir
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 
 import tdabench
 from tdabench.benchmark.attribution.request import Request
 from tdabench.errors import UserError
 
-from ... import run_helpers, tiny
-from ...models import folders
+from ... import run_helpers
 
 call = run_helpers.tdabench
 N, PLANTED = 24, 2
 
 
-def memorise(folder):
-    """Save a DDPM pipeline that was trained on smooth images, and on two planted ones half of the time."""
-    import diffusers
-
-    images = folders.colours(N)
-    images[-PLANTED:] = torch.rand(PLANTED, 3, 8, 8, generator=tiny.generator(5)).round() * 2 - 1
-    net = folders.seeded(1, diffusers.UNet2DModel, **{**folders.UNET, "block_out_channels": [16, 16]})
-    scheduler, steps = diffusers.DDPMScheduler(), 400
-    optimizer, rng = torch.optim.AdamW(net.parameters(), lr=4e-3), tiny.generator(0)
-    for _ in range(steps):
-        ids = torch.cat([torch.randint(N, (8,), generator=rng), N - 1 - torch.arange(8) % PLANTED])
-        noise, times = torch.randn(16, 3, 8, 8, generator=rng), torch.randint(1000, (16,), generator=rng)
-        answer = net(scheduler.add_noise(images[ids], noise, times), times).sample
-        optimizer.zero_grad()
-        (answer - noise).square().mean().backward()
-        optimizer.step()
-    diffusers.DDPMPipeline(net.eval(), scheduler).save_pretrained(folder / "model")
-    folders.save_images(folder / "images", images)
-    folders.save_images(folder / "asked", images[-PLANTED:])
+DOCS = Path(__file__).parents[3] / "docs"
+DOCS_TEXT = (DOCS / "attribute.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", DOCS_TEXT, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
+    """Return a folder with what the example of the docs makes: a model that memorised two of its images."""
     folder = tmp_path_factory.mktemp("attribution")
-    memorise(folder)
+    with chdir(folder):
+        exec(EXAMPLES[0], {})
     return folder
 
 
@@ -72,7 +61,9 @@ def top(out):
     return {(row["picture"], row["method"]): row["file"] for row in rows if row["rank"] == "1"}
 
 
-ASKED = ("--queries", "asked", "--top", "4", "--methods", "pixel,d-trak,grad-sim", "--learning-rate", "1e-3")
+COMMAND = re.search(r"^    tdabench (attribute --model model --images images .*) -o out$", DOCS_TEXT, re.MULTILINE)[1]
+ASKED = shlex.split(COMMAND)[5:]
+TOP, ENTRIES = 5, {"pixel:distance", "d-trak:quick"}
 
 
 def test_planted_images_come_first_and_all_files_are_there(tdabench_at, made):
@@ -80,12 +71,11 @@ def test_planted_images_come_first_and_all_files_are_there(tdabench_at, made):
     assert answer.code == 0, answer.err
     names = {f"{i:02d}.png": f"{N - PLANTED + i:02d}.png" for i in range(PLANTED)}
     found = top(made / "out")
-    entries = {"pixel:distance", "d-trak:quick", "grad-sim:quick"}
-    assert found == {(query, entry): item for query, item in names.items() for entry in entries}
+    assert found == {(query, entry): item for query, item in names.items() for entry in ENTRIES}
     assert "00.png is itself among the training images, as 22.png" in answer.out
     assert "UNet2DModel of" in answer.out and "images: 24" in answer.out
     scores, report = load_file(made / "out" / "scores.safetensors"), json.loads((made / "out/report.json").read_text())
-    assert set(scores) == entries and all(values.shape == (PLANTED, N) for values in scores.values())
+    assert set(scores) == ENTRIES and all(values.shape == (PLANTED, N) for values in scores.values())
     assert report["items"] == [f"{i:02d}.png" for i in range(N)]
     assert report["items"][int(scores["d-trak:quick"][0].argmax())] == names["00.png"]
     assert (made / "out" / "grid.png").read_bytes().startswith(b"\x89PNG")
@@ -104,13 +94,13 @@ def test_the_same_again_runs_nothing_and_another_is_refused(tdabench_at, made, m
 def test_other_pictures_take_the_features_of_the_first(tdabench_at, made):
     tdabench_at(*ASKED, "-o", "out")
     shutil.copytree(made / "images", made / "others", dirs_exist_ok=True)
-    words = ["--queries", "others", "--top", "1", "--methods", "d-trak", "--learning-rate", "1e-3", "-o", "self"]
+    words = ["--queries", "others", "--top", "1", "--methods", "d-trak", "-o", "self"]
     assert tdabench_at(*words).code == 0
     rows = [
         json.loads(path.read_text()) for path in (made / "home" / "attribution" / "results").rglob("rows/**/*.json")
     ]
     kept = [row for row in rows if row["cost"]["n_queries"] == N and row["key"]["method"] == "d-trak"]
-    assert len(kept) == 1 and sum(note["reused"] for note in kept[0]["diagnostics"]["kept"]) == 1
+    assert len(kept) == 1 and [note["reused"] for note in kept[0]["diagnostics"]["kept"]] == [1]
     found = top(made / "self")
     assert np.mean([query == item for (query, _), item in found.items()]) > 0.9
 
@@ -133,7 +123,7 @@ def test_the_page_stands_alone_and_can_be_used(tdabench_at, made):
     tags = Page(text).tags
     assert not re.search(r"""(src|href)=["']?(https?:)?//|<script|@import""", text) and len(text) < 5_000_000
     pictures = [attrs for tag, attrs in tags if attrs.get("role") == "img"]
-    assert len(pictures) == PLANTED * (1 + 3 * 4) and all(attrs["aria-label"] for attrs in pictures)
+    assert len(pictures) == PLANTED * (1 + len(ENTRIES) * TOP) and all(attrs["aria-label"] for attrs in pictures)
     shown = {name for attrs in pictures for name in attrs["class"].split() if re.fullmatch(r"[qt]\d+", name)}
     assert all(f".{name} {{ background-image: url(data:image/png;base64," in text for name in shown)
     ids = {attrs["id"] for _, attrs in tags if "id" in attrs}
@@ -175,6 +165,23 @@ def test_generated_pictures_and_a_pipeline_object(made, monkeypatch):
     assert one.queries == ("generated-3-000", "generated-3-001")
     assert torch.equal(one.pictures, other.pictures) and not torch.equal(one.pictures[0], one.pictures[1])
     assert np.array_equal(one.scores["pixel:distance"], other.scores["pixel:distance"])
+
+
+def test_the_example_of_the_docs_asks_about_what_the_model_makes(tdabench_at, capsys):
+    exec(EXAMPLES[1], {"__name__": "__main__"})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * len(ENTRIES) and all(line.count(".png") == TOP for line in lines)
+
+
+def test_the_notebook_runs(tdabench_at, capsys):
+    notebook = json.loads((DOCS / "attribute.ipynb").read_text(encoding="utf-8"))
+    making, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert making.strip() == EXAMPLES[0].strip()  # which has run
+    names = {"torch": torch, "Image": Image}
+    for cell in cells:
+        exec(cell, names)
+    assert "d-trak:quick 00.png [('22.png'" in capsys.readouterr().out
+    assert list(names["sheet"].shape) == [3, 4 * 8, 6 * 8]
 
 
 # what people may get wrong: one line, and nothing written

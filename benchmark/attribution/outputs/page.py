@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from .answer import Answer
+from ..answer import Answer
 from .thumbnails import data_uri
 
 LIMIT = 4_500_000  # bytes of images: the page stays under 5 MB

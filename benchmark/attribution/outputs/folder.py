@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from safetensors.numpy import save as save_arrays
 
-from ...errors import UserError
-from ...store import FolderStore
-from ..run.plan import command_line
-from ..sheets import write_png
-from ..truth.build import provenance
-from .answer import Answer
-from .found import found
+from ....errors import UserError
+from ....store import FolderStore
+from ...run.plan import command_line
+from ...sheets import write_png
+from ...truth.build import provenance
+from ..answer import Answer
+from ..found import found
+from ..request import Request
 from .page import page
-from .request import Request
 from .thumbnails import grid, picture
 
 REPORT, PAGE, GRID, SCORES, TABLE = "report.json", "index.html", "grid.png", "scores.safetensors", "top.csv"
