@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 L = TypeVar("L", bound="Callable[[], ImageDataset]")
 GROUP = "tdabench.datasets"
 HERE = Path(__file__).parent
+OWN = "own-"  # how the names begin of images that somebody brought, which no module loads
 FOLDERS = {HERE: "", HERE / "published": ".published"}  # what is generated or ships; what is fetched
 
 
@@ -71,6 +72,10 @@ def load_dataset(name: str, plugins: tuple[Path, ...] = ()) -> ImageDataset:
 
     Raises UserError where there is none, where it does not import or load, or where an outside one is malformed.
     """
+    if name.startswith(OWN):
+        from .own.items import load_own
+
+        return load_own(name)
     listing = dataset_listings(plugins).get(name)
     if listing is None and (HERE / f"{name}.py").is_file():
         raise UserError(f"datasets/{name}.py holds no dataset: name one of {', '.join(dataset_listings(plugins))}")

@@ -20,6 +20,15 @@ MODES = {1: "L", 3: "RGB"}
 
 
 @dataclass(frozen=True)
+class Listed:
+    """The image files of a folder: paths by their names within it; captions and groups as of ``Pictures``."""
+
+    paths: dict[str, Path]
+    captions: tuple[str, ...] | None
+    groups: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
 class Pictures:
     """The files of a folder in the order of their names.
 
@@ -33,23 +42,66 @@ class Pictures:
     groups: tuple[str, ...] | None
 
 
-def read_pictures(folder: Path, channels: int, size: tuple[int, int] | None) -> Pictures:
-    """Return the pictures of a folder, every one of ``channels`` and ``size`` (None: that of the first).
+def list_pictures(folder: Path) -> Listed:
+    """Return what a folder holds, as Hugging Face's imagefolder has it; no image is opened.
 
-    As Hugging Face's imagefolder has it: ``metadata.jsonl`` names files under ``file_name`` and their captions under
-    ``text``, ``caption`` or ``prompt``; without a ``label`` there, the subfolder is the class. Nothing is resized or
-    converted. Raises UserError for what cannot be read, or is not of that form.
+    ``metadata.jsonl`` names files under ``file_name`` and their captions under ``text``, ``caption`` or ``prompt``;
+    without a ``label`` there, the subfolder is the class. Raises UserError for what is not of that form.
     """
-    if channels not in MODES:
-        raise UserError(f"the model takes {channels} channels, which no image file has: give an ImageDataset")
     paths = _files(folder)
     rows = _metadata(folder, paths)
-    images = []
-    for path in paths.values():
+    listed = [rows.get(name, {}) for name in paths]
+    return Listed(paths, _captions(listed), _groups(tuple(paths), listed))
+
+
+def read_pictures(folder: Path, channels: int, size: tuple[int, int] | None) -> Pictures:
+    """Return the pictures of a folder as ``list_pictures`` takes it, every one of ``channels`` and ``size``.
+
+    size: None is that of the first. Nothing is resized or converted. Raises UserError for what cannot be read, or is
+    not of that form.
+    """
+    check_channels(channels)
+    listed, images = list_pictures(folder), []
+    for path in listed.paths.values():
         images.append(_pixels(path, channels, size))
         size = size or (images[0].shape[1], images[0].shape[2])
-    names, listed = tuple(paths), [rows.get(name, {}) for name in paths]
-    return Pictures(names, torch.stack(images), _captions(listed), _groups(names, listed))
+    return Pictures(tuple(listed.paths), torch.stack(images), listed.captions, listed.groups)
+
+
+def check_channels(channels: int) -> None:
+    """Raise UserError for a number of channels that no image file has."""
+    if channels not in MODES:
+        raise UserError(f"the model takes {channels} channels, which no image file has: give an ImageDataset")
+
+
+def fit_picture(picture: Any, channels: int, size: tuple[int, int]) -> tuple[np.ndarray, set[str]]:
+    """Return a picture as a model takes it, uint8 [C, H, W], and what had to be done: ``resized``, ``converted``.
+
+    Turned as its camera says; what shows through is laid on white. Raises what PIL does where it cannot be decoded.
+    """
+    from PIL import Image, ImageOps
+
+    picture, done = ImageOps.exif_transpose(picture), set()
+    if picture.mode != MODES[channels]:
+        done |= set() if (channels, picture.mode) == (3, "P") and "transparency" not in picture.info else {"converted"}
+        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        picture = picture.convert(MODES[channels])
+    if (picture.height, picture.width) != size:
+        picture, done = middle(picture, size), done | {"resized"}
+    return np.asarray(picture).reshape(*size, channels).transpose(2, 0, 1), done
+
+
+def middle(picture: Any, size: tuple[int, int]) -> Any:
+    """Return a picture with its shorter side resized, bilinearly, and its middle cut out: (height, width) ``size``."""
+    from PIL import Image
+
+    scale = max(size[0] / picture.height, size[1] / picture.width)
+    width, height = max(size[1], int(picture.width * scale)), max(size[0], int(picture.height * scale))
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size[1]) / 2), round((height - size[0]) / 2)
+    return picture.crop((left, top, left + size[1], top + size[0]))
 
 
 def image_folder(

@@ -20,7 +20,7 @@ from ..store import home
 from .base import UNPINNED, Card, ImageDataset
 from .files import Rows, parquet_files, table_rows
 from .find import store_folder
-from .folders import MODES
+from .folders import MODES, middle
 from .known import known_sets, pixel_hash
 from .stored import Item, open_items, write_items
 
@@ -243,20 +243,9 @@ def _decoded(data: bytes, source: Source, what: str) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as picture:
             wanted = MODES[source.channels]
             if source.resized:
-                return np.asarray(_middle(picture.convert(wanted), source.size))
+                return np.asarray(middle(picture.convert(wanted), source.size))
             if picture.mode != wanted:
                 raise UserError(f"{what} is {picture.mode} {picture.size[::-1]}, not {wanted} {source.size}")
             return np.asarray(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{what} cannot be read as an image ({error})") from None
-
-
-def _middle(picture: Any, size: tuple[int, int]) -> Any:
-    """Return a picture with its shorter side resized, bilinearly, and its middle cut out."""
-    from PIL import Image
-
-    scale = max(size[0] / picture.height, size[1] / picture.width)
-    width, height = max(size[1], int(picture.width * scale)), max(size[0], int(picture.height * scale))
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size[1]) / 2), round((height - size[0]) / 2)
-    return picture.crop((left, top, left + size[1], top + size[0]))

@@ -101,7 +101,7 @@ class Stored:
 def write_items(
     folder: Path,
     count: int,
-    read: Callable[[int], Item],
+    read: Callable[[int], Item | None],
     on_item: Callable[[int], None],
     null: Mapping[str, Tensor] | None = None,
     source: Mapping[str, Any] | None = None,
@@ -109,29 +109,31 @@ def write_items(
 ) -> None:
     """Store items, in the order of their hashes: equal sources in whatever order give equal stores.
 
-    ``read`` returns item i of the source, 0 <= i < count, and is asked twice for each; ``on_item`` sees how many times
-    it was. null, source, group_names: as of ``Stored``. Written whole or not at all. Raises UserError where items
-    differ in shape, or there are none.
+    ``read`` returns item i of the source, 0 <= i < count, or None where it is left out, and is asked twice for each;
+    ``on_item`` sees how many times it was. null, source, group_names: as of ``Stored``, looked at once all were read.
+    Written whole or not at all. Raises UserError where items differ in shape, or there are none.
     """
-    keys, like = [], None
+    keys: dict[int, tuple[bytes, list[tuple[str, int]]]] = {}
+    like = None
     for i in range(count):
-        item = read(i)
-        like = like or item
-        _check_alike(i, like, item)
-        keys.append((item.hash(), sorted(item.groups.items())))  # equal items may be of different groups
+        if (item := read(i)) is not None:
+            like = like or item
+            _check_alike(i, like, item)
+            keys[i] = item.hash(), sorted(item.groups.items())  # equal items may be of different groups
         on_item(i + 1)
     if like is None:
         raise UserError(f"there is nothing to store in {folder}: the source has no rows")
-    order = sorted(range(count), key=keys.__getitem__)
+    order = sorted(keys, key=keys.__getitem__)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    _write(part / ITEMS, like, ((keys[i][0], read(i)) for i in order), lambda done: on_item(count + done))
+    again = ((keys[i][0], item) for i in order if (item := read(i)) is not None)
+    _write(part / ITEMS, like, again, lambda done: on_item(count + done))
     columns = {"pixels": like.pixels, **like.cond}
     described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
     groups = {name: list((group_names or {}).get(name, ())) for name in sorted(like.groups)}
     more = {"groups": groups, "source": dict(source or {})}
-    about = {"columns": described, "count": count, "sha256": file_hash(part / ITEMS)}
+    about = {"columns": described, "count": len(order), "sha256": file_hash(part / ITEMS)}
     if null:
         FolderStore(part).put(NULL, save(dict(null)))
     FolderStore(part).put_json(COLUMNS, {**about, **{name: value for name, value in more.items() if value}})

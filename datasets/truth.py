@@ -19,6 +19,8 @@ labels of a role are in one file.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +122,11 @@ class Assets:
             return self.manifest["files"]["problem.safetensors"]["sha256"]
         files = {name: file for name, file in self.manifest["files"].items() if not name.startswith(ABOUT_MODELS)}
         return _hash({**self._without("provenance", OWN, "truth_plan", "target", "target_unit"), "files": files})
+
+    @property
+    def training_sha256(self) -> str:
+        """The hash of all that rows of the training set depend on: where it is told apart, no queries."""
+        return self.manifest.get("training_sha256") or self.problem_sha256
 
     def _without(self, *names: str) -> dict[str, Any]:
         """Return the manifest without some of it, nor where the dataset's code was: its fingerprint says all."""
@@ -249,6 +256,24 @@ def write_assets(folder: Path, files: Iterable[tuple[str, Arrays]], manifest: di
     whole = {**manifest, "schema_version": SCHEMA_VERSION, "files": listed}
     store.put_json("manifest.json", {**whole, OWN: manifest_hash(whole)})
     return Assets(folder)
+
+
+def write_beside(base: Assets, folder: Path, files: Iterable[tuple[str, Arrays]], manifest: dict[str, Any]) -> Assets:
+    """Write assets that have a base's files beside their own: as links, which take no room, where the disk has them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in base.manifest["files"]:
+        if not (folder / name).exists():
+            _link(base.folder / name, folder / name)
+    own = write_assets(folder, files, manifest)
+    own.store.put_json("manifest.json", {**own.manifest, "files": base.manifest["files"] | own.manifest["files"]})
+    return Assets(folder)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
 
 
 def _former(store: FolderStore) -> list[str]:

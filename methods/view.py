@@ -147,7 +147,12 @@ class View:
         return training_loss(model, batch, generator, self.problem.recipe)
 
     def training_step(self, step: int) -> TrainingStep:
-        """Return what an update (0-based) of the model's training saw: ids, levels, noise; needs ``recipe``."""
+        """Return what an update (0-based) of the model's training saw: ids, levels, noise; needs ``recipe``.
+
+        Raises UserError where the recipe is assumed, since nobody knows what that training saw.
+        """
+        if self._recipe.assumed:
+            raise UserError("how this model was trained is not known: its updates cannot be replayed")
         return training_step(self._recipe, len(self.train), self.train.shape, self.problem.seed, step)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], scale: float = 1.0) -> torch.optim.Optimizer:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +12,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ..datasets.base import ImageDataset
@@ -20,6 +21,8 @@ from .networks import make_network
 from .recipe import AutoencoderSpec, compact
 
 SIZE = 8  # images a pass, always as many, since another number rounds otherwise and equal images must stay equal
+PART = 128 * SIZE  # images that a kill can lose
+OnItem = Callable[[int, int], None]
 
 
 def state_hash(state: Mapping[str, Tensor], start: str = "") -> str:
@@ -78,22 +81,58 @@ def latent_shape(spec: AutoencoderSpec, shape: Sequence[int]) -> tuple[int, ...]
         return tuple(_code(net.encode(torch.zeros(1, *shape))).shape[1:])
 
 
-def with_latents(data: ImageDataset, autoencoder: Autoencoder, store: FolderStore | None = None) -> ImageDataset:
+def ignore(done: int, total: int) -> None:
+    """Take no notice of progress."""
+
+
+def with_latents(
+    data: ImageDataset, autoencoder: Autoencoder, store: FolderStore | None = None, on_item: OnItem = ignore
+) -> ImageDataset:
     """Return the dataset as a latent model sees it: every image encoded once, and kept in the store if there is one.
 
-    Kept latents are mapped into memory and not read.
+    Kept latents are mapped into memory and not read; a killed encoding goes on. ``on_item`` sees (images encoded, of
+    how many).
     """
     encoder = autoencoder.hash
     if store is None:
-        return replace(data, latents=_encoded(data, autoencoder), encoder=encoder)
+        return replace(
+            data, latents=torch.cat([autoencoder.encode(data.pixels(ids)) for ids in _parts(data)]), encoder=encoder
+        )
     key = f"latents/{encoder[:16]}-{data.fingerprint()[:16]}.safetensors"
     try:
         latents = load_file(store.path(key))["latents"]
     except (FileNotFoundError, SafetensorError, KeyError):  # not there yet, or damaged
-        store.put(key, save_tensors({"latents": _encoded(data, autoencoder)}))
+        _keep(data, autoencoder, store, key, on_item)
         latents = load_file(store.path(key))["latents"]
     return replace(data, latents=latents, encoder=encoder)
 
 
-def _encoded(data: ImageDataset, autoencoder: Autoencoder) -> Tensor:
-    return torch.cat([autoencoder.encode(data.pixels(ids)) for ids in torch.arange(len(data)).split(128 * SIZE)])
+def _parts(data: ImageDataset) -> tuple[Tensor, ...]:
+    return torch.arange(len(data)).split(PART)
+
+
+def _keep(data: ImageDataset, autoencoder: Autoencoder, store: FolderStore, key: str, on_item: OnItem) -> None:
+    """Encode all images part by part, each part kept until all are there, so that no more than one is in memory."""
+    folder = f"{key.removesuffix('.safetensors')}.parts"
+    for ids in _parts(data):
+        part = f"{folder}/{int(ids[0]):08d}.f32"
+        if not store.exists(part):
+            store.put(part, autoencoder.encode(data.pixels(ids)).numpy().tobytes())
+        on_item(int(ids[-1]) + 1, len(data))
+    shape = [len(data), *autoencoder.encode(data.pixels(torch.arange(1))).shape[1:]]
+    _join(store, list(store.keys(folder)), key, shape)
+    for part in list(store.keys(folder)):
+        store.delete(part)
+
+
+def _join(store: FolderStore, parts: list[str], key: str, shape: list[int]) -> None:
+    """Write a safetensors file of float32 numbers that lie in parts."""
+    size = 4 * math.prod(shape)
+    header = json.dumps({"latents": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
+    header += b" " * (-len(header) % 8)
+    unfinished = store.path(f"{key}.unfinished")
+    with unfinished.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for part in parts:
+            file.write(store.get(part))
+    unfinished.replace(store.path(key))

@@ -116,6 +116,7 @@ def read_problem(folder: Path, plugins: tuple[Path, ...] = ()) -> Problem:
     """
     assets = Assets(folder)
     meta, arrays = assets.manifest, assets.arrays("problem.safetensors")
+    arrays |= assets.arrays(QUERIES) if QUERIES in meta["files"] else {}
     recipe, coder = Recipe.from_json(meta["recipe"]), _named(arrays, "autoencoder/")
     everything = load_dataset(meta["dataset"]["name"], plugins)
     train_ids = torch.from_numpy(arrays["train_ids"])
@@ -169,13 +170,18 @@ def problem_files(problem: Problem, train_ids: Tensor) -> Iterable[tuple[str, Ar
     named |= {f"autoencoder/{name}": value for name, value in (problem.autoencoder or {}).items()}
     named |= {f"base/{name}": value for name, value in (problem.base or {}).items()}
     named |= {"groups": problem.groups.assignment} if problem.groups else {}
-    yield "problem.safetensors", _arrays({**named, **_query_arrays(problem.queries)})
+    yield "problem.safetensors", _arrays({**named, **_query_tensors(problem.queries)})
     for kind, stored in (("weights", problem.weights), ("raw", problem.raw)):
         for step in sorted(stored):
             yield f"{kind}-{step}.safetensors", _arrays(stored[step])
 
 
-def _query_arrays(queries: Queries) -> State:
+def query_arrays(queries: Queries) -> Arrays:
+    """Return what ``read_problem`` reads of queries that lie in a file of their own, ``QUERIES``."""
+    return _arrays(_query_tensors(queries))
+
+
+def _query_tensors(queries: Queries) -> State:
     kept = queries.pick([i for i in range(len(queries)) if queries.kinds[i] != "heldout" or queries.source[i] < 0])
     named = {"queries/x": kept.x, "queries/noise": kept.noise, "queries/guidance": kept.guidance}
     named |= {f"queries/cond/{name}": value for name, value in kept.cond.items()}
@@ -192,6 +198,7 @@ def query_list(queries: Queries, data: ImageDataset) -> list[dict[str, str | int
     return listed
 
 
+QUERIES = "queries.safetensors"  # where they lie apart, so that another set of them changes nothing else
 FIELDS_OF_QUERIES = ("id", "kind", "role", "source")
 
 

@@ -116,7 +116,8 @@ class Recipe:
     is the model; ``checkpoints`` are the updates after which the average is kept besides the last one. Every model sees
     ``steps`` updates, however small its training set. cond_drop: the share of items that train without conditions.
     keep_raw: whether a task's base model keeps its weights before averaging beside the averaged ones. tuning: what came
-    after these ``steps`` and from their averaged weights, without averaging, of a model that was tuned.
+    after these ``steps`` and from their averaged weights, without averaging, of a model that was tuned. assumed: nobody
+    knows how the model was trained, and only the optimiser's settings and the batch size stand for something.
     """
 
     model: ModelSpec
@@ -132,6 +133,7 @@ class Recipe:
     cond_drop: float = field(default=0.0, metadata=LATER)
     keep_raw: bool = field(default=False, metadata=LATER)
     tuning: Tuning | None = field(default=None, metadata=LATER)
+    assumed: bool = field(default=False, metadata=LATER)
 
     @property
     def updates(self) -> int:

@@ -29,7 +29,10 @@ MAY_IMPORT = {
 }
 # The rooms of two folders, lowest first: a file may import from its own room and from lower ones.
 ROOMS = {
-    "benchmark": ("processes", "tasks", "truth", "metrics", "run", "contract", "submission", "commands"),
+    "benchmark": (
+        *("processes", "sheets", "tasks", "truth", "metrics", "run", "contract", "submission", "attribution"),
+        "commands",
+    ),
     "leaderboard": ("rows", "stats", "views", "readme", "check", "page"),
 }
 CROWDED = 15

@@ -77,14 +77,79 @@ def run(
     ] = False,
 ) -> None:
     """Score methods on a task, measure what their scores foretell, and print the leaderboard."""
+    from ..run.plan import checked_options
     from . import run as command
-    from .session import checked_options, open_session
+    from .session import open_session
 
     options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry, precision)
     wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)
     session = open_session(task, results, _plugins(plugin), options, encoders, wanted == {"exemplars"})
     cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
     raise typer.Exit(command.run(session, cells, wanted, removal))
+
+
+@app.command()
+def attribute(
+    model: Annotated[str, typer.Option(help="Folder that diffusers saved, or an id on the hub.")],
+    images: Annotated[Path, typer.Option(help="The training images: a folder, or a saved dataset.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the page, the scores and the table.")],
+    queries: Annotated[Path | None, typer.Option(help="Pictures to explain: a folder, or a saved dataset.")] = None,
+    generate: Annotated[int, typer.Option(help="Or how many the model makes itself.")] = 0,
+    seed: Annotated[int, typer.Option(help="From which noise it makes them.")] = 0,
+    prompt: Annotated[list[str] | None, typer.Option(help="Captions of the pictures, in turn; repeatable.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Classes of the pictures, in turn; repeatable.")] = None,
+    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance; -1: the pipeline's own.")] = -1.0,
+    lora: Annotated[Path | None, typer.Option(help="Folder of LoRA weights: only these are attributed.")] = None,
+    methods: Names = "pixel,d-trak,mucs",
+    preset: Annotated[str, typer.Option(help="Preset of methods named without one; default: quick.")] = "",
+    top: Annotated[int, typer.Option(help="Training images shown for each picture and method.")] = 20,
+    seeds: Annotated[str, typer.Option(help="Seeds of the methods; scores are averaged, their spread shown.")] = "0",
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW, for methods that train the model further.")] = 1e-4,
+    minutes: Annotated[float, typer.Option(help="Minutes for all methods: shrinks them until they fit; 0: any.")] = 0.0,
+    memory: Annotated[str, typer.Option(help="Memory for all methods, such as 8GB, likewise; default: any.")] = "",
+    self_check: Annotated[bool, typer.Option("--self-check", help="Try the methods on tuned copies first.")] = False,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Images for --self-check that the model never saw; default: upside-down ones.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder that keeps scores and features; default: in $TDABENCH_HOME.")
+    ] = None,
+    plugin: Plugins = None,
+    device: Device = "cpu",
+    jobs: Annotated[int, typer.Option(help="Methods at a time; 0: two on a CPU, one on a GPU.")] = 0,
+    micro_batch: Annotated[int, typer.Option(help="Images per forward pass; 0: what fits.")] = 0,
+    precision: Annotated[str, typer.Option(help="float32, tf32 or bf16: in what networks compute.")] = "float32",
+    encoders: Annotated[
+        str, typer.Option(help="Encoders for methods: none, or clip,dino,... `name=weights`.")
+    ] = "none",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
+) -> None:
+    """Say which training images made a picture, for a model of your own: no recipe, no truth, no configuration."""
+    from ..attribution.request import Request, parse_memory
+    from . import attribute as command
+
+    request = Request(
+        model,
+        images,
+        queries,
+        generate,
+        seed,
+        tuple(prompt or ()),
+        tuple(label or ()),
+        None if guidance < 0 else guidance,
+        lora,
+        tuple(_split(methods)),
+        preset,
+        top,
+        tuple(_seeds(seeds)),
+        learning_rate,
+        minutes,
+        parse_memory(memory),
+        self_check,
+        held_out,
+    )
+    ran = device, jobs, micro_batch, precision, encoders, dry_run
+    raise typer.Exit(command.attribute(request, out, results, _plugins(plugin), *ran))
 
 
 @app.command()
@@ -131,8 +196,9 @@ def tune(
     jobs: Annotated[int, typer.Option(help="Trials at a time.")] = 0,
 ) -> None:
     """Choose a method's parameters on dev queries and open subsets, which no reported number uses."""
+    from ..run.plan import checked_options
     from . import tune as command
-    from .session import checked_options, open_session
+    from .session import open_session
 
     session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
     command.tune(session, method, preset, trials, _split(only))
@@ -150,8 +216,9 @@ def ablate(
     jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
 ) -> None:
     """Compare a preset with its ablations on dev queries and open subsets."""
+    from ..run.plan import checked_options
     from . import ablate as command
-    from .session import checked_options, open_session
+    from .session import open_session
 
     session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
     raise typer.Exit(command.ablate(session, method, preset, _split(only)))
@@ -173,9 +240,10 @@ def ensembles(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
 ) -> None:
     """Search pairs and triples of methods on dev queries; report the best on test queries, and their removal."""
+    from ..run.plan import checked_options
     from .ensembles import command
     from .removal import parse_settings
-    from .session import checked_options, open_session
+    from .session import open_session
 
     session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
     command.ensembles(session, _split(methods), preset, keep, parse_settings(("union",), "auto", budget, dry_run))

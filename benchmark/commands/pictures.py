@@ -1,46 +1,21 @@
-"""Pictures: sheets of images, enlarged so that small ones can be looked at."""
+"""Pictures: what tasks generate, and what methods put on top."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
 
 from ...errors import UserError
 from ...leaderboard.rows.files import load_rows
 from ...leaderboard.rows.row import Row
 from ...models.problem import Problem, read_problem
-from ...store import FolderStore
+from ..sheets import CELL, labelled, sheet, write_png
 from ..tasks.find import find_task, open_assets
 from .leaderboard import rows_folder
 from .terminal import console
-
-CELL = 48
-
-
-def sheet(images: Tensor, columns: int) -> Tensor:
-    """Return a grey or colour sheet [H, W, 3] uint8 of images [n, C, H, W] in [-1, 1], ``columns`` to a row."""
-    levels = ((images.clamp(-1, 1) + 1) * 127.5).round().expand(-1, 3, -1, -1)
-    scale = max(1, CELL // images.shape[-1])
-    cells = pad(interpolate(levels, scale_factor=scale, mode="nearest"), (2, 2, 2, 2), value=160.0)
-    missing = -len(cells) % columns
-    cells = torch.cat([cells, cells.new_full((missing, *cells.shape[1:]), 160.0)])
-    rows = [torch.cat(list(row), dim=2) for row in cells.split(columns)]
-    return torch.cat(rows, dim=1).permute(1, 2, 0).byte()
-
-
-def write_png(path: Path, picture: Tensor) -> None:
-    """Write a picture [H, W, 3] uint8 as PNG."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture.numpy()).save(buffer, format="PNG", optimize=True)
-    FolderStore(path.parent).put(path.name, buffer.getvalue())
 
 
 def samples(task: str, path: Path, plugins: tuple[Path, ...] = (), columns: int = 10, rows: int = 4) -> None:
@@ -105,12 +80,3 @@ def _top_sheet(problem: Problem, row: Row, ids: Sequence[str], count: int) -> Te
     if len(items) != len(ids) * count:
         raise UserError(f"{_title(row)} has no {count} top items for every query: ask for fewer with --count")
     return sheet(problem.train.images[torch.tensor(items)], count)
-
-
-def labelled(picture: Tensor, text: str) -> Tensor:
-    """Return a picture [H, W, 3] under a line of text."""
-    from PIL import Image, ImageDraw
-
-    band = Image.new("RGB", (picture.shape[1], 16), "white")
-    ImageDraw.Draw(band).text((2, 2), text, fill="black")
-    return torch.cat([torch.from_numpy(np.array(band)), picture])

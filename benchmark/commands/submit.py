@@ -13,12 +13,13 @@ from ...leaderboard.rows.files import write_row
 from ...leaderboard.rows.row import row_key
 from ...store import FolderStore
 from ..contract.suite import Check, render, summary
+from ..run.plan import checked_options
 from ..run.results import Results
 from ..submission.contents import Submission, opened
 from ..submission.pack import collected, submitted_method, suite_report, write_submission
 from ..submission.rerun import Sampled, compared, contract_here, sampled, verified
 from ..submission.verify import Verifier
-from .session import Session, checked_options, open_planner
+from .session import Session, open_planner
 from .terminal import console
 
 

@@ -105,7 +105,8 @@ class RunDisplay(_Shown):
         if bar is not None:
             self.progress.remove_task(bar)
         if fresh:
-            time_taken = f" in {duration(row.cost.wall_s)}" if row.cost else ""
+            kept = ", less what was kept from before" if row.diagnostics.get("kept") else ""
+            time_taken = f" in {duration(row.cost.wall_s)}{kept}" if row.cost else ""
             reason = f": {row.reason}" if row.reason else ""
             style = STYLE.get(row.status, "red")
             text = Text.assemble((row.status, style), f" {_name(planned)}{time_taken}{reason}")

@@ -156,7 +156,7 @@ class Runner:
         if self.options.force:
             return None
         encoders = {name: weights.identity for name, weights in planned.encoders.items()}
-        inputs = {"problem": planned.problem_sha256, "environment": self.inspector.environment()}
+        inputs = {"problem": planned.assets.training_sha256, "environment": self.inspector.environment()}
         inputs |= {"precision": planned.key.precision, "encoders": encoders}
         code = {"code": engine_hashes(), "method_code": f"{planned.key.method} {planned.code}"}
         return {"folder": str(self.results.kept), "inputs": inputs, **code}

@@ -251,7 +251,7 @@ def main(folder: str, log: str, connection: Any) -> None:
         outcome = {"status": "ok", **run(spec, lambda *event: connection.send(event))}
     except BaseException as error:
         traceback.print_exc()
-        outcome = {"status": "oom" if _is_oom(error) else "error", "reason": _reason(error, spec.plugins)}
+        outcome = {"status": "oom" if is_oom(error) else "error", "reason": _reason(error, spec.plugins)}
     store.put_json("outcome.json", outcome)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -273,7 +273,8 @@ def _end_with_runner() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _is_oom(error: BaseException) -> bool:
+def is_oom(error: BaseException) -> bool:
+    """Say whether an error means that memory ran out, of the host or of the device."""
     text = str(error)
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from ...datasets.queries import Queries, item_queries
 from ...datasets.stored import StoredColumn
 from ...errors import UserError
 from ...store import FolderStore
-from ..latents import with_latents
+from ..latents import OnItem, ignore, with_latents
 from ..problem import Problem
 from ..recipe import LoRA
 from ..training import build, snapshot
 from .saved import Pipeline, read_pipeline
+from .text import TextEncoder
 
 Images = ImageDataset | Path | str
 
@@ -42,20 +43,38 @@ def problem_from_pipeline(
     ``ModelSpec``; adapters start from nothing. Samples are DDIM's, whatever the pipeline's scheduler.
     Raises UserError for what is missing, unsupported, or does not fit the model.
     """
-    pipeline = read_pipeline(Path(folder), process)
-    train = _read(pipeline, images, "training images", {}, store)
+    return pipeline_problem(read_pipeline(Path(folder), process), images, queries, store, trainable)
+
+
+def pipeline_problem(
+    pipeline: Pipeline,
+    images: Images,
+    queries: Images | None = None,
+    store: FolderStore | None = None,
+    trainable: str | LoRA = "",
+    on_item: OnItem = ignore,
+) -> Problem:
+    """Return a pipeline that was read as ``problem_from_pipeline`` does; its adapters, if it has any, are what trains.
+
+    on_item: sees (images encoded, of how many) of a latent pipeline.
+    """
+    train = _read(pipeline, images, "training images", {}, store, on_item)
     asked = _Items(train.data.select(torch.arange(0)))
     if queries is not None:
         asked = _read(pipeline, queries, "queries", train.labels, store)
-    spec = replace(pipeline.spec, trainable=trainable)
+    adapters = pipeline.adapters
+    spec = replace(pipeline.spec, trainable=adapters.lora if adapters else trainable)
+    trained = adapters.weights if adapters else pipeline.weights
+    if spec.trainable and not adapters:
+        trained = snapshot(build(spec, 0, pipeline.weights))
     return Problem(
-        name=Path(folder).resolve().name,
+        name=pipeline.folder.resolve().name,
         train=train.data,
         queries=_external(asked),
         spec=spec,
-        weights={1: snapshot(build(spec, 0, pipeline.weights)) if trainable else pipeline.weights},
+        weights={1: trained},
         autoencoder=pipeline.autoencoder.state if pipeline.autoencoder else None,
-        base=pipeline.weights if trainable else None,
+        base=pipeline.weights if spec.trainable else None,
     )
 
 
@@ -69,20 +88,26 @@ class _Items:
 
 
 def _read(
-    pipeline: Pipeline, images: Images, what: str, labels: Mapping[str, int], store: FolderStore | None
+    pipeline: Pipeline,
+    images: Images,
+    what: str,
+    labels: Mapping[str, int],
+    store: FolderStore | None,
+    on_item: OnItem = ignore,
 ) -> _Items:
     if isinstance(images, ImageDataset):
         items = _Items(images, tuple(f"query-{i:03d}" for i in range(len(images))))
     else:
         items = _from_folder(pipeline, Path(images), labels)
     data = _fitted(pipeline, items.data, what)
-    return replace(items, data=with_latents(data, pipeline.autoencoder, store) if pipeline.autoencoder else data)
+    coder = pipeline.autoencoder
+    return replace(items, data=with_latents(data, coder, store, on_item) if coder else data)
 
 
 def _from_folder(pipeline: Pipeline, folder: Path, labels: Mapping[str, int]) -> _Items:
     pictures = read_pictures(folder, pipeline.channels, pipeline.size)
     if "class_labels" in pipeline.cond:
-        labels = _numbers(pipeline, folder, pictures, labels)
+        labels = class_numbers(pipeline, str(folder), pictures.groups, labels)
         classes = torch.tensor([labels[group] for group in pictures.groups or ()])
         cond = {"class_labels": classes}
     else:
@@ -94,11 +119,16 @@ def _from_folder(pipeline: Pipeline, folder: Path, labels: Mapping[str, int]) ->
     return _Items(ImageDataset(card, pictures.images, classes, cond), pictures.names, labels)
 
 
-def _numbers(pipeline: Pipeline, folder: Path, pictures: Pictures, labels: Mapping[str, int]) -> Mapping[str, int]:
-    """Return class numbers by folders' names: the training images', their own, the pipeline's, or in order if all."""
-    if pictures.groups is None:
-        raise UserError(f"{folder} has no labels, which this model takes: put images into one subfolder a class")
-    found, count = sorted(set(pictures.groups)), pipeline.cond["class_labels"]
+def class_numbers(
+    pipeline: Pipeline, where: str, groups: Sequence[str] | None, labels: Mapping[str, int]
+) -> Mapping[str, int]:
+    """Return class numbers by folders' names: the training images', their own, the pipeline's, or in order if all.
+
+    groups: what each image is in; labels: the training images'. Raises UserError where there are none, or unknown ones.
+    """
+    if groups is None:
+        raise UserError(f"{where} has no labels, which this model takes: put images into one subfolder a class")
+    found, count = sorted(set(groups)), pipeline.cond["class_labels"]
     for known in (labels, {name: int(name) for name in found if name.isdecimal()}, pipeline.labels):
         if set(found) <= set(known):
             return known
@@ -106,17 +136,23 @@ def _numbers(pipeline: Pipeline, folder: Path, pictures: Pictures, labels: Mappi
         return {name: i for i, name in enumerate(found)}
     unknown = next(name for name in found if name not in labels)
     which = f"which of the model's {count} classes is {unknown!r}"
-    raise UserError(f"{folder}: {which}? Name subfolders by class number, 0 to {count - 1}")
+    raise UserError(f"{where}: {which}? Name subfolders by class number, 0 to {count - 1}")
 
 
 def _embedded(pipeline: Pipeline, folder: Path, pictures: Pictures) -> Conditions:
     if "encoder_hidden_states" not in pipeline.cond:
         return {}
+    encoder = text_encoder(pipeline, str(folder), pictures.captions)
+    return {"encoder_hidden_states": encoder.encode(pictures.captions or ())}
+
+
+def text_encoder(pipeline: Pipeline, where: str, captions: Sequence[str] | None) -> TextEncoder:
+    """Return a pipeline's text encoder; raises UserError where it has none, or images have no captions."""
     if pipeline.text is None:
         raise UserError(f"{pipeline.folder} has no text encoder for the captions: give an ImageDataset with embeddings")
-    if pictures.captions is None:
-        raise UserError(f"{folder} has not a caption for every image, which this model takes: write metadata.jsonl")
-    return {"encoder_hidden_states": pipeline.text.encode(pictures.captions)}
+    if captions is None:
+        raise UserError(f"{where} has not a caption for every image, which this model takes: write metadata.jsonl")
+    return pipeline.text
 
 
 def _fitted(pipeline: Pipeline, data: ImageDataset, what: str) -> ImageDataset:
@@ -153,7 +189,8 @@ def _condition(name: str, limit: int, data: ImageDataset, what: str) -> Column:
     if len(column) != len(data):
         raise UserError(f"the {len(data)} {what} have {len(column)} {name}: give one each")
     if name == "class_labels":
-        return _checked_labels(whole(column), limit, what)
+        labels = _checked_labels(whole(column), limit, what)
+        return labels if isinstance(column, Tensor) else column
     shape = tuple(column.shape)
     if len(shape) != 3 or shape[-1] != limit or not all_finite(column):
         raise UserError(f"the {name} of the {what} must be finite [N, L, {limit}], not {list(shape)}")

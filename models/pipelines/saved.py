@@ -16,6 +16,7 @@ from ..latents import Autoencoder
 from ..networks import local
 from ..processes import DDPMProcess, open_process
 from ..recipe import AutoencoderSpec, ModelSpec, Sampler
+from .adapters import Adapters
 from .text import TextEncoder
 
 NETWORKS = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
@@ -38,7 +39,8 @@ class Pipeline:
     """A saved pipeline's parts.
 
     channels, size (height, width; None: any) are its images'. cond: the conditions that the network takes, each with
-    its number of classes or its width of embeddings. labels: class numbers by name, where the pipeline has them.
+    its number of classes or its width of embeddings. labels: class numbers by name, where the pipeline has them;
+    adapters: those that were read beside it.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class Pipeline:
     autoencoder: Autoencoder | None = None
     text: TextEncoder | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
+    adapters: Adapters | None = None
 
 
 def read_pipeline(folder: Path, process: Mapping[str, Any] | None = None) -> Pipeline:

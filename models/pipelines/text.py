@@ -24,8 +24,10 @@ class TextEncoder:
     def __init__(self, tokenizer: Path, encoder: Path, projected: bool = False) -> None:
         try:
             from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+            from transformers.utils.logging import disable_progress_bar
         except ImportError as error:
             raise UserError(f"{encoder} needs transformers: pip install 'tdabench[encoders]' ({error})") from error
+        disable_progress_bar()
         self.tokenizer: Any = local(CLIPTokenizer, tokenizer)
         kind, self.projected = CLIPTextModelWithProjection if projected else CLIPTextModel, projected
         self.encoder: Any = local(kind, encoder, use_safetensors=True).float().eval().requires_grad_(False)

@@ -21,13 +21,13 @@ from ....store import LONG_CLAIM_S, FolderStore, home, sha256
 from ...metrics import lds
 from ...metrics.scores import query_ids
 from ...processes import cores
+from ...run.plan import check_device
 from ...tasks.find import find_task, open_assets
 from ...tasks.spec import TaskSpec
 from ...truth.build import Built, assemble, build_runs, prepare_base, undone
 from ...truth.outcomes import measure
 from ...truth.queries import attributed
 from ...truth.retraining import seconds_per_update
-from ..session import check_device
 from ..terminal import Bar, console, duration
 
 

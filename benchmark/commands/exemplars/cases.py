@@ -11,6 +11,7 @@ from ....datasets.truth import Assets
 from ....errors import UserError
 from ....store import LONG_CLAIM_S, FolderStore, home
 from ...processes import cores, one_thread, run_jobs
+from ...run.plan import check_device
 from ...tasks.checks import check_task
 from ...tasks.find import find_task, has_assets, open_assets
 from ...tasks.spec import TaskSpec
@@ -19,7 +20,6 @@ from ...truth.exemplars import ExemplarTruth, Job, choose_exemplars, run_job
 from ...truth.queries import split
 from ...truth.retraining import seconds_per_update
 from ..assets.truth import train_base
-from ..session import check_device
 from ..terminal import Bar, console, duration
 
 

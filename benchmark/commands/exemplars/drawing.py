@@ -11,10 +11,10 @@ from torch import Tensor
 from ....errors import UserError
 from ....models.problem import Problem, read_problem
 from ....models.sampling import sample
+from ...sheets import labelled, sheet, write_png
 from ...tasks.find import find_task
 from ...truth.derived import Plugins
 from ...truth.exemplars import Case, ExemplarTruth, exemplar_ids
-from ..pictures import labelled, sheet, write_png
 from ..session import open_planner
 from ..terminal import console
 from .cases import truth_of

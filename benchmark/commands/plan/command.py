@@ -8,11 +8,11 @@ from itertools import islice
 from ....errors import unknown
 from ....methods.registry import Entry
 from ...run.forecast import Forecast
-from ...run.plan import PlannedCell
+from ...run.plan import PlannedCell, check_device
 from ...tasks.spec import TaskSpec
 from ..exemplars.metric import plan_exemplars
 from ..sanity import plan_sanity
-from ..session import check_device, forecasts
+from ..session import forecasts
 from ..terminal import console, duration
 from .table import counted, print_table, timed
 

@@ -12,11 +12,10 @@ from ....methods.registry import Entry, listings, method_class, preset_params
 from ...metrics.removal.protocol import Protocol
 from ...processes import one_thread
 from ...run.forecast import Rates, estimated, measured
-from ...run.plan import Selection, parse_entries
+from ...run.plan import Selection, check_device, parse_entries
 from ...tasks.spec import TaskSpec
 from ...truth.retraining import OVERHEAD
 from ...truth.sizing import Sizing, facts_of, made_up, passes_per_image, size_truth, stand_in
-from ..session import check_device
 from ..terminal import amount, console, duration
 from .table import counted, print_table, timed
 

@@ -13,8 +13,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from tdabench.benchmark.commands.session import checked_options
-from tdabench.benchmark.run.plan import Options
+from tdabench.benchmark.run.plan import Options, checked_options
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner
 from tdabench.datasets.truth import Assets, write_assets

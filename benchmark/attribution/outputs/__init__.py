@@ -1,0 +1,1 @@
+"""What people get of an answer: a folder of files, a page among them."""

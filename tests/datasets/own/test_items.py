@@ -1,0 +1,148 @@
+"""Images of one's own: what is read, resized and left out, and stored once by what they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tdabench.datasets.find import load_dataset
+from tdabench.datasets.own import items
+from tdabench.datasets.own.sources import given
+from tdabench.errors import UserError
+
+from ...models import folders
+
+N = 5
+
+
+class Nothing:
+    """No conditions, one class."""
+
+    key = "nothing"
+    null: dict = {}
+
+    def of(self, i):
+        return 0, {}
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "home"))
+    return folders.save_images(tmp_path / "pictures", folders.colours(N))
+
+
+def bring(folder, **changes):
+    return items.bring(given(folder), **{"channels": 3, "size": (8, 8), "beside": Nothing(), **changes})
+
+
+def in_order(own):
+    """Return the images in the order of their files' names."""
+    return own.data.pixels(own.order)
+
+
+def test_items_are_the_files_in_the_order_of_their_names(pictures):
+    own = bring(pictures)
+    torch.testing.assert_close(in_order(own), folders.colours(N), rtol=0, atol=1e-6)
+    assert [own.files[i] for i in own.order] == [f"{i:02d}.png" for i in range(N)]
+    assert (own.skipped, own.resized, own.converted) == ({}, 0, 0)
+    assert load_dataset(own.name).fingerprint() == own.data.fingerprint()
+
+
+def test_the_same_files_are_read_once_and_equal_content_has_one_name(pictures, tmp_path, monkeypatch):
+    first = bring(pictures)
+    copied = bring(shutil.copytree(pictures, tmp_path / "elsewhere"))
+    assert copied.name == first.name
+    monkeypatch.setattr(items, "fit_picture", lambda *a: pytest.fail("read again"))
+    assert bring(pictures).name == first.name
+
+
+def test_a_changed_file_is_another_dataset(pictures):
+    first = bring(pictures)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(pictures / "02.png")
+    second = bring(pictures)
+    assert second.name != first.name and (in_order(second)[2] == -1).all()
+
+
+def test_what_cannot_be_read_is_left_out_and_named(pictures):
+    (pictures / "01.png").write_bytes((pictures / "01.png").read_bytes()[:60])
+    (pictures / "03.jpg").write_bytes(b"hello")
+    own = bring(pictures)
+    assert list(own.skipped) == ["01.png", "03.jpg"] and len(own.data) == N - 1
+    kept = [0, 2, 3, 4]
+    torch.testing.assert_close(in_order(own), folders.colours(N)[kept], rtol=0, atol=1e-6)
+
+
+def test_other_sizes_and_modes_are_made_to_fit(pictures):
+    wide = np.zeros((16, 40, 3), np.uint8)
+    wide[:, 12:28] = 255  # the middle square
+    Image.fromarray(wide).save(pictures / "00.png")
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(pictures / "01.png")
+    Image.new("L", (8, 8), 51).save(pictures / "02.png")
+    own = bring(pictures)
+    found = in_order(own)
+    assert own.resized == 1 and own.converted == 2
+    assert (found[0, :, :, 1:7] == 1).all()  # resized to 20 x 8, of which the middle 8 columns remain
+    assert (found[1] == 1).all() and torch.allclose(found[2], torch.tensor(51 / 127.5 - 1))
+
+
+def test_without_a_size_the_first_that_can_be_read_decides(pictures):
+    (pictures / "00.png").write_bytes(b"hello")
+    Image.new("RGB", (6, 4)).save(pictures / "01.png")
+    own = bring(pictures, size=None)
+    assert own.data.images.shape[1:] == (3, 4, 6) and own.resized == N - 2
+
+
+def test_a_saved_dataset(pictures, tmp_path):
+    import datasets
+
+    files = [str(pictures / f"{i:02d}.png") for i in range(N)]
+    table = datasets.Dataset.from_dict({"image": files, "label": [0, 1, 0, 1, 1], "text": list("abcde")})
+    table = table.cast_column("image", datasets.Image())
+    table.save_to_disk(str(tmp_path / "saved"))
+    for source in (table, tmp_path / "saved"):
+        found = given(source)
+        assert found.captions == tuple("abcde") and found.groups == ("0", "1", "0", "1", "1")
+        torch.testing.assert_close(in_order(bring(source)), folders.colours(N), rtol=0, atol=1e-6)
+
+
+def test_no_item_is_left_out_in_memory(pictures):
+    names, images, found = items.in_memory(items.Reading(given(pictures), 3, (8, 8), Nothing()))
+    torch.testing.assert_close(images, folders.colours(N), rtol=0, atol=1e-6)
+    assert len(names) == len(found) == N
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda folder: [path.write_bytes(b"no") for path in folder.iterdir()], "none of the 5 images .* can be read"),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "holds no image files"),
+        (shutil.rmtree, "there is no folder"),
+        (lambda folder: (folder / "metadata.jsonl").write_text("{"), r"metadata\.jsonl, line 1: not JSON"),
+        (lambda folder: (folder / "state.json").write_text("{}"), "cannot be read as a saved dataset"),
+    ],
+)
+def test_no_images_are_one_line_and_nothing_is_stored(pictures, tmp_path, change, match):
+    change(pictures)
+    with pytest.raises(UserError, match=match) as caught:
+        bring(pictures)
+    assert "\n" not in str(caught.value)
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file() and not path.name.startswith(".")]
+
+
+def test_a_table_without_images_is_one_line(pictures):
+    import datasets
+
+    with pytest.raises(UserError, match="has no column of images, but text: cast one"):
+        given(datasets.Dataset.from_dict({"text": ["a"]}))
+
+
+def test_captions_come_from_beside(pictures):
+    rows = [{"file_name": f"{i:02d}.png", "text": f"t{i}", "label": i} for i in range(N)]
+    (pictures / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = given(pictures)
+    assert found.captions == ("t0", "t1", "t2", "t3", "t4") and found.groups == tuple("01234")
