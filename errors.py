@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -26,3 +27,13 @@ def brief(text: str) -> str:
     """Return a text of others, such as an exception's, as one line of at most 200 characters, all printable."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return line if len(line) < 200 else line[:200] + "…"
+
+
+def printable(text: str) -> str:
+    """Return a text of others without what a terminal obeys, or no file can hold: control characters, surrogates."""
+    return "".join("\n" if c == "\r" else c if is_printable(c) else "\ufffd" for c in text)
+
+
+def is_printable(character: str) -> bool:
+    """Say whether a character is one to be shown; line ends and tabs are."""
+    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import plugins as outside
 from ..errors import UserError
 from ..store import home
+from .own.names import OWN
 
 if TYPE_CHECKING:
     from .base import ImageDataset
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 L = TypeVar("L", bound="Callable[[], ImageDataset]")
 GROUP = "tdabench.datasets"
 HERE = Path(__file__).parent
-OWN = "own-"  # how the names begin of images that somebody brought, which no module loads
 FOLDERS = {HERE: "", HERE / "published": ".published"}  # what is generated or ships; what is fetched
 
 

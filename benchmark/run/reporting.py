@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ...datasets.truth import Assets, GroupTruth, Role, Truth
+from ...errors import printable
 from ...leaderboard.rows.row import Cost, Metrics, Row, Source, Status
 from ...methods.base import Unit
 from ..metrics.groups import group_metrics
@@ -81,7 +82,7 @@ class Reporter:
             planned,
             Row(
                 status=status,
-                reason=reason,
+                reason=reason and printable(reason),
                 log_tail=None if status == "ok" else self._log_tail(planned),
                 key=planned.key,
                 metrics=metrics,
@@ -144,7 +145,7 @@ class Reporter:
         revision, dirty = git_state()
         return Source(
             kind="measured",
-            command=command_line(),
+            command=printable(command_line()),
             started_utc=started,
             git_revision=revision,
             git_dirty=dirty,
@@ -169,7 +170,7 @@ class Reporter:
 
     def _log_tail(self, planned: PlannedCell) -> str | None:
         path = self.inspector.results.log(planned.key)
-        return path.read_text(errors="replace")[-LOG_TAIL:] if path.is_file() else None
+        return printable(path.read_text(errors="replace")[-LOG_TAIL:]) if path.is_file() else None
 
 
 def status_by(status: Status, reason: str | None, metrics: Metrics | None) -> tuple[Status, str | None]:

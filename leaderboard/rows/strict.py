@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from ...errors import brief
+from ...errors import brief, is_printable
 
 TOLERANCE = 1e-9  # by which sums in another order differ
 
@@ -27,7 +26,7 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 def _printable(text: str) -> str:
     """Refuse what a terminal or a page would obey rather than show: control characters, and lone surrogates."""
-    odd = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"), None)
+    odd = next((c for c in text if not is_printable(c)), None)
     if odd is not None:
         raise ValueError(f"it has the character U+{ord(odd):04X}, which is none to be shown")
     return text

@@ -37,6 +37,11 @@ BAD = {
     "vanishes": ("os._exit(0)", "error", "code 0 and no result"),
     "exits": ("print('farewell')\nsys.exit(3)", "error", "SystemExit: 3"),
     "raises": ("print('farewell')\nraise KeyError('[/red] no such layer')", "error", "KeyError: .*no such layer"),
+    "obeyed": (
+        "print('half\\rwhole\\x1b[2J')\nraise ValueError('\\ud800\\x1b[31m')",
+        "error",
+        "ValueError: \ufffd\ufffd",
+    ),
     "nan": ("scores[1, 7] = float('nan')", "partial", "1 "),
     "narrow": ("scores = scores[:, 1:]", "error", re.escape(f"({Q}, {N - 1})")),
     "transposed": ("scores = scores.T", "error", re.escape(f"({N}, {Q})")),

@@ -14,7 +14,7 @@ from tdabench.leaderboard.check.verdict import judge
 
 from ..helpers import failed_row, lds_row, make_cost
 
-HOSTILE = "it\x1b[31m broke\n::error::mine & <script>|%0A"
+HOSTILE = "it broke\n::error::mine & <script>|%0A"
 
 
 @pytest.fixture
