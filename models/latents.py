@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +69,13 @@ class Autoencoder:
 
 def _code(answer: Any) -> Tensor:
     return answer.latent_dist.mode() if hasattr(answer, "latent_dist") else answer.latents
+
+
+def latent_shape(spec: AutoencoderSpec, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape [c, h, w] of the latents of images of a shape [C, H, W], computed without any weights."""
+    with torch.device("meta"):
+        net: Any = make_network(spec.architecture, spec.config).eval()
+        return tuple(_code(net.encode(torch.zeros(1, *shape))).shape[1:])
 
 
 def with_latents(data: ImageDataset, autoencoder: Autoencoder, store: FolderStore | None = None) -> ImageDataset:

@@ -93,14 +93,22 @@ def plan(
     plugin: Plugins = None,
     device: Device = "cpu",
     metrics: Annotated[str, typer.Option(help="Comma-separated: sanity and exemplars take cells of their own.")] = "",
+    tflops: Annotated[
+        float, typer.Option(help="What a device sustains, for a truth that is not here: 10^12 operations a second.")
+    ] = 10.0,
 ) -> None:
-    """Print passes, time and memory per method, before anything runs."""
-    from . import plan as command
+    """Print passes, time and memory per method before anything runs, and those of a truth that is not here yet."""
+    from ..tasks.find import find_task, has_assets
+    from .plan import command, unbuilt
     from .session import open_planner
 
-    wanted = command.parse_metrics(_split(metrics))
-    planner = open_planner(task, _plugins(plugin), wanted == ["exemplars"])
-    cells = planner.selected(_selection(methods, exclude, preset, seeds))
+    plugins, wanted = _plugins(plugin), command.parse_metrics(_split(metrics))
+    chosen, spec = _selection(methods, exclude, preset, seeds), find_task(task, plugins)
+    if not has_assets(spec) and not wanted:
+        unbuilt.plan(spec, chosen, device, tflops, plugins)
+        return
+    planner = open_planner(task, plugins, wanted == ["exemplars"])
+    cells = planner.selected(chosen)
     command.plan(cells, device, command.cells_beside(planner.spec, cells, wanted))
 
 
@@ -209,11 +217,13 @@ def leaderboard(
     readme: Annotated[
         Path | None, typer.Option(help="Write markdown tables into this file, each view between its markers.")
     ] = None,
+    reported: Annotated[bool, typer.Option("--reported", help="Only what others published about the tasks.")] = False,
 ) -> None:
     """Print the leaderboard, or another view, from rows alone."""
     from . import leaderboard as command
 
-    command.leaderboard(task or None, results, command.Shown(format, queries, view, similarity), readme)
+    show = command.show_reported if reported else command.leaderboard
+    show(task or None, results, command.Shown(format, queries, view, similarity), readme)
 
 
 @app.command()

@@ -9,9 +9,13 @@ from typing import NamedTuple
 from ...errors import UserError
 from ...leaderboard.readme import QUERY_SET, update_readme
 from ...leaderboard.rows.files import RESULTS, load_rows
+from ...leaderboard.rows.reported import Reported, load_reported
 from ...leaderboard.views.catalogue import QUERY_SETS, SIMILARITY, VIEWS, build_view
-from ...leaderboard.views.sheet import FORMATS, render
+from ...leaderboard.views.reported import reported_sheets
+from ...leaderboard.views.sheet import FORMATS, Sheet, render
+from ...methods.registry import listings
 from ...store import FolderStore
+from ..tasks.find import task_names
 from .terminal import plain
 
 
@@ -24,20 +28,52 @@ class Shown(NamedTuple):
     similarity: str = SIMILARITY
 
 
+READ_BY_PEOPLE = ("table", "markdown")  # formats in which a table of others may follow ours
+
+
 def leaderboard(task: str | None, folder: Path | None, shown: Shown, readme: Path | None) -> None:
-    """Print a view of a folder's rows, or write all views into a README that has their markers."""
+    """Print a view of a folder's rows, or write all views into a README that has their markers.
+
+    What others reported about a task follows the table of its LDS, as a table of its own.
+    """
     _check(shown, readme)
     found, queries = load_rows(rows_folder(folder), task), QUERY_SETS.get(shown.view, shown.queries)
     rows = [row for row in found if row.key.query_set == queries]
     if not rows:
-        raise UserError(
-            f"no {queries} rows{f' of {task!r}' if task else ''} in {folder or RESULTS}: run `tdabench run` first"
-        )
+        others = "; --reported shows what others did" if task and load_reported(task) else ""
+        where = f"{f' of {task!r}' if task else ''} in {folder or RESULTS}"
+        raise UserError(f"no {queries} rows{where}: run `tdabench run` first{others}")
     if readme is not None:
         _update(readme, update_readme(_read(readme), found))
         return
+    sheets = build_view(shown.view, rows, shown.similarity)
+    if shown.view == VIEWS[0] and shown.format in READ_BY_PEOPLE:
+        labels = {f"{row.key.task}@{row.key.task_version}" for row in rows}
+        sheets += reported_sheets([one for one in _reported(task) if one.label in labels])
+    _print(sheets, shown.format)
+
+
+def show_reported(task: str | None, folder: Path | None, shown: Shown, readme: Path | None) -> None:
+    """Print what others reported, in one of FORMATS; raises UserError where there is nothing about the task."""
+    _check(shown, None)
+    if folder or readme or shown._replace(format=Shown().format) != Shown():
+        raise UserError("--reported shows no rows: of the other options leave only --format")
+    if not (tables := _reported(task)):
+        known = ", ".join(one.label for one in load_reported())
+        raise UserError(f"no numbers are reported of {task!r}: there are those of {known}")
+    _print(reported_sheets(tables), shown.format)
+
+
+def _reported(task: str | None) -> list[Reported]:
+    tables = load_reported(task)
+    for table in tables:
+        table.check_names(task_names(), listings())
+    return tables
+
+
+def _print(sheets: list[Sheet], format: str) -> None:
     width = max(plain.width, 100) if sys.stdout.isatty() else 120
-    print(render(build_view(shown.view, rows, shown.similarity), shown.format, width))
+    print(render(sheets, format, width))
 
 
 def _check(shown: Shown, readme: Path | None) -> None:

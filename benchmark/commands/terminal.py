@@ -30,11 +30,16 @@ STYLE = {"ok": "green", "partial": "yellow", "skipped": "yellow"}
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: 42 s, 3.5 min, 2.1 h."""
-    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (float("inf"), 3600, "h")):
+    """Return seconds as people say them: 42 s, 3.5 min, 2.1 h, 1,200 days."""
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (100 * 3600, 3600, "h"), (float("inf"), 86400, "days")):
         if seconds < limit:
-            return f"{seconds / unit:.{0 if unit == 1 else 1}f} {name}"
+            return f"{seconds / unit:,.{1 if name in ('min', 'h') else 0}f} {name}"
     raise AssertionError("unreachable")
+
+
+def amount(size: int) -> str:
+    """Return bytes as people say them: 42 MiB, 3.5 GiB."""
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
 
 
 def print_sheets(sheets: Sequence[Sheet]) -> None:

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ...datasets.base import Batch
-from ...methods.base import Estimate, Sizes
+from ...methods.base import Estimate, Method, Sizes
 from ...methods.engines.features import per_sample_gradients
 from ...models.denoiser import Denoiser
 from ...models.draws import Draws, Law
@@ -58,26 +59,30 @@ def calibrate(folder: Path, device: str, plugins: tuple[Path, ...] = (), images:
     setup = time.perf_counter() - start
     model = problem.model(problem.checkpoints[-1], device)
     batch = problem.train.batch(torch.arange(images) % len(problem.train))
-    shape = tuple(batch.x.shape[1:])
-    draws = Draws("calibrate", 1, Law("even"), "shared", 0, shape, model.process)
-    rates = Rates(
-        forward=_time(lambda: _forward(model, batch, draws), device) / images,
-        trained=_time(lambda: model.losses(batch, draws).mean().backward(), device) / images,
-        per_sample=_time(lambda: per_sample_gradients(model, batch, draws, "loss"), device) / images,
+    return problem, measured(model, batch, device, setup)
+
+
+def measured(model: Denoiser, batch: Batch, device: str, setup: float = 0.0, repeats: int = 4) -> Rates:
+    """Measure the rates of a model on a batch, each as the fastest of ``repeats`` but the first."""
+    draws = Draws("calibrate", 1, Law("even"), "shared", 0, tuple(batch.x.shape[1:]), model.process)
+    return Rates(
+        forward=_time(lambda: _forward(model, batch, draws), device, repeats) / len(batch),
+        trained=_time(lambda: model.losses(batch, draws).mean().backward(), device, repeats) / len(batch),
+        per_sample=_time(lambda: per_sample_gradients(model, batch, draws, "loss"), device, repeats) / len(batch),
         setup=setup,
     )
-    return problem, rates
 
 
 def forecast(cells: list[PlannedCell], problem: Problem, rates: Rates) -> list[Forecast]:
     """Return what each cell will cost."""
-    found, sizes = [], sizes_of(problem)
-    for planned in cells:
-        n = len(planned.attributed_ids)
-        asked = replace(sizes, n_queries=n, slices=-(-n // planned.cls.slice_size))
-        estimate = planned.cls(planned.params).estimate(asked)
-        found.append(Forecast(planned, estimate, None if estimate is None else rates.seconds(estimate)))
-    return found
+    sizes = sizes_of(problem)
+    found = [(one, estimated(one.cls, one.params, sizes, len(one.attributed_ids))) for one in cells]
+    return [Forecast(one, estimate, None if estimate is None else rates.seconds(estimate)) for one, estimate in found]
+
+
+def estimated(cls: type[Method], params: Any, sizes: Sizes, n_queries: int) -> Estimate | None:
+    """Return what a method would cost on this many queries, or None where it does not say."""
+    return cls(params).estimate(replace(sizes, n_queries=n_queries, slices=-(-n_queries // cls.slice_size)))
 
 
 def sizes_of(problem: Problem, n_queries: int = 0, slices: int = 1) -> Sizes:
@@ -99,9 +104,9 @@ def _forward(model: Denoiser, batch: Batch, draws: Draws) -> None:
     model.losses(batch, draws)
 
 
-def _time(work: Callable[[], object], device: str) -> float:
+def _time(work: Callable[[], object], device: str, repeats: int) -> float:
     times = []
-    for _ in range(4):
+    for _ in range(repeats):
         _wait(device)
         start = time.perf_counter()
         work()

@@ -87,10 +87,12 @@ def _check_condition(spec: TaskSpec, name: str, size: int, data: ImageDataset) -
 def _wanted(net: Any) -> dict[str, int]:
     """Return the conditions that a known network takes, with the number of labels or the width of embeddings."""
     config, wanted = net.config, {}
-    if type(net).__name__ == "UNet2DConditionModel":
-        wanted["encoder_hidden_states"] = config.cross_attention_dim
+    width = {"UNet2DConditionModel": "cross_attention_dim", "PixArtTransformer2DModel": "caption_channels"}
+    if type(net).__name__ in width:
+        wanted["encoder_hidden_states"] = config[width[type(net).__name__]]
     labels = config.get("num_embeds_ada_norm") or config.get("num_class_embeds")
-    return {**wanted, "class_labels": labels} if labels else wanted
+    takes = "class_labels" in inspect.signature(net.forward).parameters
+    return {**wanted, "class_labels": labels} if labels and takes else wanted
 
 
 @torch.no_grad()

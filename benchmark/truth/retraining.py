@@ -20,6 +20,8 @@ from ...models.recipe import Recipe
 from ...models.training import snapshot, train, training_loss
 from ...store import FolderStore
 
+OVERHEAD = 1.2  # of an update beside its passes: the optimiser's and the average's share
+
 
 @dataclass(frozen=True)
 class Members:
@@ -98,4 +100,4 @@ def seconds_per_update(recipe: Recipe, problem: Problem, device: str = "cpu") ->
         if device != "cpu":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
-    return sorted(times)[2] * 1.2  # the optimiser's and the average's share
+    return sorted(times)[2] * OVERHEAD

@@ -1,4 +1,4 @@
-"""The 10,000 training images of CIFAR-10's automobiles and horses, without conditions."""
+"""The 10,000 training images of CIFAR-10's automobiles and horses, with their class as condition."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ CARD = Card(
     transform="uint8 mapped to [-1, 1]",
     items=10_000,
     shape=(3, 32, 32),
+    cond={"class_labels": ()},
     columns=("img", "label"),
     files="parquet as the hub has it",
     download="120 MB",
     known="cifar10",
-    fingerprint="6b98031b41bef8dc0dd568b7873b3d01a1f8019277ba84c0ef71a18e97274c1a",
+    fingerprint="a562250416f20e87433efce1b2e0b61be6014afedd467c4c5dcbacd759431b77",
 )
 SOURCE = replace(CIFAR10, keep=(1, 7), count=10_000)
 
 
 def load() -> ImageDataset:
-    """Return the images [10000, 3, 32, 32] that were fetched: class 0 are automobiles, 1 are horses."""
+    """Return the images [10000, 3, 32, 32] that were fetched; of ``class_labels``, 0 are automobiles, 1 are horses."""
     return hub.opened(CARD)
 
 
 def fetch(path: Path | None = None, on_item: hub.OnItem = hub.ignore) -> ImageDataset:
     """Store the images from the hub, or from parquet files at ``path``, and return them."""
-    return hub.fetch(CARD, SOURCE, path, on_item=on_item)
+    return hub.fetch(CARD, SOURCE, path, "class_labels", on_item)

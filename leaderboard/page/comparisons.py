@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from ..stats.ranking import paired_p
-from ..views.gains import paired_gain
+from ..views.lds import paired_gain
 from .entries import Entry
 
 DECIMALS = 2  # of scores x 100

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ...errors import CorruptFile
 from ...store import FolderStore
 from .row import SCHEMA_VERSION, Row, row_key
+from .strict import first_problem, parse_json
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -17,7 +18,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 def read_row(data: bytes, where: str | Path) -> Row:
     """Return the row in ``data``; raises CorruptFile, which names ``where``, if it is not one."""
     try:
-        value = json.loads(data, parse_constant=_refuse_constant)
+        value = parse_json(data)
     except ValueError as error:
         raise CorruptFile(f"{where} is not valid JSON ({error}); delete it and run its cell again") from error
     if not isinstance(value, dict) or "schema_version" not in value:
@@ -30,17 +31,9 @@ def read_row(data: bytes, where: str | Path) -> Row:
     try:
         return Row.model_validate(value)
     except ValidationError as error:
-        raise CorruptFile(f"{where} is no valid row: {_first(error)}; correct it or run its cell again") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not allowed, write null")
-
-
-def _first(error: ValidationError) -> str:
-    problem, more = error.errors()[0], error.error_count() - 1
-    place = ".".join(map(str, problem["loc"])) or "the row"
-    return f"{place}: {problem['msg']}" + (f" (and {more} more)" if more else "")
+        raise CorruptFile(
+            f"{where} is no valid row: {first_problem(error)}; correct it or run its cell again"
+        ) from error
 
 
 def write_row(store: FolderStore, row: Row) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import UserError
 from ..rows.row import Row
 from ..stats.ranking import Entry, Standing, by_entry, entry_of, standings
-from .gains import interval, paired_gain
+from .lds import interval, paired_gain
 from .selection import Place, failure_of, place_of, status_of
 from .sheet import MISSING, Failure, Interval, Sheet
 

@@ -7,8 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..rows.row import Cost, LdsResult, Row
-from ..stats.ranking import Group, Standing, beats_random, group_of, rank_ranges, standings
-from .gains import interval
+from ..stats.ranking import (
+    Group,
+    Score,
+    Standing,
+    beats_random,
+    bounds,
+    group_of,
+    paired_difference,
+    rank_ranges,
+    standings,
+)
 from .selection import failure_of, preset_labels, status_of
 from .sheet import MISSING, Failure, Interval, Sheet, flat, rank_text, yes_no
 
@@ -21,6 +30,21 @@ MARKS = {
     "reported": "reported: the submitter's own numbers, not verified here.",
     "resumed": "resumed: took several starts; slices were timed in each, fit and wall time are the last one's.",
 }
+
+
+def interval(score: Score) -> Interval:
+    """Return a score without its replicates."""
+    return Interval(score.mean, score.low, score.high)
+
+
+def paired_gain(one: Standing, other: Standing) -> Interval:
+    """Return by how much ``one`` has the better mean over kinds, with the paired 95 % interval.
+
+    Unknown where either misses queries: means over different queries do not compare.
+    """
+    if not one.rankable or not other.rankable or one.overall.mean is None or other.overall.mean is None:
+        return Interval()
+    return Interval(one.overall.mean - other.overall.mean, *bounds(paired_difference(one, other)))
 
 
 @dataclass(frozen=True)

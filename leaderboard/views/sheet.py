@@ -14,7 +14,7 @@ from typing import Any
 from ...errors import unknown
 
 MISSING = "-"
-LEFT_ALIGNED = ("Method", "Preset", "Scores", "Status")
+LEFT_ALIGNED = ("Method", "Preset", "Scores", "Status", "Setting", "Here")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _terminal_one(sheet: Sheet, width: int) -> str:
         drawn = _draw(sheet, squeeze)
         if max(map(len, drawn.splitlines())) <= width:
             break
-    notes = [textwrap.fill(note, width) for note in sheet.notes]
+    notes = [textwrap.fill(note, width, break_on_hyphens=False) for note in sheet.notes]  # an address stays whole
     failures = [textwrap.fill(failure.text(), width, subsequent_indent="  ") for failure in sheet.failures]
     return "\n".join([sheet.title, drawn, *notes, *_headed(failures)]) + "\n"
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ....leaderboard.rows.row import Row
 from ....leaderboard.stats.ranking import Standing, paired_difference, standings
-from ....leaderboard.views.gains import paired_gain
+from ....leaderboard.views.lds import paired_gain
 from ....leaderboard.views.sheet import Interval
 from .search import mean
 

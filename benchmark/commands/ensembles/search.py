@@ -13,7 +13,7 @@ from ....datasets.truth import Assets
 from ....errors import UserError
 from ....leaderboard.rows.row import Metrics, Row
 from ....leaderboard.stats.ranking import RANDOM, Standing, standings
-from ....leaderboard.views.gains import paired_gain
+from ....leaderboard.views.lds import paired_gain
 from ....leaderboard.views.sheet import Interval
 from ....methods.ensemble import Combine, Ensemble, Params, combined
 from ....methods.registry import Entry, Listing, params_hash

@@ -9,7 +9,7 @@ from typing import Any
 from ....datasets.truth import Assets
 from ....leaderboard.rows.row import row_key
 from ....leaderboard.stats.ranking import Standing
-from ....leaderboard.views.gains import interval
+from ....leaderboard.views.lds import interval
 from ....leaderboard.views.selection import failure_of
 from ....leaderboard.views.sheet import MISSING, Failure, Sheet, yes_no
 from ...run.environment import git_state

@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 from tdabench.benchmark.commands.cli import app
 from tdabench.errors import UserError
 from tdabench.leaderboard.readme import update_readme
-from tdabench.leaderboard.rows.files import write_row
+from tdabench.leaderboard.rows import reported
+from tdabench.leaderboard.rows.files import load_rows, write_row
 from tdabench.leaderboard.views.catalogue import build_view
 from tdabench.leaderboard.views.sheet import render
 from tdabench.store import FolderStore
 
-from ...leaderboard.helpers import OTHER_VIEWS, readme, removal_rows
+from ...leaderboard.helpers import OTHER_VIEWS, lds_row, make_key, readme, removal_rows
 
 
 @pytest.fixture
@@ -58,3 +59,46 @@ def test_command_writes_all_views_into_a_readme(results: Path, tmp_path: Path) -
 def test_a_mistake_in_the_command_is_one_line(words: tuple[str, ...], said: str, results: Path) -> None:
     error = command("--results", results, *words).exception
     assert isinstance(error, UserError) and said in str(error)
+
+
+def test_reported_numbers_follow_the_rows_of_their_task_and_change_no_rank(tmp_path: Path) -> None:
+    for method, score in (("trak", 0.1), ("d-trak", 0.2)):
+        row = lds_row(method, score, key=make_key(method, task="cifar2"))
+        write_row(FolderStore(tmp_path / "results"), row)
+    answer = command("cifar2", "--results", tmp_path / "results")
+    assert answer.exit_code == 0
+    (ours,) = build_view("lds", load_rows(tmp_path / "results"))
+    before, title, after = answer.output.partition("cifar2@1, reported by its authors and not measured here")
+    assert title and before.strip() == render([ours], "table", 120).strip()
+    assert "33.74 ± 0.37" in after and "33.74" not in before
+    plain = command("cifar2", "--results", tmp_path / "results", "--format", "json")
+    assert json.loads(plain.output) == json.loads(render([ours], "json"))
+
+
+def test_reported_numbers_are_shown_alone(tmp_path: Path) -> None:
+    for words in ((), ("cifar2",), ("cifar2@1", "--format", "markdown")):
+        answer = command(*words, "--reported")
+        assert answer.exit_code == 0 and "25.67 ± 0.40" in answer.output and "Rank" not in answer.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("digits", "--reported"), "no numbers are reported of 'digits': there are those of cifar2@1"),
+        (("--reported", "--view", "removal"), "--reported shows no rows: of the other options leave only --format"),
+        (("--reported", "--readme", "README.md"), "--reported shows no rows"),
+        (("--reported", "--results", "."), "--reported shows no rows"),
+        (("--reported", "--format", "pdf"), "--format 'pdf' is none of table, markdown, json, csv"),
+        (("cifar2",), "run `tdabench run` first; --reported shows what others did"),
+    ],
+)
+def test_a_mistake_about_reported_numbers_is_one_line(words: tuple[str, ...], said: str) -> None:
+    error = command(*words).exception
+    assert isinstance(error, UserError) and said in str(error)
+
+
+def test_a_broken_table_of_reported_numbers_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cifar2@1.json").write_text('{"task": "cifar2"')
+    monkeypatch.setattr(reported, "REPORTED", tmp_path)
+    error = command("--reported").exception
+    assert isinstance(error, UserError) and "cifar2@1.json cannot be read as JSON" in str(error)

@@ -25,7 +25,7 @@ def test_a_cell_takes_its_set_up_and_its_passes():
 
 def test_the_set_up_is_that_of_reading_the_problem(home, monkeypatch):
     ticks = iter([0.0, 7.0])
-    monkeypatch.setattr(module, "_time", lambda work, device: 1.28)
+    monkeypatch.setattr(module, "_time", lambda work, device, repeats: 1.28)
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
     assert calibrate(assets().folder, "cpu")[1] == Rates(0.01, 0.01, 0.01, setup=7.0)
 

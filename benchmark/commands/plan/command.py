@@ -1,21 +1,20 @@
-"""The command plan: what each cell would cost."""
+"""What each cell of a task with truth would cost, and the cells that metrics add."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
-from rich.table import Table
-
-from ...errors import unknown
-from ...methods.registry import Entry
-from ..run.forecast import Forecast
-from ..run.plan import PlannedCell
-from ..tasks.spec import TaskSpec
-from .exemplars.metric import plan_exemplars
-from .sanity import plan_sanity
-from .session import check_device, forecasts
-from .terminal import console, duration
+from ....errors import unknown
+from ....methods.registry import Entry
+from ...run.forecast import Forecast
+from ...run.plan import PlannedCell
+from ...tasks.spec import TaskSpec
+from ..exemplars.metric import plan_exemplars
+from ..sanity import plan_sanity
+from ..session import check_device, forecasts
+from ..terminal import console, duration
+from .table import counted, print_table, timed
 
 OWN_CELLS: dict[str, Callable[[TaskSpec, list[PlannedCell]], list[PlannedCell]]] = {
     "sanity": lambda spec, cells: plan_sanity(cells),
@@ -39,30 +38,19 @@ def cells_beside(spec: TaskSpec, cells: list[PlannedCell], metrics: Sequence[str
 def plan(cells: list[PlannedCell], device: str, beside: Mapping[str, list[PlannedCell]]) -> None:
     """Print what each cell would cost, and by entry all the cells that a metric adds."""
     check_device(device)
-    table = Table(title=f"{cells[0].key.task}@{cells[0].key.task_version}, {len(cells[0].query_ids)} queries, {device}")
-    for name in ("cell", "forward", "trained", "per-sample gradients", "memory", "time"):
-        table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=name == "cell")
     found = forecasts([*cells, *(cell for added in beside.values() for cell in added)], device)
-    for item in found[: len(cells)]:
-        table.add_row(str(item.planned.entry), *_costs([item]))
+    lines = [[str(item.planned.entry), *_costs([item])] for item in found[: len(cells)]]
     rest = iter(found[len(cells) :])
     for name, added in beside.items():
         by_entry: dict[Entry, list[Forecast]] = {}
         for item in islice(rest, len(added)):
             by_entry.setdefault(item.planned.entry, []).append(item)
-        for entry, items in by_entry.items():
-            table.add_row(f"{entry}, {name} x{len(items)}", *_costs(items))
-    console.print(table)
+        lines += [[f"{entry}, {name} x{len(items)}", *_costs(items)] for entry, items in by_entry.items()]
+    key = cells[0].key
+    print_table(f"{key.task}@{key.task_version}, {len(cells[0].query_ids)} queries, {device}", ["time"], lines)
     total = sum(item.seconds or 0.0 for item in found)
     console.print(f"about {duration(total)} on one core or device, once started; passes are images through the network")
 
 
 def _costs(items: Sequence[Forecast]) -> list[str]:
-    """Return passes and time of forecasts in all, and the memory of the largest."""
-    known = [(item.estimate, item.seconds) for item in items if item.estimate is not None and item.seconds is not None]
-    if len(known) < len(items):
-        return ["unknown"] * 5
-    ways = ("forward", "trained", "per_sample")
-    counts = [f"{sum(getattr(estimate, way) for estimate, _ in known):,}" for way in ways]
-    largest = max(estimate.bytes for estimate, _ in known)
-    return [*counts, f"{largest / 2**20:,.0f} MiB", duration(sum(seconds for _, seconds in known))]
+    return [*counted([item.estimate for item in items]), timed([item.seconds for item in items])]
