@@ -30,7 +30,7 @@ WRITTEN_OUT = 50  # a table's lines that are there without JavaScript
 
 
 def sections(rows: Sequence[Row], facts: Facts, on_task: OnTask = lambda done, total: None) -> list[Section]:
-    """Return the parts of the page for all tasks with rows, those with most first; raises UserError without rows.
+    """Return the parts of the page for all tasks, those with most rows first; raises UserError without any row.
 
     ``on_task`` is told how many are done, of how many.
     """
@@ -40,6 +40,8 @@ def sections(rows: Sequence[Row], facts: Facts, on_task: OnTask = lambda done, t
     if not by_task:
         raise UserError("no rows to report: run `tdabench run` first")
     found: list[Section] = []
+    for table in facts.reported:
+        by_task.setdefault(table.label, [])
     for label in sorted(by_task, key=lambda label: (-len(by_task[label]), label)):
         on_task(len(found), len(by_task))
         found.append(section(label, by_task[label], facts))

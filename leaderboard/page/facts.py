@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..rows.reported import Reported
+
 
 @dataclass(frozen=True)
 class Sprite:
@@ -46,8 +48,12 @@ class MethodFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of tasks, by ``name@version``, and of methods, by name; rows may be of others too."""
+    """What is known of tasks, by ``name@version``, and of methods, by name; rows may be of others too.
+
+    reported: tables that others published about tasks, which need not have rows.
+    """
 
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
     methods: Mapping[str, MethodFacts] = field(default_factory=dict)
+    reported: tuple[Reported, ...] = ()
     version: str = ""

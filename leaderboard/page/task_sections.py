@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..rows.row import Row
 from ..views.catalogue import QUERY_SETS
 from ..views.lds import lds_sheets, sheet_of
+from ..views.reported import reported_sheets
 from ..views.sheet import Sheet
 from .comparisons import comparisons
 from .entries import READABLE, Entry, Ranked, ranked_tables
@@ -57,9 +58,10 @@ def section(label: str, rows: Sequence[Row], facts: Facts) -> Section:
     similarities = _similarities(views.rows)
     about = facts.tasks.get(label, TaskFacts(label))
     ablated = ViewCache([row for row in rows if row.key.query_set == QUERY_SETS["ablations"]])
+    published = [table for table in facts.reported if table.label == label]
     tables = {
         "scores": [scores_table(one, facts.methods) for one in ranked],
-        "reported": [table_of(sheet) for sheet in lds_sheets(reported)],
+        "reported": [table_of(sheet) for sheet in (*lds_sheets(reported), *reported_sheets(published))],
         **_tables(views, similarities),
         "ablations": [table_of(sheet) for sheet in ablated.sheets("ablations")],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from ....leaderboard.page.facts import Facts
 from ....leaderboard.page.figures.drawing import Drawing, stylesheet
 from ....leaderboard.page.task_sections import Section
 from ....leaderboard.rows.files import load_rows
+from ....leaderboard.rows.reported import Reported, load_reported
 from ....leaderboard.rows.row import Row
 from ....store import FolderStore
 from ..leaderboard import rows_folder
@@ -59,8 +60,14 @@ class Content(NamedTuple):
 def content(asked: Asked, on_task: Callable[[int, int], None] = lambda done, total: None) -> Content:
     """Return what the page of the rows that are there now is made of; raises UserError where there are none."""
     rows = load_rows(asked.folder)
-    facts = known_facts(rows, asked.pictures, asked.plugins)
+    facts = known_facts(rows, asked.pictures, asked.plugins, _reported(asked, rows))
     return Content(rows, facts, sections(rows, facts, on_task))
+
+
+def _reported(asked: Asked, rows: Sequence[Row]) -> list[Reported]:
+    """Return what others published: about all tasks beside the committed rows, else about those with rows."""
+    labels = {f"{row.key.task}@{row.key.task_version}" for row in rows}
+    return [one for one in load_reported() if asked.results is None or one.label in labels]
 
 
 def write(asked: Asked, site: Path | None, figures: Path | None) -> None:

@@ -9,6 +9,7 @@ from .... import __version__
 from ....datasets.find import card_of, dataset_listings
 from ....errors import UserError
 from ....leaderboard.page.facts import Facts, MethodFacts, Sprite, TaskFacts
+from ....leaderboard.rows.reported import Reported
 from ....leaderboard.rows.row import Row
 from ....methods.registry import Listing, listings
 from ...tasks.find import find_task, has_assets, open_assets
@@ -18,14 +19,18 @@ PICTURES = ("free", "all", "none")
 NOT_WANTED = "left out by --pictures none"
 
 
-def known_facts(rows: Sequence[Row], pictures: str, plugins: tuple[Path, ...]) -> Facts:
+def known_facts(
+    rows: Sequence[Row], pictures: str, plugins: tuple[Path, ...], reported: Sequence[Reported] = ()
+) -> Facts:
     """Return what is known of the rows' tasks and methods; ``pictures``: of data free to be shown, all, or none."""
     by_task: dict[str, list[Row]] = {}
     for row in rows:
         by_task.setdefault(f"{row.key.task}@{row.key.task_version}", []).append(row)
+    for table in reported:
+        by_task.setdefault(table.label, [])
     tasks = {label: _task(label, by_task[label], pictures, plugins) for label in by_task}
     methods = {name: _method(listing) for name, listing in listings(plugins).items()}
-    return Facts(tasks, methods, __version__)
+    return Facts(tasks, methods, tuple(reported), __version__)
 
 
 def _method(listing: Listing) -> MethodFacts:

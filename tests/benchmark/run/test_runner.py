@@ -37,7 +37,7 @@ BAD = {
     "vanishes": ("os._exit(0)", "error", "code 0 and no result"),
     "exits": ("print('farewell')\nsys.exit(3)", "error", "SystemExit: 3"),
     "raises": ("print('farewell')\nraise KeyError('[/red] no such layer')", "error", "KeyError: .*no such layer"),
-    "obeyed": (
+    "obeyed": ("print('a\\rb\\x1b[2J')\nraise ValueError('\\ud800\\x1b[31m')", "error", "ValueError: \ufffd\ufffd"),
         "print('half\\rwhole\\x1b[2J')\nraise ValueError('\\ud800\\x1b[31m')",
         "error",
         "ValueError: \ufffd\ufffd",

@@ -15,8 +15,10 @@ from tdabench.errors import UserError
 from tdabench.leaderboard.page.build import build_page
 from tdabench.leaderboard.page.facts import Facts, MethodFacts, Sprite, TaskFacts
 from tdabench.leaderboard.rows.files import RESULTS, load_rows
+from tdabench.leaderboard.rows.reported import load_reported
 from tdabench.leaderboard.views.catalogue import build_view
 from tdabench.leaderboard.views.lds import build_tables
+from tdabench.leaderboard.views.reported import reported_sheets
 
 from ..helpers import failed_row, lds_row, lds_rows, make_source
 from .helpers import HOSTILE, Reader, data_of, every_kind_of_row, hostile_rows, many_rows, with_tops
@@ -128,6 +130,14 @@ def test_reported_numbers_stand_apart_and_rank_nobody():
     assert texts(table(alone, "digits@1")) == texts(table(together, "digits@1"))
     assert [line[1] for line in texts(table(together, "digits@1", "reported"))] == ["claimed@1"]
     assert "Reported by others" in together and "Reported by others" not in alone
+
+
+def test_published_tables_are_shown_as_they_are_and_in_no_ranking():
+    published = load_reported()
+    page = build_page(lds_rows(), Facts(reported=tuple(published)))
+    for one, sheet in zip(published, reported_sheets(published), strict=True):
+        assert texts(table(page, one.label, "reported")) == [list(row) for row in sheet.rows]
+    assert texts(data_of(page)["overview"]) == texts(data_of(build_page(lds_rows(), Facts()))["overview"])
 
 
 def test_every_truth_and_task_has_its_tables():
