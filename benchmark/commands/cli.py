@@ -336,7 +336,7 @@ def check_method(
     plugin: Plugins = None,
 ) -> None:
     """Check a method against the adapter contract on a tiny twin of a task."""
-    from . import check_method as command
+    from .adapters import check_method as command
 
     raise typer.Exit(command.check_method(method, preset, _plugins(plugin)))
 
@@ -352,14 +352,14 @@ def check(
     time_factor: Annotated[float, typer.Option(help="By how much time may grow where a test can confirm it.")] = 1.5,
     memory_factor: Annotated[float, typer.Option(help="By how much peak memory may grow.")] = 1.25,
     format: Annotated[str, typer.Option(help="text, markdown, json, junit or github (annotations).")] = "text",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: the terminal.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; default: the terminal.")] = None,
 ) -> None:
     """Say whether rows are worse than a baseline's. Exit code 0: no; 1: yes, or nothing could be compared."""
     from ...leaderboard.check.costs import Limits
     from . import check as command
 
     limits = Limits(time_factor, memory_factor, fall)
-    raise typer.Exit(command.check(baseline, current, task or None, limits, format, out))
+    raise typer.Exit(command.check(baseline, current, task or None, limits, format, output))
 
 
 @app.command(name="new-method")
@@ -368,7 +368,7 @@ def new_method(
     folder: Annotated[Path, typer.Option(help="Where to write the files.")] = Path(),
 ) -> None:
     """Write an adapter to start from, which runs as it stands, and its test."""
-    from . import new_method as command
+    from .adapters import new_method as command
 
     command.new_method(name, folder)
 
@@ -490,13 +490,15 @@ def data_info(
 def pack(
     method: Annotated[Path, typer.Option(help="The Python file that registers the method.")],
     results: ResultsDir = DEFAULT_RESULTS,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .tar.gz file to write.")] = Path("submission.tar.gz"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .tar.gz file to write.")] = Path(
+        "submission.tar.gz"
+    ),
     licence: Annotated[str, typer.Option(help="Licence of the adapter, as SPDX names it.")] = "Apache-2.0",
 ) -> None:
     """Make one archive of a method's file, its rows, their scores and the contract suite's report."""
-    from . import submit as command
+    from .adapters import submit as command
 
-    command.pack(method, results, out, licence)
+    command.pack(method, results, output, licence)
 
 
 @submit_app.command(name="verify")
@@ -513,7 +515,7 @@ def verify_submission(
     into: Annotated[Path | None, typer.Option(help="Folder for the rows, as verified, if all is well.")] = None,
 ) -> None:
     """Derive again all that a submission claims, without trusting it. Exit code 0: it holds; 1: it does not."""
-    from . import submit as command
+    from .adapters import submit as command
 
     again = command.Rerun(queries, seed, device, timeout, tolerance) if rerun else None
     raise typer.Exit(command.verify(archive, again, into))

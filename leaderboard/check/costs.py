@@ -74,7 +74,7 @@ def _grown(
     old, new = (float(np.mean(side)) for side in values)
     least, scale = (LEAST_SECONDS, 1.0) if kind == "time" else (LEAST_BYTES, 2.0**-20)
     smallest = 1 / math.comb(len(repeats[0]) + len(repeats[1]), len(repeats[0]))
-    if smallest > ALPHA:
+    if smallest >= ALPHA:
         factor = factor**2 if kind == "time" else factor
         how = f"growth above x{factor:g} fails ({len(repeats[1])} measured, too few for a test)"
         return Finding(kind, what, old, new, _beyond(old, new, factor, least), how, scale)

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from string import Template
 
-from ...errors import UserError
-from ...methods.registry import listings
-from ...store import FolderStore
-from .terminal import console
+from ....errors import UserError
+from ....methods.registry import listings
+from ....store import FolderStore
+from ..terminal import console
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -35,6 +35,6 @@ def new_method(name: str, folder: Path) -> None:
         f"wrote {path} and {folder / f'test_{module}.py'}; then",
         f"  tdabench check-method {path}",
         f"  tdabench run digits --methods {name},random --plugin {path}",
-        f"  tdabench submit pack --method {path} --out {name}.tar.gz",
+        f"  tdabench submit pack --method {path} -o {name}.tar.gz",
     )
     console.print("\n".join(steps), soft_wrap=True, markup=False)

@@ -8,19 +8,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import UserError
-from ...leaderboard.rows.files import write_row
-from ...leaderboard.rows.row import row_key
-from ...store import FolderStore
-from ..contract.suite import Check, render, summary
-from ..run.plan import checked_options
-from ..run.results import Results
-from ..submission.contents import Submission, opened
-from ..submission.pack import collected, submitted_method, suite_report, write_submission
-from ..submission.rerun import Sampled, compared, contract_here, sampled, verified
-from ..submission.verify import Verifier
-from .session import Session, open_planner
-from .terminal import console
+from ....errors import UserError
+from ....leaderboard.rows.files import write_row
+from ....leaderboard.rows.row import row_key
+from ....store import FolderStore
+from ...contract.suite import Check, render, summary
+from ...run.plan import checked_options
+from ...run.results import Results
+from ...submission.contents import Submission, opened
+from ...submission.pack import collected, submitted_method, suite_report, write_submission
+from ...submission.rerun import Sampled, compared, contract_here, sampled, verified
+from ...submission.verify import Verifier
+from ..session import Session, open_planner
+from ..terminal import console
 
 
 class Rerun(NamedTuple):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..contract.suite import check_method as check_on
-from ..contract.suite import render, summary
-from .terminal import console
+from ...contract.suite import check_method as check_on
+from ...contract.suite import render, summary
+from ..terminal import console
 
 
 def check_method(name: str, preset: str, plugins: tuple[Path, ...]) -> int:

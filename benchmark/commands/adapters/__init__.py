@@ -1,0 +1,1 @@
+"""Commands for authors of adapters: a file to start from, the contract suite, submissions."""
