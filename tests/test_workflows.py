@@ -12,6 +12,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from tdabench import __version__
 from tdabench.benchmark.commands.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +92,11 @@ def test_issue_forms_have_what_a_form_needs(path: Path) -> None:
     assert form["name"] and form["description"]
     fields = [field for field in form["body"] if field["type"] != "markdown"]
     assert len({field["id"] for field in fields}) == len(fields) and all(f["attributes"]["label"] for f in fields)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    found = read(ROOT / "CITATION.cff")
+    assert found["version"] == __version__ and found["license"] == "Apache-2.0" and found["authors"]
 
 
 def test_the_action_takes_what_its_document_gives_it() -> None:

@@ -18,7 +18,6 @@ T = TypeVar("T")
 app = typer.Typer(
     help="Which training-data-attribution method for diffusion models can be trusted, and what it costs.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 truth_app = typer.Typer(help="Build, check and move ground truth.", no_args_is_help=True)
@@ -43,6 +42,23 @@ Kind = Annotated[str, typer.Option(help="subsets, or exemplars: models tuned on 
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 DEFAULT_RESULTS = Path("tdabench-results")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from ... import __version__
+
+        print(f"tdabench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Which training-data-attribution method for diffusion models can be trusted, and what it costs."""
 
 
 @app.command()

@@ -15,6 +15,7 @@ from .pairing import Pair
 
 ALPHA = 0.05
 LEAST_SECONDS = 0.5  # below, it is what starting a timer and an allocation cost
+ALONE = 8.0  # a single timing on a machine that others use as well was seen to grow fivefold
 LEAST_BYTES = 64 * 2**20
 ACROSS_SEEDS = 1.05  # passes of a method that stops by what it sees differ between seeds
 HARDWARE = ("os", "cpu", "cpu_count", "gpu", "device", "threads", "concurrent_cells")
@@ -75,7 +76,7 @@ def _grown(
     least, scale = (LEAST_SECONDS, 1.0) if kind == "time" else (LEAST_BYTES, 2.0**-20)
     smallest = 1 / math.comb(len(repeats[0]) + len(repeats[1]), len(repeats[0]))
     if smallest >= ALPHA:
-        factor = factor**2 if kind == "time" else factor
+        factor = max(factor, ALONE) if kind == "time" else factor
         how = f"growth above x{factor:g} fails ({len(repeats[1])} measured, too few for a test)"
         return Finding(kind, what, old, new, _beyond(old, new, factor, least), how, scale)
     p = float(mannwhitneyu(repeats[1], repeats[0], alternative="greater").pvalue)

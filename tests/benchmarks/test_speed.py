@@ -1,9 +1,16 @@
-"""How fast the expensive steps are at the sizes of `digits`; run with `pytest tests/benchmarks --benchmark-enable`."""
+"""How fast the expensive steps are at the sizes of `digits`; run with `pytest tests/benchmarks --benchmark-enable`.
+
+Seconds differ between machines, the ratios of kernels to plain work in the same run much less. They are compared with
+those in `ratios.json`, which `TDABENCH_WRITE_RATIOS=1` writes.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +37,8 @@ from tdabench.models.problem import Problem
 from tdabench.models.training import build, snapshot, train, training_loss
 
 ITEMS, DRAWS, WIDTH = 64, 2, 4096
+RATIOS = Path(__file__).with_name("ratios.json")
+SLACK = 2.0  # runs of one commit differ by less than this on a busy machine
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +70,36 @@ def seconds(work) -> float:
     return min(times)
 
 
+def compare(benchmark, floor) -> None:
+    """Compare a kernel's ratio to the seconds of plain work with the stored one, or store it."""
+    ratio = benchmark.stats.stats.min / floor
+    benchmark.extra_info |= {"floor_s": floor, "ratio_to_floor": ratio}
+    stored = json.loads(RATIOS.read_text()) if RATIOS.exists() else {}
+    if os.environ.get("TDABENCH_WRITE_RATIOS"):
+        RATIOS.write_text(
+            json.dumps(dict(sorted({**stored, benchmark.name: round(ratio, 3)}.items())), indent=1) + "\n"
+        )
+    else:
+        limit = SLACK * stored[benchmark.name]
+        assert ratio < limit, f"{benchmark.name} takes {ratio:.2f} times its plain work, {limit:.2f} at most was stored"
+
+
+def multiplication(n: int, inner: int, m: int) -> float:
+    """Return the seconds of one product of matrices [n, inner] and [inner, m]."""
+    one, other = torch.ones(n, inner), torch.ones(inner, m)
+    return seconds(lambda: one @ other)
+
+
+def test_every_ratio_is_of_a_benchmark():
+    names = {name for name in globals() if name.startswith("test_")}
+    assert set(json.loads(RATIOS.read_text())) == {name for name in names if "benchmark" in signature(name)}
+
+
+def signature(name: str) -> tuple[str, ...]:
+    code = globals()[name].__code__
+    return code.co_varnames[: code.co_argcount]
+
+
 def test_gradient_features(benchmark, view):
     """The floor is what autograd needs for as many images when it may add their gradients up."""
     model, batch = view.model(), view.train.batch(torch.arange(ITEMS))
@@ -68,10 +107,8 @@ def test_gradient_features(benchmark, view):
     features = benchmark(lambda: projector(per_sample_gradients(model, batch, draws, "loss")))
     assert features.shape == (ITEMS, WIDTH)
     if benchmark.enabled:
-        floor = seconds(lambda: view.losses(model, batch, draws).mean().backward())
         benchmark.extra_info["samples"] = ITEMS * DRAWS
-        benchmark.extra_info["floor_s"] = floor
-        benchmark.extra_info["ratio_to_floor"] = benchmark.stats.stats.min / floor
+        compare(benchmark, seconds(lambda: view.losses(model, batch, draws).mean().backward()))
 
 
 def test_kernel_solve(benchmark):
@@ -79,6 +116,8 @@ def test_kernel_solve(benchmark):
     features, queries = (torch.randn(n, WIDTH, generator=generator) for n in (TASK.n_train, 40))
     scores = benchmark(lambda: GradientKernel(features, 0.1).scores(queries))
     assert scores.shape == (40, TASK.n_train)
+    if benchmark.enabled:
+        compare(benchmark, multiplication(WIDTH, TASK.n_train, WIDTH))
 
 
 def test_lds_with_bootstrap(benchmark):
@@ -87,12 +126,17 @@ def test_lds_with_bootstrap(benchmark):
     plan = metrics.resampling("digits", 1, "heldout", 20, 96, 1000)
     replicates = benchmark(lambda: (metrics.lds(predicted, outputs), metrics.bootstrap_lds(predicted, outputs, plan)))
     assert replicates[1].shape == (1000,)
+    if benchmark.enabled:
+        compare(benchmark, multiplication(1000, 96, 96 * 40))
 
 
 def test_unlearning_step(benchmark, view):
     settings = Params(batch=16, max_steps=1, bounded=False).unlearning()
     _, trace = benchmark(lambda: unlearn(view, view.problem.queries.batch, settings, 1.0))
     assert trace.steps == 1
+    if benchmark.enabled:
+        model, batch, draws = view.model(), view.train.batch(torch.arange(16)), view.draws(1, Law("even"))
+        compare(benchmark, seconds(lambda: view.losses(model, batch, draws).mean().backward()))
 
 
 def test_retraining_updates(benchmark, view):
@@ -102,16 +146,16 @@ def test_retraining_updates(benchmark, view):
     assert isinstance(model, Denoiser)
     if benchmark.enabled:
         batch, generator = view.train.batch(members[: recipe.batch_size]), torch.Generator().manual_seed(0)
-        floor = recipe.steps * seconds(lambda: training_loss(model, batch, generator).backward())
         benchmark.extra_info["samples"] = recipe.steps * recipe.batch_size
-        benchmark.extra_info["floor_s"] = floor
-        benchmark.extra_info["ratio_to_floor"] = benchmark.stats.stats.min / floor
+        compare(benchmark, recipe.steps * seconds(lambda: training_loss(model, batch, generator).backward()))
 
 
 def test_removal_interval(benchmark):
     values = np.random.default_rng(0).normal(size=(5, 20))
     found = benchmark(lambda: (estimate(values, "digits", 1), above_zero(values, "digits", 1)))
     assert found[0].low is not None
+    if benchmark.enabled:
+        compare(benchmark, multiplication(1000, 1000, 40))
 
 
 def test_union_removal_of_one_method(benchmark):
@@ -126,3 +170,5 @@ def test_union_removal_of_one_method(benchmark):
     ranking = {query: tuple(rng.permutation(TASK.n_train)[:300].tolist()) for query in ids[0]}
     union = benchmark(lambda: union_result(Evidence(protocol, queries, lambda one: outcome), ranking, BUILT_IN))
     assert set(union.similarities) == {"ssim", "cosine", "l2", "loss"}
+    if benchmark.enabled:
+        compare(benchmark, multiplication(1000, 1000, 1000))

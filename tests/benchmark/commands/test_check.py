@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tdabench import __version__
 from tdabench.leaderboard.check.formats import FORMATS
 from tdabench.leaderboard.rows.files import RESULTS, load_rows, write_row
 from tdabench.store import FolderStore
@@ -75,3 +76,8 @@ def test_a_mistake_is_one_line(words, said, tdabench, current):
     lines = answer.err.strip().splitlines()
     assert answer.code == 2 and len(lines) == 1 and lines[0].startswith("error: ")
     assert all(word in lines[0] for word in said)
+
+
+def test_the_version_is_printed(tdabench):
+    answer = tdabench("--version")
+    assert answer.code == 0 and answer.out == f"tdabench {__version__}\n"
