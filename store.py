@@ -17,11 +17,12 @@ from typing import Any
 from .errors import CorruptFile, UserError
 
 LONG_CLAIM_S = 7 * 86400.0  # longer than any run or build; on this host a claim ends with its process anyway
+HOME = "TDABENCH_HOME"  # the variable that names the user's folder
 
 
 def home() -> Path:
     """Return the user's folder for datasets, built truths and caches: $TDABENCH_HOME, else ~/.cache/tdabench."""
-    return Path(os.environ.get("TDABENCH_HOME") or Path.home() / ".cache" / "tdabench").expanduser()
+    return Path(os.environ.get(HOME) or Path.home() / ".cache" / "tdabench").expanduser()
 
 
 class FolderStore:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 L = TypeVar("L", bound="Callable[[], ImageDataset]")
 GROUP = "tdabench.datasets"
 HERE = Path(__file__).parent
-OWN = "own-"  # how the names begin of images that somebody brought, which no module loads
 FOLDERS = {HERE: "", HERE / "published": ".published"}  # what is generated or ships; what is fetched
 
 
@@ -72,6 +71,8 @@ def load_dataset(name: str, plugins: tuple[Path, ...] = ()) -> ImageDataset:
 
     Raises UserError where there is none, where it does not import or load, or where an outside one is malformed.
     """
+    from .base import OWN
+
     if name.startswith(OWN):
         from .own.items import load_own
 

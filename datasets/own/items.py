@@ -15,8 +15,7 @@ from torch import Tensor
 from ...errors import UserError, brief
 from ...seeds import digest
 from ...store import LONG_CLAIM_S, FolderStore, file_hash, home
-from ..base import Card, ImageDataset
-from ..find import OWN
+from ..base import OWN, Card, ImageDataset
 from ..folders import check_channels, fit_picture
 from ..stored import COLUMNS, NULL, Item, open_items, write_items
 from .sources import UNREADABLE, Given
