@@ -22,11 +22,12 @@ from .errors import CorruptFile, UserError
 CLOCKS_DIFFER_S = 2.0  # at most, in what two processes take for the start of a third
 HASH, DAMAGED = ".sha256", ".damaged"  # what the names of a kept file's hash and of one set aside end with
 LONG_CLAIM_S = 7 * 86400.0  # longer than any run or build; on this host a claim ends with its process anyway
+HOME = "TDABENCH_HOME"  # the variable that names the user's folder
 
 
 def home() -> Path:
     """Return the user's folder for datasets, built truths and caches: $TDABENCH_HOME, else ~/.cache/tdabench."""
-    return Path(os.environ.get("TDABENCH_HOME") or Path.home() / ".cache" / "tdabench").expanduser()
+    return Path(os.environ.get(HOME) or Path.home() / ".cache" / "tdabench").expanduser()
 
 
 class FolderStore:

@@ -15,6 +15,7 @@ from .stored import StoredColumn
 # By the network's argument names, such as class_labels [B] and encoder_hidden_states [B, L, D].
 Conditions = Mapping[str, Tensor]
 Column = Tensor | StoredColumn  # one array per item, in memory or on disk
+OWN = "own-"  # how the names begin of datasets that somebody brought: no module loads these
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import plugins as outside
 from ..errors import UserError
 from ..store import home
-from .own.names import OWN
 
 if TYPE_CHECKING:
     from .base import ImageDataset
@@ -72,6 +71,8 @@ def load_dataset(name: str, plugins: tuple[Path, ...] = ()) -> ImageDataset:
 
     Raises UserError where there is none, where it does not import or load, or where an outside one is malformed.
     """
+    from .base import OWN
+
     if name.startswith(OWN):
         from .own.items import load_own
 

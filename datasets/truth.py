@@ -206,6 +206,10 @@ def manifest_hash(manifest: dict[str, Any]) -> str:
     return _hash({name: value for name, value in manifest.items() if name != OWN})
 
 
+def _sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {**manifest, OWN: manifest_hash(manifest)}
+
+
 def _hash(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode())
 
@@ -253,8 +257,7 @@ def write_assets(folder: Path, files: Iterable[tuple[str, Arrays]], manifest: di
         data = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
         store.put(name, data)
         listed[name] = {"sha256": sha256(data), "bytes": len(data)}
-    whole = {**manifest, "schema_version": SCHEMA_VERSION, "files": listed}
-    store.put_json("manifest.json", {**whole, OWN: manifest_hash(whole)})
+    store.put_json("manifest.json", _sealed({**manifest, "schema_version": SCHEMA_VERSION, "files": listed}))
     return Assets(folder)
 
 
@@ -265,7 +268,9 @@ def write_beside(base: Assets, folder: Path, files: Iterable[tuple[str, Arrays]]
         if not (folder / name).exists():
             _link(base.folder / name, folder / name)
     own = write_assets(folder, files, manifest)
-    own.store.put_json("manifest.json", {**own.manifest, "files": base.manifest["files"] | own.manifest["files"]})
+    own.store.put_json(
+        "manifest.json", _sealed({**own.manifest, "files": base.manifest["files"] | own.manifest["files"]})
+    )
     return Assets(folder)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import torch
 
+from ...leaderboard.rows.row import Key
 from ...methods.registry import Entry, listings
 from ...models.problem import Problem
 from ...models.recipe import Recipe
@@ -92,8 +93,8 @@ class Cells:
     @cached_property
     def obstacles(self) -> dict[str, str]:
         """Why entries that were asked for cannot run, by entry."""
-        inspector = Inspector(self.results, self.options)
-        found = {str(cell.entry): _obstacle(inspector, cell) for cell in self.asked}
+        inspector, keys = Inspector(self.results, self.options), [cell.key for cell in self.asked]
+        found = {str(cell.entry): _obstacle(inspector, cell, keys) for cell in self.asked}
         return {entry: reason for entry, reason in found.items() if reason is not None} | dict(self.too_large)
 
     @property
@@ -107,7 +108,7 @@ class Cells:
         names = sorted(set(self.planner.known) - named)
         entries = parse_entries(names, [], "quick", self.planner.known) if names else []
         return {
-            cell.key.method: _obstacle(inspector, cell)
+            cell.key.method: _obstacle(inspector, cell, [])
             for entry in entries
             for cell in self.planner.cells([entry], ROLE)
         }
@@ -133,9 +134,10 @@ def _rates(folder: Path, device: str, threads: int, images: int) -> tuple[Proble
         torch.set_num_threads(before)
 
 
-def _obstacle(inspector: Inspector, cell: PlannedCell) -> str | None:
-    missing = [name for name, member in cell.members.items() if inspector.results.row(member.key) is None]
-    return None if missing else inspector.obstacle(cell)
+def _obstacle(inspector: Inspector, cell: PlannedCell, asked: Sequence[Key]) -> str | None:
+    """Return why a cell cannot run, but for members that are asked for themselves, and so run before it."""
+    waits = [member for member in cell.members.values() if inspector.results.row(member.key) is None]
+    return None if waits and all(member.key in asked for member in waits) else inspector.obstacle(cell)
 
 
 def check(request: Request, device: str, jobs: int, micro_batch: int, precision: str, plugins: Plugins = ()) -> Options:

@@ -61,7 +61,7 @@ def _with_adapters(pipeline: Pipeline, folder: Path) -> Pipeline:
     adapters = read_adapters(folder)
     try:
         load(replace(pipeline.spec, trainable=adapters.lora), adapters.weights, base=pipeline.weights)
-    except RuntimeError as error:
+    except (RuntimeError, UserError) as error:
         why = brief(str(error))
         raise UserError(f"the adapters of {folder} do not fit the network of {pipeline.folder}: {why}") from None
     return replace(pipeline, adapters=adapters)

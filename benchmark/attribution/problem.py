@@ -82,6 +82,7 @@ def _made(request: Request, pipeline: Pipeline, device: str, report: Progress) -
     own, numbers = training_items(pipeline, request.images, report)
     if request.top > len(own.data):
         raise UserError(f"--top {request.top} is more than the {len(own.data)} training images: ask for fewer")
+    said_conditions(pipeline, (), request.labels, numbers, len(request.labels))  # unknown labels are named before work
     base = Made(request, pipeline, own, _base(request, pipeline, own, report), numbers)
     return _generated(base, device, report) if request.generate else _given(base)
 

@@ -19,6 +19,7 @@ from ...datasets.own.items import FILE, Own, bring
 from ...datasets.own.sources import given, joined, picked, upside_down
 from ...datasets.queries import item_queries
 from ...datasets.truth import Assets, write_assets
+from ...errors import UserError
 from ...leaderboard.rows.row import Row
 from ...methods.view import Progress, silent
 from ...models.pipelines.problem import pipeline_problem
@@ -114,9 +115,12 @@ class Check:
 
     @cached_property
     def truth(self) -> ExemplarTruth:
-        """The copies; raises UserError where there are fewer images to tune them on than copies."""
+        """The copies, no more than there are images to tune them on; raises UserError where there are none."""
         made, (own, n) = self.cells.made, self.own
-        plan = replace(PLAN, cases=max(1, min(PLAN.cases, int((own.data.groups[FILE] >= n).sum()))))
+        planted = int((own.data.groups[FILE] >= n).sum())
+        if not planted:
+            raise UserError(f"none of the images of {made.request.held_out} can be read: give others with --held-out")
+        plan = replace(PLAN, cases=min(PLAN.cases, planted))
         return ExemplarTruth(Source(self.assets), plan, guidance_of(made.request, made.pipeline))
 
     def seconds(self) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import UserError
 from ...leaderboard.rows.row import Row, Status
 from ...methods.kept import make_room
-from ...store import LONG_CLAIM_S
+from ...store import LONG_CLAIM_S, home
 from . import worker
 from .code import engine_hashes
 from .due import Due, Inspector, reads_any
@@ -123,7 +123,7 @@ class Runner:
         record.store.put_json("spec.json", spec.to_json())
         record.store.put_json("inputs.json", self.inspector.inputs(planned))
         receive, send = multiprocessing.Pipe(duplex=False)
-        words = str(record.store.root), str(self.results.log(planned.key)), send
+        words = str(record.store.root), str(self.results.log(planned.key)), send, str(home())
         process = forkserver().Process(target=worker.main, args=words, daemon=True)
         process.start()
         send.close()

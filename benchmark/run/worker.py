@@ -33,7 +33,7 @@ from ...models.draws import Law
 from ...models.encoders.weights import open_encode
 from ...models.precision import Precision, set_precision
 from ...models.problem import Problem, read_problem
-from ...store import FolderStore
+from ...store import HOME, FolderStore
 from .meter import Device, Measurement, open_device, phase
 from .record import Record
 
@@ -238,9 +238,13 @@ def _empty(folder: Path) -> Path:
     return folder
 
 
-def main(folder: str, log: str, connection: Any) -> None:
-    """Be the process of one cell: own process group, output to the log, outcome to the cell's folder."""
+def main(folder: str, log: str, connection: Any, stored: str) -> None:
+    """Be the process of one cell: own process group, output to the log, outcome to the cell's folder.
+
+    stored: the runner's home, as the server that this process is forked from may have started under another one.
+    """
     os.setsid()
+    os.environ[HOME] = stored
     _end_with_runner()
     _redirect(log)
     store = FolderStore(folder)

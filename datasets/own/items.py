@@ -15,10 +15,9 @@ from torch import Tensor
 from ...errors import UserError, brief
 from ...seeds import digest
 from ...store import LONG_CLAIM_S, FolderStore, file_hash, home
-from ..base import Card, ImageDataset
+from ..base import OWN, Card, ImageDataset
 from ..folders import check_channels, fit_picture
 from ..stored import COLUMNS, NULL, Item, open_items, write_items
-from .names import OWN
 from .sources import UNREADABLE, Given
 
 FILE = "file"  # the group that says which file or row an item is

@@ -113,7 +113,8 @@ def test_a_test_part_is_held_out_and_all_have_one_label(copy, monkeypatch):
 def test_automobiles_and_horses_are_numbered(copy, monkeypatch):
     sized(monkeypatch, cifar2_full, keep=(0, 2))
     data = cifar2_full.fetch(test_hub.parquet(copy, [(test_hub.png(i), i % 3) for i in range(9)]))
-    assert torch.bincount(data.classes).tolist() == [3, 3] and torch.equal(data.cond["class_labels"], data.classes)
+    assert torch.bincount(data.classes).tolist() == [3, 3]
+    assert torch.equal(data.batch(torch.arange(6)).cond["class_labels"], data.classes)
 
 
 def idx(path, array):

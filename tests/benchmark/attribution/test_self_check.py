@@ -102,6 +102,13 @@ def test_a_check_counts_what_scores_find_and_is_made_once(folder, monkeypatch):
     assert tdabench.attribute(folder / "model", folder / "images", **asked).self_check == found
 
 
+def test_held_out_images_of_which_none_can_be_read_are_named(folder):
+    (folder / "torn").mkdir(exist_ok=True)
+    (folder / "torn" / "0.png").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"none of the images of .*torn can be read"):
+        checked_of(folder, held_out=folder / "torn").truth  # noqa: B018 - it is made when it is asked for
+
+
 def test_held_out_images_that_are_not_there_are_named(folder):
     with pytest.raises(UserError, match="there is no folder nowhere"):
         checked_of(folder, held_out="nowhere").own  # noqa: B018 - it is read when it is asked for

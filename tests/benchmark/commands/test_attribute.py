@@ -197,7 +197,7 @@ MISTAKES = {
     "no such queries": (("--queries", "nowhere"), "there is no folder nowhere"),
     "a size": (("--generate", "1", "--memory", "much"), "--memory 'much': write a size"),
     "a device": (("--generate", "1", "--device", "tpu"), "--device 'tpu' is no"),
-    "no method can": (("--queries", "asked", "--methods", "ensemble"), "no method can run|has no scores"),
+    "no method can": (("--queries", "asked", "--methods", "ensemble"), "no method can run: ensemble:quick member"),
     "no adapters": (("--generate", "1", "--lora", "asked"), "holds neither adapter_model.safetensors nor"),
     "nonsense": (("--generate", "-2"), "--generate and --top must be 1 or more"),
 }

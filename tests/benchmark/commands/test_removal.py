@@ -146,17 +146,18 @@ def test_the_floor_is_the_truths_full_replicates(measured, home: Path) -> None:
         np.testing.assert_allclose(full[position][rows], images, atol=2e-3)
 
 
-def test_a_damaged_outcome_is_named(measured, home: Path) -> None:
+def test_a_damaged_outcome_is_named(measured, home: Path, capsys) -> None:
     lab = laboratory(home)
     one = Counterfactual((), 1)
     path = lab.store.path(lab.key(one))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     try:
-        with pytest.raises(CorruptFile, match="delete it and run again"):
+        with pytest.raises(CorruptFile, match="was damaged or removed"):
             lab.read(one)
+        assert "is damaged: set aside as" in capsys.readouterr().err
     finally:
-        path.write_bytes(whole)
+        lab.store.keep(lab.key(one), whole)
 
 
 def test_scores_that_are_not_finite_are_no_removal(home: Path, tmp_path, tdabench) -> None:
