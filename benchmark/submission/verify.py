@@ -10,7 +10,6 @@ from ...datasets.truth import Assets, GroupTruth, Truth
 from ...errors import UserError, brief
 from ...leaderboard.rows.row import Row, row_key
 from ...plugins import code_files, code_hash
-from ...seeds import digest
 from ...store import file_hash
 from ..contract.rules import RULES, Broken
 from ..contract.suite import Check
@@ -133,8 +132,6 @@ def _wrong(row: Row, submission: Submission) -> str | None:
         return f"says {row.source.kind}, which is not for its author to say"
     if row.status not in ("ok", "partial") or key.query_set != "test":
         return f"status {row.status} of {key.query_set} queries, where scores of test queries are due"
-    if key.params_hash != digest(key.params, 8):
-        return "the hash of the parameters is not theirs"
     underivable = [name for name in NOT_DERIVED if row.metrics and getattr(row.metrics, name) is not None]
     return f"holds {', '.join(underivable)}, which scores alone do not give" if underivable else None
 
