@@ -125,9 +125,13 @@ class Reporter:
     def _metrics(self, planned: PlannedCell, record: Record) -> Metrics:
         assets, truth = planned.assets, self.truth(planned)
         groups = self._group_truth(assets) if truth is not None and assets.has_groups else None
-        k = find_task(planned.key.task, planned.plugin_paths).removal.top_k(assets.manifest["n_train"])
+        k = self._top_k(planned) if planned.key.query_set == "test" else 0
         asked = Asked(assets, planned.query_ids, planned.key.query_set, planned.cls.unit, k)
         return metrics_of(asked, truth, groups, lambda: record.blocks(planned.attributed_ids))
+
+    def _top_k(self, planned: PlannedCell) -> int:
+        task = find_task(planned.key.task, planned.plugin_paths)
+        return task.removal.top_k(planned.assets.manifest["n_train"])
 
     def _cost(self, planned: PlannedCell, record: Record, end: Ending) -> Cost | None:
         if end.outcome is None:
