@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 
 class UserError(Exception):
@@ -34,6 +34,6 @@ def printable(text: str) -> str:
     return "".join("\n" if c == "\r" else c if is_printable(c) else "\ufffd" for c in text)
 
 
-def is_printable(character: str) -> bool:
-    """Say whether a character is one to be shown; line ends and tabs are."""
-    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs")
+def is_printable(character: str, hidden: Container[str] = ("Cc", "Cs")) -> bool:
+    """Say whether a character is one to be shown: line ends, tabs, and all but those of ``hidden`` categories."""
+    return character in "\n\t" or unicodedata.category(character) not in hidden

@@ -111,6 +111,11 @@ class Assets:
         check_manifest(self.manifest, self.folder / "manifest.json")
 
     @property
+    def label(self) -> str:
+        """``name@version`` of the task."""
+        return f"{self.manifest['task']}@{self.manifest['version']}"
+
+    @property
     def sha256(self) -> str:
         """The hash of all that a metric depends on: what a row records as the truth it was computed from."""
         return _hash(self.manifest["files"]) if self.schema == 1 else _hash(self._without("provenance", OWN))
@@ -151,6 +156,11 @@ class Assets:
     def arrays(self, name: str) -> Arrays:
         """Return the arrays of one file; raises CorruptFile where it is missing, truncated or edited."""
         return read_arrays(self.store.path(name), self.manifest["files"][name]["sha256"])
+
+    def check_files(self) -> None:
+        """Read every file; raises CorruptFile for the first that is not what was written."""
+        for name in self.manifest["files"]:
+            self.arrays(name)
 
     def truth(self, role: Role) -> Truth:
         """Return the labels of a role."""
@@ -237,22 +247,30 @@ def whole_assets(store: FolderStore, key: str) -> Assets | None:
         return None
     try:
         assets = Assets(store.path(key))
-        for name in assets.manifest["files"]:
-            assets.arrays(name)
+        assets.check_files()
     except CorruptFile:
         store.set_aside(key)
         return None
     return assets
 
 
-def write_assets(folder: Path, files: Iterable[tuple[str, Arrays]], manifest: dict[str, Any]) -> Assets:
-    """Write the files one by one, then the manifest with their hashes and sizes; files of a former one are removed."""
+def write_assets(
+    folder: Path, files: Iterable[tuple[str, Arrays]], manifest: dict[str, Any], base: Assets | None = None
+) -> Assets:
+    """Write the files one by one, then the manifest with their hashes and sizes; files of a former one are removed.
+
+    base: assets whose files are these assets' too: as links, which take no room, where the disk has them.
+    """
     store = FolderStore(folder)
     former = _former(store)
     store.delete("manifest.json")
     for name in former:
         store.delete(name)
     listed = {}
+    if base is not None:
+        listed |= base.manifest["files"]
+        for name in listed:
+            _link(base.folder / name, store.path(name))
     for name, arrays in files:
         data = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
         store.put(name, data)
@@ -261,20 +279,10 @@ def write_assets(folder: Path, files: Iterable[tuple[str, Arrays]], manifest: di
     return Assets(folder)
 
 
-def write_beside(base: Assets, folder: Path, files: Iterable[tuple[str, Arrays]], manifest: dict[str, Any]) -> Assets:
-    """Write assets that have a base's files beside their own: as links, which take no room, where the disk has them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in base.manifest["files"]:
-        if not (folder / name).exists():
-            _link(base.folder / name, folder / name)
-    own = write_assets(folder, files, manifest)
-    own.store.put_json(
-        "manifest.json", _sealed({**own.manifest, "files": base.manifest["files"] | own.manifest["files"]})
-    )
-    return Assets(folder)
-
-
 def _link(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:  # another disk, or one without links

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from ...datasets.base import Batch
 from ...datasets.own.items import Own
 from ...datasets.own.sources import given
 from ...datasets.queries import Queries, concatenate, item_queries
-from ...datasets.truth import Assets, write_assets, write_beside
+from ...datasets.truth import Assets, write_assets
 from ...errors import UserError, brief
 from ...methods.rows import parts_of
 from ...methods.view import Progress, silent
@@ -106,9 +106,8 @@ def _base(request: Request, pipeline: Pipeline, own: Own, report: Progress) -> A
     trained = [pipeline.adapters.weights] if pipeline.adapters else []
     hashes = [state_hash(weights) for weights in (pipeline.weights, *trained)] + ([coder.hash] if coder else [])
     key = f"{_name(pipeline)}-{digest([FORMAT, own.name, recipe.hash(), hashes])}"
-    with claimed(key):
-        if store().exists(f"{key}/manifest.json"):
-            return Assets(store().path(key))
+
+    def write(path: Path) -> Assets:
         problem = pipeline_problem(
             pipeline,
             own.data,
@@ -117,16 +116,21 @@ def _base(request: Request, pipeline: Pipeline, own: Own, report: Progress) -> A
         )
         problem = replace(problem, recipe=recipe)
         everything = torch.arange(len(own.data))
-        return write_assets(store().path(key), problem_files(problem, everything), manifest_of(key, own, problem))
+        return write_assets(path, problem_files(problem, everything), manifest_of(key, own, problem))
+
+    return stored(key, write)
 
 
-@contextmanager
-def claimed(key: str) -> Iterator[None]:
-    """Make what belongs to a key alone; raises UserError where another process is making it."""
+def stored(key: str, write: Callable[[Path], Assets]) -> Assets:
+    """Return the problem under a key; where it is not there yet, ``write`` makes it at the path that it is given.
+
+    Raises UserError where another process is making it.
+    """
     with store().claim(key, LONG_CLAIM_S) as held:
         if not held:
             raise UserError(f"another process is reading the same model and images into {store().path(key)}: wait")
-        yield
+        path = store().path(key)
+        return Assets(path) if store().exists(f"{key}/manifest.json") else write(path)
 
 
 def _name(pipeline: Pipeline) -> str:
@@ -202,13 +206,14 @@ def _samples(base: Made, device: str, report: Progress) -> Queries:
 def _beside(base: Made, name: str, queries: Callable[[], Queries]) -> Assets:
     """Return the stored problem of a query set, whose other files are those of the base; made where it is missing."""
     key = f"{base.assets.folder.name}/{name}"
-    with claimed(key):
-        if store().exists(f"{key}/manifest.json"):
-            return Assets(store().path(key))
+
+    def write(path: Path) -> Assets:
         found = queries()
         manifest = base.assets.manifest | {
             "task": f"{base.assets.manifest['task']}-{digest([key, list(found.ids)], 8)}",
             "queries": query_list(found, base.own.data),
             "training_sha256": base.assets.problem_sha256,
         }
-        return write_beside(base.assets, store().path(key), [(QUERIES, query_arrays(found))], manifest)
+        return write_assets(path, [(QUERIES, query_arrays(found))], manifest, base.assets)
+
+    return stored(key, write)

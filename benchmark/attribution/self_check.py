@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ from ..truth.exemplars import ExemplarTruth, Job, exemplar_ids, run_job
 from ..truth.retraining import seconds_per_update
 from .cells import Cells
 from .items import beside
-from .problem import claimed, guidance_of, manifest_of, store
+from .problem import guidance_of, manifest_of, stored
 
 FORMAT = 1  # bumped when checks are made in another way
 ITEMS = 500  # training images, at most, among which the others are looked for
@@ -99,9 +100,8 @@ class Check:
         made, (own, n) = self.cells.made, self.own
         base = made.assets.folder.parent.name
         key = f"{base}/self-check-{digest([FORMAT, own.name, n])}"
-        with claimed(key):
-            if store().exists(f"{key}/manifest.json"):
-                return Assets(store().path(key))
+
+        def write(path: Path) -> Assets:
             ids = (own.data.groups[FILE] < n).nonzero().flatten()
             problem = pipeline_problem(made.pipeline, own.data.select(ids), store=FolderStore(home()))
             shown = torch.randperm(len(ids), generator=torch_generator(AGAIN, own.name))[:SHOWN]
@@ -109,9 +109,10 @@ class Check:
             queries = item_queries(problem.train.select(shown), names, "external", AGAIN, tuple(shown.tolist()))
             recipe = replace(Recipe.from_json(made.assets.manifest["recipe"]), batch_size=BATCH)
             problem = replace(problem, recipe=recipe, queries=queries)
-            manifest = manifest_of(f"{base}-check", own, problem)
-            manifest["queries"] = query_list(queries, own.data)
-            return write_assets(store().path(key), problem_files(problem, ids), manifest)
+            manifest = manifest_of(f"{base}-check", own, problem) | {"queries": query_list(queries, own.data)}
+            return write_assets(path, problem_files(problem, ids), manifest)
+
+        return stored(key, write)
 
     @cached_property
     def truth(self) -> ExemplarTruth:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 from ...errors import UserError
@@ -13,7 +12,7 @@ from ...leaderboard.check.verdict import judge
 from ...leaderboard.rows.files import load_rows
 from ...store import FolderStore
 from .leaderboard import rows_folder
-from .terminal import console, plain
+from .terminal import console, text_width
 
 
 def check(baseline: Path | None, current: Path, task: str | None, limits: Limits, format: str, out: Path | None) -> int:
@@ -23,8 +22,7 @@ def check(baseline: Path | None, current: Path, task: str | None, limits: Limits
     if not (1 <= limits.time < math.inf and 1 <= limits.memory < math.inf and 0 <= limits.fall < 1):
         raise UserError("--time-factor and --memory-factor are at least 1, --fall is from 0 to 1")
     verdict = judge(load_rows(rows_folder(baseline), task), load_rows(rows_folder(current), task), limits)
-    width = max(plain.width, 100) if sys.stdout.isatty() else 120
-    text = report(verdict, format, width)
+    text = report(verdict, format, text_width())
     if out is None:
         print(text, end="")
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from ...leaderboard.views.sheet import FORMATS, Sheet, render
 from ...methods.registry import listings
 from ...store import FolderStore
 from ..tasks.find import task_names
-from .terminal import plain
+from .terminal import text_width
 
 
 class Shown(NamedTuple):
@@ -48,7 +47,7 @@ def leaderboard(task: str | None, folder: Path | None, shown: Shown, readme: Pat
         return
     sheets = build_view(shown.view, rows, shown.similarity)
     if shown.view == VIEWS[0] and shown.format in READ_BY_PEOPLE:
-        labels = {f"{row.key.task}@{row.key.task_version}" for row in rows}
+        labels = {row.key.label for row in rows}
         sheets += reported_sheets([one for one in _reported(task) if one.label in labels])
     _print(sheets, shown.format)
 
@@ -72,8 +71,7 @@ def _reported(task: str | None) -> list[Reported]:
 
 
 def _print(sheets: list[Sheet], format: str) -> None:
-    width = max(plain.width, 100) if sys.stdout.isatty() else 120
-    print(render(sheets, format, width))
+    print(render(sheets, format, text_width()))
 
 
 def _check(shown: Shown, readme: Path | None) -> None:

@@ -75,7 +75,7 @@ class Session:
 
     def announce(self, cells: list[PlannedCell], due: list[PlannedCell], started: float | None = None) -> None:
         """Say what will be run and about how long it takes; ``started``: seconds that starting up took already."""
-        label = f"{cells[0].key.task}@{cells[0].key.task_version}"
+        label = cells[0].key.label
         if not due:
             console.print(f"{label}: all {len(cells)} cells have their rows, nothing to run")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 console = Console(highlight=False)
 plain = Console(highlight=False, markup=False, emoji=False)
 STYLE = {"ok": "green", "partial": "yellow", "skipped": "yellow"}
+
+
+def text_width() -> int:
+    """Return how wide text may be: as the terminal, or 120 where output goes elsewhere."""
+    return max(plain.width, 100) if sys.stdout.isatty() else 120
 
 
 def duration(seconds: float) -> str:

@@ -36,7 +36,7 @@ class Record:
     def put(self, part: slice, scores: np.ndarray, costs: dict[str, Any]) -> None:
         """Store a slice's scores [q, N] and then its costs and diagnostics."""
         data = save({"scores": np.ascontiguousarray(scores, dtype=np.float32)})
-        self.store.put(f"{_name(part)}.safetensors", data)
+        self.store.put(scores_file(part), data)
         self.store.put_json(f"{_name(part)}.json", {**costs, "sha256": sha256(data)})
 
     def parts(self) -> list[slice]:
@@ -64,16 +64,26 @@ class Record:
     def _noted(self) -> Iterator[dict[str, Any]]:
         return (noted for noted in [self.read("fit"), *map(self.costs, self.parts())] if noted is not None)
 
+    def data(self, part: slice) -> bytes:
+        """Return the file of a slice's scores; raises CorruptFile where it is not what was stored."""
+        key = scores_file(part)
+        try:
+            data, expected = self.store.get(key), self.costs(part)["sha256"]
+        except FileNotFoundError as error:
+            raise self._unreadable(part, error) from error
+        if sha256(data) != expected:
+            raise CorruptFile(f"{self.store.path(key)} was truncated or edited: run the cell again with --force")
+        return data
+
     def scores(self, part: slice) -> np.ndarray:
         """Return a slice's scores [q, N]; raises CorruptFile where they are not what was stored."""
-        key = f"{_name(part)}.safetensors"
         try:
-            data = self.store.get(key)
-            if sha256(data) != self.costs(part)["sha256"]:
-                raise CorruptFile(f"{self.store.path(key)} was truncated or edited: run the cell again with --force")
-            return load(data)["scores"]
-        except (FileNotFoundError, SafetensorError) as error:
-            raise CorruptFile(f"{self.store.path(key)} cannot be read ({error}): run again with --force") from error
+            return load(self.data(part))["scores"]
+        except SafetensorError as error:
+            raise self._unreadable(part, error) from error
+
+    def _unreadable(self, part: slice, error: Exception) -> CorruptFile:
+        return CorruptFile(f"{self.store.path(scores_file(part))} cannot be read ({error}): run again with --force")
 
     def blocks(self, ids: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
         """Yield (query ids, scores [q, N]) of the complete slices, where ``ids`` are all that the cell attributes."""
@@ -97,6 +107,11 @@ class Record:
 def hash_of_slices(hashes: list[str]) -> str:
     """Return the hash that a row has of its scores, from those of the slices' files in order."""
     return sha256(json.dumps(hashes).encode())
+
+
+def scores_file(part: slice) -> str:
+    """Return the name of the file of a slice's scores."""
+    return f"{_name(part)}.safetensors"
 
 
 def _name(part: slice) -> str:

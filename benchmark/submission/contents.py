@@ -16,7 +16,7 @@ from ...errors import CorruptFile, UserError, brief
 from ...leaderboard.rows.row import Row, row_key
 from ...methods.base import UNITS
 from ...methods.registry import Listing, listings
-from ..run.record import Record
+from ..run.record import Record, scores_file
 from .archive import MANIFEST, unpack
 from .manifest import Manifest, read_manifest, read_submitted_row
 
@@ -106,9 +106,4 @@ def read_scores(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 def stored_slices(record: Record) -> dict[str, bytes]:
     """Return a record's files of scores by name; raises CorruptFile where one is not what was stored."""
-    found = {}
-    for part in record.parts():
-        record.scores(part)
-        name = f"slice-{part.start:05d}-{part.stop:05d}.safetensors"
-        found[name] = record.store.get(name)
-    return found
+    return {scores_file(part): record.data(part) for part in record.parts()}

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from ...errors import CorruptFile, UserError, brief
 from ...leaderboard.rows.files import read_row
 from ...leaderboard.rows.row import Row
-from ...leaderboard.rows.strict import Name, Strict, parse_json
+from ...leaderboard.rows.strict import Name, Strict, first_problem, parse_json
 
 SCHEMA_VERSION = 1
 DEEPEST = 20  # nested values of a JSON file; a row's metrics take 8
@@ -58,9 +58,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         return Manifest.model_validate(value)
     except ValidationError as error:
-        problem = error.errors()[0]
-        said = f"{'.'.join(map(str, problem['loc'])) or 'the manifest'}: {problem['msg']}"
-        raise CorruptFile(f"{path.name}: {brief(said)}; pack it again") from error
+        raise CorruptFile(f"{path.name}: {first_problem(error, 'the manifest')}; pack it again") from error
 
 
 def read_submitted_row(path: Path, name: str) -> Row:

@@ -44,7 +44,7 @@ class Verifier:
 
     def assets(self, row: Row) -> Assets:
         """Return the truth of a row's task; raises UserError where there is no such task, or no truth of it here."""
-        label = f"{row.key.task}@{row.key.task_version}"
+        label = row.key.label
         if label not in self._assets:
             self._assets[label] = open_assets(find_task(label))
         return self._assets[label]
@@ -142,7 +142,7 @@ def _tasks(verifier: Verifier) -> str:
         assets = verifier.assets(row)
         if (row.source.problem_sha256, row.source.truth_sha256) != (assets.problem_sha256, assets.sha256):
             raise Broken(f"{row_key(row.key)} was measured on another problem or truth than the task has here")
-    labels = sorted({f"{row.key.task}@{row.key.task_version}" for row in verifier.submission.rows})
+    labels = sorted({row.key.label for row in verifier.submission.rows})
     return f"problem and truth of {', '.join(labels)} are those here"
 
 

@@ -77,9 +77,8 @@ class Laboratory:
     def key(self, counterfactual: Counterfactual) -> str:
         """Return where the outcome is stored: by recipe, problem, seed and removed ids."""
         ids = sha256(repr(counterfactual.removed).encode())[:16]
-        label = f"{self.assets.manifest['task']}@{self.assets.manifest['version']}"
         name = f"seed{counterfactual.seed}-without{len(counterfactual.removed)}-{ids}"
-        return f"counterfactual/{label}-{self.identity}/{name}.safetensors"
+        return f"counterfactual/{self.assets.label}-{self.identity}/{name}.safetensors"
 
     def has(self, counterfactual: Counterfactual) -> bool:
         """Say whether the outcome is stored as it was made."""

@@ -34,7 +34,7 @@ class Source:
     @property
     def label(self) -> str:
         """``name@version`` of the task."""
-        return f"{self.assets.manifest['task']}@{self.assets.manifest['version']}"
+        return self.assets.label
 
     @property
     def train_ids(self) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 
 from ..rows.row import Cost, Row
+from ..views.lds import peak
 from .finding import Finding, Kind
 from .pairing import Pair
 
@@ -63,7 +64,7 @@ def time_and_memory(pair: Pair, limits: Limits) -> Iterator[Finding]:
     own = all(math.isclose(sum(parts), sum(side)) for parts, side in zip(slices, totals, strict=True))
     yield _grown("time", "seconds of queries", totals, slices if own and len(alike) == 1 else totals, limits.time)
     for kind, field in (("host", "peak_rss_bytes"), ("GPU", "peak_gpu_bytes")):
-        peaks = [[max((v for v in getattr(cost, field).values() if v), default=0) for cost in side] for side in whole]
+        peaks = [[peak(getattr(cost, field)) or 0 for cost in side] for side in whole]
         if all(peaks) and any(peaks[0]):
             yield _grown("memory", f"peak {kind} MiB", peaks, peaks, limits.memory)
 

@@ -15,7 +15,7 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from ...errors import UserError
 from ..rows.row import Row
-from .facts import Facts
+from .facts import Facts, rows_by_task
 from .figures.drawing import stylesheet
 from .method_cards import method_cards
 from .overview import finding, overview
@@ -34,14 +34,10 @@ def sections(rows: Sequence[Row], facts: Facts, on_task: OnTask = lambda done, t
 
     ``on_task`` is told how many are done, of how many.
     """
-    by_task: dict[str, list[Row]] = {}
-    for row in rows:
-        by_task.setdefault(f"{row.key.task}@{row.key.task_version}", []).append(row)
-    if not by_task:
+    if not rows:
         raise UserError("no rows to report: run `tdabench run` first")
+    by_task = rows_by_task(rows, facts.reported)
     found: list[Section] = []
-    for table in facts.reported:
-        by_task.setdefault(table.label, [])
     for label in sorted(by_task, key=lambda label: (-len(by_task[label]), label)):
         on_task(len(found), len(by_task))
         found.append(section(label, by_task[label], facts))
@@ -91,7 +87,11 @@ def build_page(rows: Sequence[Row], facts: Facts, live: bool = False) -> str:
 
     Raises UserError without rows.
     """
-    found = sections(rows, facts)
+    return page_of(rows, facts, sections(rows, facts), live)
+
+
+def page_of(rows: Sequence[Row], facts: Facts, found: Sequence[Section], live: bool = False) -> str:
+    """Return the page of rows whose sections were made already."""
     figures = {one.label: one.figures for one in found}
     return render_page(payload(rows, facts, found), figures, live)
 

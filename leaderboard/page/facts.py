@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..rows.reported import Reported
+from ..rows.row import Row
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,13 @@ class Facts:
     methods: Mapping[str, MethodFacts] = field(default_factory=dict)
     reported: tuple[Reported, ...] = ()
     version: str = ""
+
+
+def rows_by_task(rows: Iterable[Row], reported: Iterable[Reported]) -> dict[str, list[Row]]:
+    """Return the rows of each task that has some or that others reported about, by ``name@version``."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.key.label, []).append(row)
+    for table in reported:
+        found.setdefault(table.label, [])
+    return found

@@ -65,7 +65,7 @@ def _row(row: Row) -> dict[str, str]:
     source = row.source
     revision = (source.git_revision or "unknown")[:10] + (" with changes" if source.git_dirty else "")
     return {
-        "cell": f"{row.key.task}@{row.key.task_version} {row.key.setting}, {row.key.query_set} seed {row.key.seed}",
+        "cell": f"{row.key.label} {row.key.setting}, {row.key.query_set} seed {row.key.seed}",
         "status": f"{row.status}, {source.kind}",
         "started": source.started_utc[:16].replace("T", " "),
         "machine": machine_of(row) or "unknown",

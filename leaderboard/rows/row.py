@@ -34,6 +34,11 @@ class Key(Strict):
     precision: Literal["float32", "tf32", "bf16"] = "float32"
 
     @property
+    def label(self) -> str:
+        """``name@version`` of the task."""
+        return f"{self.task}@{self.task_version}"
+
+    @property
     def setting(self) -> str:
         """The preset, and the precision where it is not float32: what tells one method's entries apart."""
         return self.preset if self.precision == "float32" else f"{self.preset} ({self.precision})"
@@ -175,4 +180,4 @@ def row_key(key: Key) -> str:
     """
     method = f"{key.method}@{key.method_version}/{key.preset}-{key.params_hash[:8]}"
     precision = "" if key.precision == "float32" else f"-{key.precision}"
-    return f"{key.task}@{key.task_version}/{method}/{key.query_set}-seed{key.seed}{precision}.json"
+    return f"{key.label}/{method}/{key.query_set}-seed{key.seed}{precision}.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import mean
 from typing import Any
 
 from ..rows.row import Cost, LdsResult, Row
@@ -90,6 +91,12 @@ class Table:
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
     ceilings: Mapping[str, Interval]
+
+    @property
+    def ceiling(self) -> float | None:
+        """The mean of the noise ceilings over kinds, or None where one is unknown."""
+        known = [one.mean for one in self.ceilings.values() if one.mean is not None]
+        return mean(known) if known and len(known) == len(self.ceilings) else None
 
     @property
     def title(self) -> str:

@@ -41,7 +41,7 @@ def task_sheets(rows: Iterable[Row]) -> list[Sheet]:
     for table in tables:
         for line in table.lines:
             lines.setdefault(Name(line.method, line.preset, line.params_hash), {})[table.task] = line
-    ceilings = {table.task: _ceiling(table) for table in tables}
+    ceilings = {table.task: table.ceiling for table in tables}
     order = sorted(lines, key=lambda name: (*_order(lines[name], ceilings), name))
     return [_sheet(order, lines, ceilings)]
 
@@ -53,12 +53,6 @@ def _largest(tables: Sequence[Table]) -> list[Table]:
         if table.lines:
             by_task.setdefault(table.task, []).append(table)
     return [max(by_task[task], key=lambda table: len(table.lines)) for task in sorted(by_task)]
-
-
-def _ceiling(table: Table) -> float | None:
-    values = [one.mean for one in table.ceilings.values()]
-    known = [value for value in values if value is not None]
-    return mean(known) if known and len(known) == len(values) else None
 
 
 def _order(found: Mapping[str, Line], ceilings: Mapping[str, float | None]) -> tuple[int, float]:

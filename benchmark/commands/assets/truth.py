@@ -69,8 +69,7 @@ def verify(task: str, sample: int, seed: int, plugins: tuple[Path, ...] = ()) ->
     """Check every hash, retrain ``sample`` cells of the report subsets and groups, and return the exit code."""
     spec = find_task(task, plugins)
     assets = open_assets(spec)
-    for name in assets.manifest["files"]:
-        assets.arrays(name)
+    assets.check_files()
     console.print(f"{spec.label}: all {len(assets.manifest['files'])} files match the manifest's hashes")
     torch.set_num_threads(1)  # as the builders do: another count sums in another order
     cells = [(part, cell) for part in _retrained(assets) for cell in np.ndindex(part.outputs.shape[:2])]
@@ -160,14 +159,12 @@ def _ceilings(assets: Assets) -> Table:
 def export(task: str, archive: Path, plugins: tuple[Path, ...] = ()) -> None:
     """Write the assets as an uncompressed tar, whole or not at all."""
     assets = open_assets(find_task(task, plugins))
-    for name in assets.manifest["files"]:
-        assets.arrays(name)
+    assets.check_files()
     buffer = io.BytesIO()
-    label = f"{assets.manifest['task']}@{assets.manifest['version']}"
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name in ("manifest.json", *assets.manifest["files"]):
             data = assets.store.get(name)
-            member = tarfile.TarInfo(f"{label}/{name}")
+            member = tarfile.TarInfo(f"{assets.label}/{name}")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     FolderStore(archive.parent).put(archive.name, buffer.getvalue())

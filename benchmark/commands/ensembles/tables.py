@@ -41,7 +41,7 @@ def search_record(
     """Return the whole search as JSON values."""
     revision, dirty = git_state()
     return {
-        "task": f"{assets.manifest['task']}@{assets.manifest['version']}",
+        "task": assets.label,
         "query_set": "dev",
         "subsets": "open",
         "truth_sha256": assets.sha256,

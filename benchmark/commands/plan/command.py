@@ -47,7 +47,7 @@ def plan(cells: list[PlannedCell], device: str, beside: Mapping[str, list[Planne
             by_entry.setdefault(item.planned.entry, []).append(item)
         lines += [[f"{entry}, {name} x{len(items)}", *_costs(items)] for entry, items in by_entry.items()]
     key = cells[0].key
-    print_table(f"{key.task}@{key.task_version}, {len(cells[0].query_ids)} queries, {device}", ["time"], lines)
+    print_table(f"{key.label}, {len(cells[0].query_ids)} queries, {device}", ["time"], lines)
     total = sum(item.seconds or 0.0 for item in found)
     console.print(f"about {duration(total)} on one core or device, once started; passes are images through the network")
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ....errors import unknown
 from ....leaderboard.page.badges import badges
-from ....leaderboard.page.build import payload, render_page, sections
+from ....leaderboard.page.build import page_of, sections
 from ....leaderboard.page.facts import Facts
 from ....leaderboard.page.figures.drawing import Drawing, stylesheet
 from ....leaderboard.page.task_sections import Section
@@ -53,8 +53,7 @@ class Content(NamedTuple):
 
     def page(self, live: bool = False) -> str:
         """Return the page; ``live``: it asks its server whether rows have changed."""
-        figures = {one.label: one.figures for one in self.sections}
-        return render_page(payload(*self), figures, live)
+        return page_of(*self, live)
 
 
 def content(asked: Asked, on_task: Callable[[int, int], None] = lambda done, total: None) -> Content:
@@ -66,7 +65,7 @@ def content(asked: Asked, on_task: Callable[[int, int], None] = lambda done, tot
 
 def _reported(asked: Asked, rows: Sequence[Row]) -> list[Reported]:
     """Return what others published: about all tasks beside the committed rows, else about those with rows."""
-    labels = {f"{row.key.task}@{row.key.task_version}" for row in rows}
+    labels = {row.key.label for row in rows}
     return [one for one in load_reported() if asked.results is None or one.label in labels]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from .... import __version__
 from ....datasets.find import card_of, dataset_listings
 from ....errors import UserError
-from ....leaderboard.page.facts import Facts, MethodFacts, Sprite, TaskFacts
+from ....leaderboard.page.facts import Facts, MethodFacts, Sprite, TaskFacts, rows_by_task
 from ....leaderboard.rows.reported import Reported
 from ....leaderboard.rows.row import Row
 from ....methods.registry import Listing, listings
@@ -23,12 +23,8 @@ def known_facts(
     rows: Sequence[Row], pictures: str, plugins: tuple[Path, ...], reported: Sequence[Reported] = ()
 ) -> Facts:
     """Return what is known of the rows' tasks and methods; ``pictures``: of data free to be shown, all, or none."""
-    by_task: dict[str, list[Row]] = {}
-    for row in rows:
-        by_task.setdefault(f"{row.key.task}@{row.key.task_version}", []).append(row)
-    for table in reported:
-        by_task.setdefault(table.label, [])
-    tasks = {label: _task(label, by_task[label], pictures, plugins) for label in by_task}
+    by_task = rows_by_task(rows, reported)
+    tasks = {label: _task(label, own, pictures, plugins) for label, own in by_task.items()}
     methods = {name: _method(listing) for name, listing in listings(plugins).items()}
     return Facts(tasks, methods, tuple(reported), __version__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
-from ..wording import printable
+from ..wording import seen
 
 Point = tuple[float, float]
 Anchor = Literal["start", "middle", "end"]
@@ -91,7 +91,7 @@ class Drawing:
 
     def text(self, at: Point, text: str, look: Look, anchor: Anchor = "start", turned: bool = False) -> None:
         """Write text at the left, middle or right of whose base line the point is; ``turned``: upwards."""
-        self.marks.append(Mark("text", (at,), look, printable(text), anchor, turned=turned))
+        self.marks.append(Mark("text", (at,), look, seen(text), anchor, turned=turned))
 
     def svg(self, style: str = "") -> str:
         """Return the drawing as an SVG element; ``style``: CSS that goes into it, for a file of its own."""
@@ -150,7 +150,7 @@ def _paint(look: Look) -> str:
 
 
 def _xml(text: str) -> str:
-    return escape(printable(text))
+    return escape(seen(text))
 
 
 def width_of(texts: Iterable[str], size: float = 12.0) -> float:

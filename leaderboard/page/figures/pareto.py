@@ -124,9 +124,8 @@ def _figure(ranked: Ranked, axis: Axis, machine: str, points: Sequence[Costly]) 
 
 def mean_ceiling(ranked: Ranked) -> float | None:
     """Return the mean over kinds of a table's noise ceilings x 100, or None where one is unknown."""
-    values = [one.mean for one in ranked.table.ceilings.values()]
-    known = [100 * value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+    ceiling = ranked.table.ceiling
+    return None if ceiling is None else 100 * ceiling
 
 
 Place = Callable[[float], float]

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from tdabench.benchmark.tasks import AutoencoderSpec, LoRA, RemovalPlan, TaskSpec
+from tdabench.benchmark.contract.tiny import LATENT
+from tdabench.benchmark.tasks import LoRA, RemovalPlan, TaskSpec
 from tdabench.benchmark.tasks.published.artbench2_lora import TASK as ARTBENCH2
 from tdabench.benchmark.tasks.published.artbench10_edm_dit import TASK as ARTBENCH10
 from tdabench.benchmark.tasks.published.celeba import TASK as CELEBA
@@ -26,16 +27,7 @@ HERE = Path(__file__).parent
 TRUTH = {"report": 2, "open": 1, "report_replicates": 2, "open_replicates": 1, "full": 1, "bins": 2, "draws_per_bin": 2}
 REMOVAL = RemovalPlan(top_share=0.1, seeds=1, per_query=1, per_query_shares=(0.1,))
 TRAINED = {"steps": 3, "batch_size": 4, "learning_rate": 3e-3, "warmup_steps": 1, "checkpoints": (2,)}
-CODER = {
-    "in_channels": 1,
-    "out_channels": 1,
-    "block_out_channels": [4, 4],
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-    "latent_channels": 2,
-    "norm_num_groups": 2,
-    "sample_size": 8,
-}
+CODER = replace(LATENT.recipe.model.autoencoder, scale=0.18215)
 GREY = {"sample_size": 8, "in_channels": 1, "out_channels": 1}
 UNET = {
     **GREY,
@@ -75,7 +67,7 @@ def shrunk(spec: TaskSpec, data: str, config: Mapping[str, Any], **parts: Any) -
     }
 
 
-ADAPTED = {"autoencoder": AutoencoderSpec("AutoencoderKL", CODER, scale=0.18215), "trainable": LoRA(2)}
+ADAPTED = {"autoencoder": CODER, "trainable": LoRA(2)}
 CAPTIONED = {**TRANSFORMER, "cross_attention_dim": 8, "caption_channels": 6}
 TASKS = [
     replace(CIFAR2, name="cifar2-tiny", **shrunk(CIFAR2, "plain-digits", UNET)),
