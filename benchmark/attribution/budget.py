@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import psutil
-
 from ...methods.registry import params_from_json, params_json
 from ...seeds import digest
 from ..run.forecast import Forecast, forecast
 from ..run.plan import PlannedCell
-from .cells import Cells
+from .cells import SHARE, Cells, room
 from .problem import store
 
 FORMAT = 1  # bumped when budgets are met in another way
@@ -55,13 +53,14 @@ def _fit(cells: Cells) -> Fit:
     chosen = {str(item.planned.entry): item for item in forecast(first, *problem)}
     too_large: dict[str, str] = {}
     if request.memory:
-        own = psutil.Process().memory_info().rss  # a cell's process has what this one has now: packages and the model
-        room = request.memory * 2**30 / cells.options.jobs - own
+        beside = room(cells.made, cells.options.jobs)
+        left = beside * (1 - 1 / SHARE)  # passes have their share
         for entry in list(chosen):
-            chosen[entry] = smallest = _shrunk(chosen[entry], FOR_MEMORY, room, problem)
-            if _bytes(smallest) > room:
-                need = (_bytes(smallest) + own) * cells.options.jobs / 2**30
-                too_large[entry] = f"takes {need:.1f} GiB at the least: give it --memory {need:.0f}GB or --jobs 1"
+            chosen[entry] = smallest = _shrunk(chosen[entry], FOR_MEMORY, left, problem)
+            if _bytes(smallest) > left:
+                missing = (_bytes(smallest) - left) / (1 - 1 / SHARE) * cells.options.jobs
+                need = request.memory + missing / 2**30
+                too_large[entry] = f"takes {need:.1f} GiB at the least: give it --memory {need + 0.1:.1f}GB or --jobs 1"
                 del chosen[entry]
     if request.minutes:
         limit = 60 * request.minutes * cells.options.jobs / len(request.seeds)
@@ -88,8 +87,8 @@ def _within(chosen: dict[str, Forecast], limit: float, problem: Any, cells: Cell
     return too_large
 
 
-def _shrunk(item: Forecast, names: Sequence[str], room: float, problem: Any) -> Forecast:
-    while _bytes(item) > room and (smaller := _smaller(item, names, problem)) is not None:
+def _shrunk(item: Forecast, names: Sequence[str], limit: float, problem: Any) -> Forecast:
+    while _bytes(item) > limit and (smaller := _smaller(item, names, problem)) is not None:
         item = smaller
     return item
 

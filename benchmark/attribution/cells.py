@@ -29,7 +29,8 @@ from .request import Request
 JOBS = 2  # methods at a time on a CPU, whose cores they share
 NO_LIMIT = 30 * 86400.0  # seconds: what runs is somebody's own, who can stop it
 Plugins = tuple[Path, ...]
-ACTIVATIONS = 3  # times an image's layers' outputs: kept for the way back, and their gradients
+OWN = 0.75 * 2**30  # bytes of a process with its packages
+ACTIVATIONS = 5  # times an image's layers' outputs: kept for the way back, and their gradients; measured: 3.8 to 4.4
 TIMED = 32  # images that a pass is timed with
 SHARE = 4  # of the memory goes to what a pass holds
 
@@ -156,16 +157,21 @@ def check(request: Request, device: str, jobs: int, micro_batch: int, precision:
 
 def sized(options: Options, made: Made) -> Options:
     """Return the options with a micro-batch that suits a model of this size, where none was asked for."""
-    most = int(made.request.memory * 2**30) or psutil.virtual_memory().total
-    size = options.micro_batch or fitting_batch(made.problem(), options.device, most // options.jobs)
+    size = options.micro_batch or fitting_batch(made.problem(), options.device, room(made, options.jobs))
     return replace(options, micro_batch=size)
 
 
-def fitting_batch(problem: Problem, device: str, memory: int) -> int:
+def room(made: Made, jobs: int) -> float:
+    """Return the bytes that each of ``jobs`` cells may take beside packages and the model, twice: stored and in use."""
+    most = made.request.memory * 2**30 or psutil.virtual_memory().total
+    return most / jobs - OWN - 8 * sum(value.numel() for value in made.pipeline.weights.values())
+
+
+def fitting_batch(problem: Problem, device: str, memory: float) -> int:
     """Return how many images a pass may take, at most 512, a power of 2: their layers' outputs fill a quarter."""
     if device != "cpu":
         memory = torch.cuda.get_device_properties(device).total_memory
-    fitting = memory // SHARE // (ACTIVATIONS * image_bytes(problem))
+    fitting = max(0.0, memory) / SHARE / (ACTIVATIONS * image_bytes(problem))
     return min(512, 1 << max(0, int(fitting).bit_length() - 1))
 
 

@@ -142,13 +142,13 @@ def costs(cells: Cells) -> list[float | None]:
 def reasons_of(cells: Cells) -> Iterator[str]:
     """Yield which of the methods asked for are left out and why, and which others could run or could not."""
     for entry, reason in cells.obstacles.items():
-        yield f"not run: {entry} {reason}"
+        yield f"not run: {entry}: {reason}"
     others = cells.others()
     if able := [name for name, reason in others.items() if reason is None]:
         yield f"could run as well: {', '.join(able)}"
     for name, reason in others.items():
         if reason is not None:
-            yield f"cannot run here: {name} {reason}"
+            yield f"cannot run here: {name}: {reason}"
 
 
 def finish(found: Answer, cells: Cells, out: Path) -> int:
