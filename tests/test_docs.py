@@ -26,9 +26,8 @@ COMMANDS = sorted({line for block in ALL for line in block.commands if line.star
 
 @pytest.fixture
 def own_home(tiny_home: Path, tmp_path_factory, monkeypatch) -> None:
-    """Set a TDABENCH_HOME that a document may write to, with the truth of digits-tiny in it."""
-    folder = tmp_path_factory.mktemp("home")
-    shutil.copytree(tiny_home / "truth" / "digits-tiny@1", folder / "truth" / "digits-tiny@1")
+    """Set a TDABENCH_HOME that a document may write to, with all of digits-tiny in it."""
+    folder = shutil.copytree(tiny_home, tmp_path_factory.mktemp("documents") / "home")
     monkeypatch.setenv("TDABENCH_HOME", str(folder))
     run_helpers.uncalibrated(monkeypatch)
 
