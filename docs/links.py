@@ -40,17 +40,24 @@ def _link(parts: Iterable[Path], folder: Path) -> None:
         (folder / part.name).symlink_to(part)
 
 
+def _address(config: Any) -> str:
+    """Return the repository's address: what mkdocs.yml says, or else where GitHub Actions builds it; empty: unknown."""
+    actions = os.environ.get("GITHUB_SERVER_URL", ""), os.environ.get("GITHUB_REPOSITORY", "")
+    return (config.repo_url or "/".join(filter(None, actions))).rstrip("/")
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     """Turn links to files outside docs/ into addresses of the repository, or into text where it has none."""
+    address = _address(config)
 
     def turned(found: re.Match[str]) -> str:
         text, target, anchor = found[1], found[2], found[3] or ""
         path = Path(os.path.normpath(Path(page.file.abs_src_path).parent / target))
         if not path.exists() or not path.is_relative_to(ROOT):
             raise PluginError(f"{page.file.src_path}: there is no {target}")
-        if not config.repo_url:
+        if not address:
             return text
         kind = "tree" if path.is_dir() else "blob"
-        return f"[{text}]({config.repo_url.rstrip('/')}/{kind}/main/{path.relative_to(ROOT).as_posix()}{anchor})"
+        return f"[{text}]({address}/{kind}/main/{path.relative_to(ROOT).as_posix()}{anchor})"
 
     return LINK.sub(turned, markdown)
