@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from typer.main import get_command
 from tdabench import __version__
 from tdabench.benchmark.commands.cli import app
 
+from .code_blocks import words_of
+
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 ACTION = ROOT / "action.yml"
-PAGES = [ROOT / "docs" / name for name in ("submitting.md", "ci.md")]
 
 
 def read(path: Path) -> Any:
@@ -32,22 +32,10 @@ def steps(path: Path) -> list[dict[str, Any]]:
 
 
 def lines() -> list[str]:
-    """Every line of a script or of a document's code that calls the command."""
+    """Every line of a script that calls the command."""
     scripts = [step["run"] for path in (*WORKFLOWS, ACTION) for step in steps(path) if "run" in step]
-    code = [line for page in PAGES for line in re.findall(r"^ {4}(tdabench .*)$", page.read_text(), re.M)]
-    found = [line.strip() for script in scripts for line in script.splitlines()] + code
+    found = [line.strip() for script in scripts for line in script.splitlines()]
     return sorted({line for line in found if line.startswith("tdabench ")})
-
-
-def words_of(line: str) -> tuple[list[str], list[str]]:
-    """Return a command's words, and its options."""
-    words = shlex.split(re.split(r"2>&1|&&|\|\||>>?|\s#", line)[0])[1:]
-    command, at = get_command(app), 0
-    while hasattr(command, "commands") and words[at] in command.commands:
-        command, at = command.commands[words[at]], at + 1
-    known = {name for parameter in command.params for name in parameter.opts}
-    assert at, f"no command {words[0]}"
-    return words[:at], [word for word in words if word.startswith("-") and word not in known]
 
 
 @pytest.mark.parametrize("line", lines())

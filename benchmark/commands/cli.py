@@ -293,6 +293,14 @@ def list_all(
 
 
 @app.command()
+def doctor() -> None:
+    """Say what is installed and at hand, and what is not, with what to do about it. Exit code 1: something is wrong."""
+    from . import doctor as command
+
+    raise typer.Exit(command.doctor())
+
+
+@app.command()
 def leaderboard(
     task: Annotated[str, typer.Argument(help="Task, or task@version; default: all.")] = "",
     results: Annotated[Path | None, typer.Option(help="Folder of a run; default: the committed rows.")] = None,

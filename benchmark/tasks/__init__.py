@@ -4,11 +4,12 @@ Who writes a task of their own takes from here what it is made of: ``from tdaben
 """
 
 from ...models.recipe import AutoencoderSpec, LoRA, ModelSpec, Recipe, Sampler
-from .spec import ExemplarPlan, QueryPlan, RemovalPlan, TaskSpec, TruthPlan
+from .spec import ExemplarPlan, GroupPlan, QueryPlan, RemovalPlan, TaskSpec, TruthPlan
 
 __all__ = [
     "AutoencoderSpec",
     "ExemplarPlan",
+    "GroupPlan",
     "LoRA",
     "ModelSpec",
     "QueryPlan",

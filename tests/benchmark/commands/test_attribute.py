@@ -1,4 +1,4 @@
-"""The command attribute, on a model that memorised images, and on what people may get wrong."""
+"""The command attribute (docs/attribute.md, README.md) on a model that memorised images, and what people get wrong."""
 
 from __future__ import annotations
 

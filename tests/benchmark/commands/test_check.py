@@ -1,4 +1,4 @@
-"""The command check: exit codes, files, and mistakes as one line."""
+"""The command check (docs/ci.md): exit codes, files, and mistakes as one line."""
 
 from __future__ import annotations
 

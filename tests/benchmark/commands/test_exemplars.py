@@ -1,4 +1,4 @@
-"""The metric exemplars on adapters whose answers are known, on a base model without any subset truth."""
+"""The metric exemplars (docs/exemplars.md) on adapters with known answers, on a base model without subset truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `tdabench report`: what it writes, which pictures it may show, and the page served as rows appear."""
+"""The command `tdabench report` (docs/leaderboard-page.md): what it writes, which pictures it may show, the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From `new-method` to verified rows by the command line, and what is not to be trusted on the way."""
+"""From `new-method` to verified rows, as docs/submitting.md and README.md say, and what is not to be trusted there."""
 
 from __future__ import annotations
 
