@@ -1,0 +1,105 @@
+"""What a process that was shut in can and cannot do, tried in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tdabench.benchmark.run.isolation import open_paths, version
+
+pytestmark = pytest.mark.skipif(version() == 0, reason="this kernel has no Landlock")
+
+
+@pytest.fixture
+def places(tmp_path) -> Path:
+    """Folders: closed, with one of them readable again, own and other."""
+    for name in ("closed", "closed/again", "own", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    os.symlink(tmp_path / "closed" / "file", tmp_path / "own" / "link")
+    return tmp_path
+
+
+def tried(places: Path, code: str, closed: str = "closed") -> str:
+    """Return what a line of code prints, or the name of its error, in a process that was shut in."""
+    program = f"""
+import os, socket, subprocess, sys
+from pathlib import Path
+from tdabench.benchmark.run.isolation import shut_in
+places = Path({str(places)!r})
+assert shut_in([places / {closed!r}], [places / "own"], [places / "closed" / "again"]).startswith("landlock")
+try:
+    print({code})
+except Exception as error:
+    print(type(error).__name__)
+"""
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+READS = "subprocess.run(['cat', places / 'closed' / 'file'], capture_output=True).returncode"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("(places / 'other' / 'file').read_text()", "other"),
+        ("(places / 'own' / 'file').read_text()", "own"),
+        ("(places / 'closed' / 'again' / 'file').read_text()", "closed/again"),
+        ("(places / 'closed' / 'file').read_text()", "PermissionError"),
+        ("(places / 'own' / 'link').read_text()", "PermissionError"),
+        ("Path('/proc/self/root', str(places)[1:], 'closed', 'file').read_text()", "PermissionError"),
+        (READS, "1"),
+        ("os.link(places / 'closed' / 'file', places / 'own' / 'hard')", "OSError"),
+        ("os.rename(places / 'closed', places / 'own' / 'moved')", "PermissionError"),
+        ("(places / 'own' / 'new').write_text('x')", "1"),
+        ("(places / 'own' / 'file').write_text('xy')", "2"),
+        ("(places / 'other' / 'file').write_text('x')", "PermissionError"),
+        ("(places / 'other' / 'new').write_text('x')", "PermissionError"),
+        ("(places / 'other' / 'file').unlink()", "PermissionError"),
+        ("os.truncate(places / 'other' / 'file', 0)", "PermissionError"),
+        ("(places / 'closed' / 'again' / 'file').write_text('x')", "PermissionError"),
+        ("len(sorted(os.listdir(places / 'closed')))", "2"),
+        ("Path('/dev/null').write_text('gone')", "4"),
+        ("__import__('json').dumps(1) and __import__('wave').__name__", "wave"),
+    ],
+)
+def test_only_what_is_open_is_read_and_only_what_is_writable_written(code, expected, places):
+    assert tried(places, code) == expected
+    assert (places / "other" / "file").read_text() == "other"
+
+
+@pytest.mark.skipif(version() < 6, reason="this kernel's Landlock does not hold signals back")
+def test_no_process_outside_is_signalled(places):
+    assert tried(places, f"os.kill({os.getpid()}, 0)") == "PermissionError"
+    assert tried(places, "os.kill(os.getpid(), 0)") == "None"
+
+
+@pytest.mark.skipif(version() < 4, reason="this kernel's Landlock does not hold TCP back")
+def test_nothing_is_connected_to(places):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert tried(places, f"socket.create_connection(('127.0.0.1', {server.getsockname()[1]}))") == "PermissionError"
+
+
+def test_what_is_not_there_needs_no_rule(places):
+    assert tried(places, "(places / 'other' / 'file').read_text()", closed="nowhere") == "other"
+
+
+@given(names=st.sets(st.sampled_from(["a", "a/b", "a/b/c", "d", "d/e", "f"])))
+def test_open_paths_cover_all_that_is_not_closed_and_nothing_that_is(names, tmp_path_factory):
+    root = tmp_path_factory.mktemp("tree")
+    for name in ("a/b/c", "a/x", "d/e", "f"):
+        (root / name).mkdir(parents=True)
+    closed = {root / name for name in names}
+    found = list(open_paths(root, closed))
+    for path in [root, *root.rglob("*")]:
+        covered = [one for one in found if one == path or one in path.parents]
+        shut = any(one == path or one in path.parents for one in closed)
+        holds = any(path in one.parents for one in closed)
+        assert len(covered) == (0 if shut or holds else 1)
