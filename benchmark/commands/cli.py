@@ -91,13 +91,16 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be run and retrained, and stop.")
     ] = False,
+    isolation: Annotated[
+        bool, typer.Option(help="Keep methods from truths, other results and the network, where the kernel can.")
+    ] = True,
 ) -> None:
     """Score methods on a task, measure what their scores foretell, and print the leaderboard."""
     from ..run.plan import checked_options
     from . import run as command
     from .session import open_session
 
-    options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry, precision)
+    options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry, precision, isolation)
     wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)
     session = open_session(task, results, _plugins(plugin), options, encoders, wanted == {"exemplars"})
     cells = session.planner.selected(_selection(methods, exclude, preset, seeds))

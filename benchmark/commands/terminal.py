@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -102,7 +103,7 @@ class RunDisplay(_Shown):
         name = _name(planned)
         if name not in self.bars:
             self.bars[name] = self.progress.add_task(name)
-        self.progress.update(self.bars[name], description=f"  {name}: {label}", completed=done, total=total)
+        self.progress.update(self.bars[name], description=escape(f"  {name}: {label}"), completed=done, total=total)
 
     def row(self, planned: PlannedCell, row: Row, fresh: bool) -> None:
         """Show that a cell has its row."""

@@ -14,6 +14,7 @@ from .environment import environment
 from .plan import Options, PlannedCell
 from .record import Record
 from .results import Results
+from .worker import Spec
 
 Due = Literal["nothing", "metrics", "scores"]
 
@@ -60,13 +61,14 @@ class Inspector:
         given = {"stored": members, "open_truth": is_open, "encoders": planned.encoders}
         return unsupported(planned.cls, self._problem(planned), members=members, compares=compares, **given)
 
-    def continues(self, planned: PlannedCell, threads: int, micro_batch: int) -> bool:
+    def continues(self, planned: PlannedCell, spec: Spec) -> bool:
         """Say whether the stored slices are what this start would compute: other sums may round otherwise."""
         record = self.record(planned)
         if self.options.force or record.read("inputs") != self.inputs(planned):
             return False
         before = record.read("spec")
-        return before["threads"] == threads and before["micro_batch"] == micro_batch
+        same = before["threads"] == spec.threads and before["micro_batch"] == spec.micro_batch
+        return same and bool(before["closed"]) == bool(spec.closed)
 
     def inputs(self, planned: PlannedCell) -> dict[str, Any]:
         """Return what scores and costs depend on besides the identity: device, packages and the members' scores."""

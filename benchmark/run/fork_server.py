@@ -1,14 +1,14 @@
-"""The processes of cells: forked from a server that has the heavy imports, and ended with all that they started."""
+"""The processes of cells: forked from a server that has the heavy imports, and ended with the runner."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-from contextlib import suppress
 from typing import Any
 
 from ..processes import keep_memory
+from .lifetime import guard
+
+GUARD = "tdabench-guard"
 
 
 def forkserver() -> Any:
@@ -19,10 +19,7 @@ def forkserver() -> Any:
     return context
 
 
-def kill_group(process: Any) -> None:
-    """End a process that leads a group of its own, with all that it started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(ProcessLookupError):
-        process.kill()
-    process.join()
+def start_guard() -> None:
+    """Start the process that ends all cells when this one ends however, unless it is running."""
+    if not any(child.name == GUARD for child in multiprocessing.active_children()):
+        forkserver().Process(target=guard, name=GUARD, daemon=True).start()

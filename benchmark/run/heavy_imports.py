@@ -1,5 +1,7 @@
 """What the fork server imports once, so that cells start in milliseconds; nothing here may start threads or CUDA."""
 
+import warnings
+
 import diffusers.models.unets.unet_2d
 import diffusers.schedulers.scheduling_ddim
 import diffusers.schedulers.scheduling_ddpm
@@ -8,5 +10,9 @@ import torch
 import trak
 
 from . import worker
+from .lifetime import adopt_orphans
 
 __all__ = ["diffusers", "sklearn", "torch", "trak", "worker"]
+
+adopt_orphans()
+warnings.filterwarnings("ignore", "forkserver: waitpid")  # the end of an orphan, which it did not start

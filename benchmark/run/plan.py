@@ -51,6 +51,7 @@ class Options:
     force: bool = False
     retry: bool = False
     precision: Precision = "float32"
+    isolated: bool = True
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,7 @@ def checked_options(
     force: bool = False,
     retry: bool = False,
     precision: str = "float32",
+    isolated: bool = True,
 ) -> Options:
     """Return options for what the command line says; raises UserError for a device or precision that is not there."""
     check_device(device)
@@ -258,7 +260,8 @@ def checked_options(
         raise UserError("--jobs and --memory must not be negative, --timeout and --micro-batch must be positive")
     jobs = jobs or (cores() if device == "cpu" else 1)
     limit = int(memory * 2**30) or int(0.8 * psutil.virtual_memory().available / jobs)
-    return Options(device, micro_batch, max(1, cores() // jobs), jobs, timeout, limit, memory > 0, force, retry, known)
+    threads, asked = max(1, cores() // jobs), memory > 0
+    return Options(device, micro_batch, threads, jobs, timeout, limit, asked, force, retry, known, isolated)
 
 
 def check_device(device: str) -> None:

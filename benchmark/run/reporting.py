@@ -17,6 +17,7 @@ from ..tasks.find import find_task
 from .code import adapter_hash
 from .costs import add_up, own_cost
 from .due import Inspector
+from .enclosure import shelter
 from .environment import git_state
 from .plan import PlannedCell, command_line
 from .record import Record
@@ -158,6 +159,7 @@ class Reporter:
             scores_sha256=record.scores_hash() if scored else None,
             code_sha256=planned.code,
             adapter_sha256=adapter_hash(planned.cls),
+            isolation=shelter(self.inspector.options.isolated) if scored else None,
             notes=[note for preset, note in planned.cls.notes.items() if preset == planned.key.preset],
         )
 

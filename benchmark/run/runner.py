@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,14 +14,16 @@ from functools import cached_property
 from multiprocessing.connection import wait
 from typing import Any
 
-from ...errors import UserError
+from ...errors import CorruptFile, UserError, brief
 from ...leaderboard.rows.row import Row, Status
 from ...methods.kept import make_room
 from ...store import LONG_CLAIM_S, home
 from . import worker
 from .code import engine_hashes
 from .due import Due, Inspector, reads_any
-from .fork_server import forkserver, kill_group
+from .enclosure import closed_to_methods
+from .fork_server import forkserver, start_guard
+from .lifetime import kill_cell, out_of_memory_kills, parent_of
 from .plan import Options, PlannedCell
 from .record import Record
 from .reporting import Ending, Reporter, now
@@ -28,20 +32,42 @@ from .results import Results
 OnEvent = Callable[[PlannedCell, str, int, int], None]
 
 
+LONGEST_EVENT = 4096  # bytes; a longer one ends what is heard from its cell
+
+
+def parse_event(data: bytes) -> tuple[str, int, int] | None:
+    """Return (label, done, total) of what a cell sent, or None: a method may send anything."""
+    try:
+        label, done, total = json.loads(data)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not (isinstance(label, str) and type(done) is int and type(total) is int and 0 <= done <= total):
+        return None
+    return brief(label), done, total
+
+
 def nothing(cell: PlannedCell, label: str, done: int, total: int) -> None:
     """Report to nobody."""
 
 
 @dataclass
 class Running:
-    """A live cell process."""
+    """A live cell process; server: what it was forked from; memory_kills: of the kernel, before it started."""
 
     planned: PlannedCell
     process: Any
     connection: Any  # one class on POSIX, another on Windows
-    started: float
-    started_utc: str
     resumed: bool
+    temporary: tempfile.TemporaryDirectory[str]
+    server: int | None = None
+    started: float = field(default_factory=time.monotonic)
+    started_utc: str = field(default_factory=now)
+    memory_kills: int | None = field(default_factory=out_of_memory_kills)
+
+    def kill(self) -> None:
+        """End it with all that it started."""
+        kill_cell(self.process, self.server)
+        self.temporary.cleanup()
 
 
 @dataclass
@@ -94,7 +120,7 @@ class Runner:
                     rows[index] = self._finish(self._live.pop(index))
         finally:
             for running in self._live.values():
-                kill_group(running.process)
+                running.kill()
             self._live.clear()
         return [rows[i] for i in range(len(cells))]
 
@@ -114,8 +140,9 @@ class Runner:
 
     def _start(self, planned: PlannedCell) -> Running:
         record = self.inspector.record(planned)
-        spec = self._spec(planned, record)
-        if not self.inspector.continues(planned, spec.threads, spec.micro_batch):
+        temporary = tempfile.TemporaryDirectory(prefix="tdabench-cell-", ignore_cleanup_errors=True)
+        spec = self._spec(planned, record, temporary.name)
+        if not self.inspector.continues(planned, spec):
             self.results.forget(planned.key)  # or a kill would leave a row without its scores
             record.clear()
         resumed = bool(record.parts())
@@ -125,11 +152,12 @@ class Runner:
         receive, send = multiprocessing.Pipe(duplex=False)
         words = str(record.store.root), str(self.results.log(planned.key)), send, str(home())
         process = forkserver().Process(target=worker.main, args=words, daemon=True)
+        start_guard()
         process.start()
         send.close()
-        return Running(planned, process, receive, time.monotonic(), now(), resumed)
+        return Running(planned, process, receive, resumed, temporary, parent_of(process.pid))
 
-    def _spec(self, planned: PlannedCell, record: Record) -> worker.Spec:
+    def _spec(self, planned: PlannedCell, record: Record, temporary: str) -> worker.Spec:
         members = {name: str(self.inspector.record(one).store.root) for name, one in planned.members.items()}
         return worker.Spec(
             method=planned.key.method,
@@ -149,7 +177,12 @@ class Runner:
             kept=self._kept(planned),
             encoders={name: weights.source for name, weights in planned.encoders.items()} or None,
             precision=planned.key.precision,
+            closed=self._closed(planned),
+            temporary=temporary,
         )
+
+    def _closed(self, planned: PlannedCell) -> tuple[str, ...]:
+        return closed_to_methods(self.results.folder, planned.assets.folder) if self.options.isolated else ()
 
     def _kept(self, planned: PlannedCell) -> dict[str, Any] | None:
         """Return where rows are kept and what they depend on; a forced cell measures everything anew."""
@@ -170,7 +203,7 @@ class Runner:
                 self._drain(running)
         late = [i for i, running in self._live.items() if self._is_late(running)]
         for index in late:
-            kill_group(self._live[index].process)
+            self._live[index].kill()
         return [i for i, running in self._live.items() if i in late or not running.process.is_alive()]
 
     def _is_late(self, running: Running) -> bool:
@@ -179,22 +212,32 @@ class Runner:
     def _drain(self, running: Running) -> None:
         with suppress(EOFError, OSError):
             while running.connection.poll():
-                self.on_event(running.planned, *running.connection.recv())
+                if (event := parse_event(running.connection.recv_bytes(LONGEST_EVENT))) is not None:
+                    self.on_event(running.planned, *event)
 
     def _finish(self, running: Running) -> Row:
-        kill_group(running.process)  # it has ended; what it started may not have
+        running.kill()  # it has ended; what it started may not have
         outcome = self.inspector.record(running.planned).read("outcome")
         status, reason = self._verdict(running, outcome)
         end = Ending(status, reason, running.started_utc, outcome, running.resumed)
-        return self.reporter.write(running.planned, end)
+        try:
+            return self.reporter.write(running.planned, end)
+        except (CorruptFile, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            return self._disowned(running, error)
+
+    def _disowned(self, running: Running, error: Exception) -> Row:
+        """Write and return the row of a cell whose record nobody can read, which its method may have written into."""
+        self.inspector.record(running.planned).clear()
+        reason = f"what it left behind is no record of a cell ({type(error).__name__}: {brief(str(error))})"
+        return self.reporter.write(running.planned, Ending("error", reason, running.started_utc))
 
     def _verdict(self, running: Running, outcome: dict[str, Any] | None) -> tuple[Status, str | None]:
-        if outcome is not None:
+        if isinstance(outcome, dict) and outcome.get("status") in ("ok", "oom", "error"):
             return outcome["status"], outcome.get("reason")
         if self._is_late(running):
             return "timeout", f"killed after {self.options.timeout_s:g} s (--timeout)"
         code = running.process.exitcode
-        if code == -signal.SIGKILL:
+        if code == -signal.SIGKILL and running.memory_kills != out_of_memory_kills():
             return "oom", "killed by the system, as it does to processes that use up the memory"
         name = signal.Signals(-code).name if code and code < 0 else f"code {code}"
         return "error", f"the process ended with {name} and no result"

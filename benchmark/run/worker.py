@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import resource
 import shutil
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable
@@ -34,6 +32,7 @@ from ...models.encoders.weights import open_encode
 from ...models.precision import Precision, set_precision
 from ...models.problem import Problem, read_problem
 from ...store import HOME, FolderStore
+from .enclosure import enclose
 from .meter import Device, Measurement, open_device, phase
 from .record import Record
 
@@ -46,7 +45,8 @@ class Spec:
     an ensemble's member cells by name; memory_bytes: limit on the host's memory, or None; open_truth: whether the open
     truth is handed to the method, for which that file is opened too; encoders: where their weights lie, by name; kept:
     where rows of the training set are kept for later cells (``folder``) and what they depend on (as ``Keeper`` has it),
-    or None where nothing is kept or reused.
+    or None where nothing is kept or reused; closed: what the method must not read, or nothing where it is not shut in;
+    temporary: a folder for temporary files.
     """
 
     method: str
@@ -66,6 +66,8 @@ class Spec:
     kept: dict[str, Any] | None = None
     encoders: dict[str, str | None] | None = None
     precision: Precision = "float32"
+    closed: tuple[str, ...] = ()
+    temporary: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -74,7 +76,7 @@ class Spec:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Spec:
         """Rebuild a spec from JSON."""
-        return cls(**{**value, "query_ids": tuple(value["query_ids"]), "plugins": tuple(value["plugins"])})
+        return cls(**value | {name: tuple(value[name]) for name in ("query_ids", "plugins", "closed")})
 
     def plugin_paths(self) -> tuple[Path, ...]:
         """Return the plugin files, which may hold the method and the dataset."""
@@ -97,11 +99,12 @@ def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
     record, device = Record(spec.folder), open_device(spec.device)
     if spec.device != "cpu":
         torch.cuda.set_device(spec.device)  # packages that know the device's type only then use the right one
-    method = _method(spec)
     scratch = _empty(Path(spec.folder) / "scratch")
     problem = read_problem(Path(spec.assets), spec.plugin_paths())
     view = _view(spec, problem, scratch, report)
     view.keeper = _keeper(spec, device, view)
+    enclose(spec)  # what is read later than this is read as the method reads: the weights, members' scores, kept rows
+    method = _method(spec)
     warm_up(view)
     setup = time.perf_counter() - start
     with phase(device, view.passes) as fitted:
@@ -245,14 +248,13 @@ def main(folder: str, log: str, connection: Any, stored: str) -> None:
     """
     os.setsid()
     os.environ[HOME] = stored
-    _end_with_runner()
     _redirect(log)
     store = FolderStore(folder)
     spec = Spec.from_json(store.get_json("spec.json"))
     if spec.memory_bytes is not None and spec.device == "cpu":
         resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_bytes, spec.memory_bytes))
     try:
-        outcome = {"status": "ok", **run(spec, lambda *event: connection.send(event))}
+        outcome = {"status": "ok", **run(spec, lambda *event: connection.send_bytes(json.dumps(event).encode()))}
     except BaseException as error:
         traceback.print_exc()
         outcome = {"status": "oom" if is_oom(error) else "error", "reason": _reason(error, spec.plugins)}
@@ -260,21 +262,6 @@ def main(folder: str, log: str, connection: Any, stored: str) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
-
-
-def _end_with_runner() -> None:
-    """End this process and all that it started as soon as the runner ends.
-
-    The parent is the fork server, which lives as long as any of its cells.
-    """
-    runner = multiprocessing.parent_process()
-    assert runner is not None
-
-    def watch() -> None:
-        runner.join()
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def is_oom(error: BaseException) -> bool:

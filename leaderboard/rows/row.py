@@ -128,7 +128,8 @@ class Source(Strict):
     """Where a row comes from: what was run, when, from which code, on which truth, problem and scores.
 
     kind: ``measured`` by a run, ``verified`` by the maintainers' own, or ``reported`` by others without a run;
-    adapter_sha256: of a method outside the package, the hash of its file and all that this imports from beside it.
+    adapter_sha256: of a method outside the package, the hash of its file and all that this imports from beside it;
+    isolation: by what the method was kept from truths, other results and the network, or ``none``.
     """
 
     kind: Literal["verified", "measured", "reported"]
@@ -142,10 +143,12 @@ class Source(Strict):
     code_sha256: Hash | None = None
     notes: list[Text] = []
     adapter_sha256: Hash | None = None
+    isolation: Text | None = None
 
     @model_serializer(mode="wrap")
-    def _without_what_only_plugins_have(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if (name, value) != ("adapter_sha256", None)}
+    def _without_what_few_have(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        optional = ("adapter_sha256", "isolation")
+        return {name: value for name, value in handler(self).items() if name not in optional or value is not None}
 
 
 class Row(Strict):

@@ -1,0 +1,86 @@
+"""No process outlives what it works for: cells end with their runner, and what cells started ends with them.
+
+A process whose parent has ended is found by prctl(2), which Linux has; elsewhere its process group has to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+CHILD_SUBREAPER = 36
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what the children of this process leave behind, so that it is found and ended."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def guard() -> None:
+    """Be the process that waits for the runner's end, and then ends all that was forked from its server.
+
+    A process of its own, since a thread in a cell would wait for what the method's code holds.
+    """
+    os.setsid()  # Ctrl-C is the runner's
+    runner, server = multiprocessing.parent_process(), os.getppid()
+    assert runner is not None
+    runner.join()
+    while left := [child for child in _children(server) if child.pid != os.getpid()]:
+        _kill(left)
+        psutil.wait_procs(left, timeout=1.0)
+
+
+def kill_cell(process: Any, server: int | None) -> None:
+    """End a cell's process with all that it started, in whatever session.
+
+    server: the process that it was forked from, whose children that this process did not ask for are what cells left.
+    """
+    started = _children(process.pid)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        process.kill()
+    _kill(started)
+    process.join()
+    if server is not None:
+        known = {child.pid for child in multiprocessing.active_children()}
+        orphans = [child for child in _children(server, False) if child.pid not in known]
+        _kill([*(one for child in orphans for one in _children(child.pid)), *orphans])
+
+
+def parent_of(pid: int) -> int | None:
+    """Return the process that a process was forked from, None where it is gone."""
+    try:
+        return psutil.Process(pid).ppid()
+    except psutil.Error:
+        return None
+
+
+def _children(pid: int, all_below: bool = True) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=all_below)
+    return []
+
+
+def _kill(processes: Collection[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def out_of_memory_kills() -> int | None:
+    """Return how many processes the kernel killed for want of memory since it started; None where it does not say."""
+    with suppress(OSError, ValueError):
+        words = Path("/proc/vmstat").read_text().split()
+        return int(words[words.index("oom_kill") + 1])
+    return None
