@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from ...errors import UserError, unknown
 from ...leaderboard.views.ablations import ablation_sheets
 from ...methods.base import Method
-from ...methods.registry import Entry, method_class, params_hash, preset_params
+from ...methods.registry import Entry, params_hash, preset_params
 from .session import Session, check_items, failed
 from .terminal import print_sheets
 
 
 def ablate(session: Session, name: str, preset: str, only: list[str]) -> int:
     """Run a preset and its ablations, print them side by side, and return the exit code."""
-    cls = method_class(name, session.planner.plugins)
+    cls = session.planner.method(name)
     check_items(cls, "ablate")
     names = variants(cls, preset, only)
     rows = session.run(session.planner.cells([Entry(name, one) for one in names], "dev"))

@@ -117,7 +117,12 @@ def open_session(
     encoders: what methods may compare images by, as ``--encoders`` says it; ``auto`` is none.
     """
     given = parse_encoders(encoders) or {}
-    planner = replace(open_planner(task, plugins, problem_only), encoders=given, precision=options.precision)
+    planner = replace(
+        open_planner(task, plugins, problem_only),
+        encoders=given,
+        precision=options.precision,
+        isolated=options.isolated,
+    )
     return Session(planner, folder, options)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from ...errors import UserError, unknown
 from ...leaderboard.rows.row import Row
 from ...methods.base import Method
-from ...methods.registry import Entry, method_class, params_hash, preset_params
+from ...methods.registry import Entry, params_hash, preset_params
 from ...seeds import numpy_generator
 from .session import Session, check_items
 from .terminal import console, duration
@@ -24,7 +24,7 @@ def tune(session: Session, name: str, preset: str, trials: int, only: list[str])
     if trials < 0:
         raise UserError("--trials must not be negative: 0 tries the whole grid")
     planner = session.planner
-    cls = method_class(name, planner.plugins)
+    cls = planner.method(name)
     check_items(cls, "tune")
     settings = grid(cls, preset_params(cls, preset), only, trials)
     if preset not in cls.presets:

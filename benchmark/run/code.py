@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ... import methods
 from ...methods.base import Method
-from ...plugins import PREFIX, actual_name, imported_names
-from ...plugins import code_hash as plugin_hash
+from ...plugins import actual_name, imported_names
 from ...store import sha256
 
 PACKAGE = __name__.partition(".")[0]
@@ -30,16 +29,6 @@ def code_hash(cls: type[Method]) -> str:
     packages that these files import. Comments count, because telling them apart is not worth a wrong reuse.
     """
     return _hash({base.__module__ for base in cls.__mro__ if issubclass(base, Method)})
-
-
-def adapter_hash(cls: type[Method]) -> str | None:
-    """Return the hash of the plugin file that a method is in and of what this imports from beside it.
-
-    None for a method of a package. Unlike ``code_hash`` it is the same under other versions of packages.
-    """
-    if not cls.__module__.startswith(PREFIX):
-        return None
-    return plugin_hash(str(sys.modules[cls.__module__].__file__))
 
 
 def engine_hashes() -> dict[str, str]:

@@ -33,11 +33,16 @@ def closed_to_methods(results: Path, assets: Path) -> tuple[str, ...]:
     return tuple(map(str, (assets, SHIPPED, PACKAGE / ".git", home(), *inside)))
 
 
+def use_temporary(folder: str) -> None:
+    """Make a folder the one that this process and packages put temporary files in."""
+    tempfile.tempdir = folder
+    os.environ.update(dict.fromkeys(("TMPDIR", *CACHES), folder))
+
+
 def enclose(spec: Spec) -> None:
     """Shut this process in as its spec says; raises RuntimeError where that fails, as the row would say otherwise."""
     if spec.temporary is not None:
-        tempfile.tempdir = spec.temporary
-        os.environ.update(dict.fromkeys(("TMPDIR", *CACHES), spec.temporary))
+        use_temporary(spec.temporary)
     if not spec.closed:
         return
     closed, writable = map(Path, spec.closed), [Path(spec.folder), *_own(spec)]

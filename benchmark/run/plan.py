@@ -21,7 +21,6 @@ from ...methods.registry import (
     Entry,
     Listing,
     listings,
-    method_class,
     params_hash,
     params_json,
     preset_params,
@@ -34,7 +33,7 @@ from ...seeds import digest
 from ..metrics.scores import query_ids
 from ..processes import cores
 from ..tasks.spec import TaskSpec
-from .code import code_hash
+from .described import code_of, planning_class
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Planner:
     """Plans cells of one task, with methods of the package and of plugins.
 
     encoders: those that methods may have, by name, each with its weights, or None for the published ones; precision: in
-    which their networks compute.
+    which their networks compute; isolated: whether what describes plugins is shut in.
     """
 
     spec: TaskSpec
@@ -132,11 +131,18 @@ class Planner:
     plugins: tuple[Path, ...] = ()
     encoders: Mapping[str, str | None] = field(default_factory=dict)
     precision: Precision = "float32"
+    isolated: bool = True
 
     @cached_property
     def known(self) -> dict[str, Listing]:
         """All methods by name, read once; raises UserError for a plugin that cannot be read."""
         return listings(self.plugins)
+
+    def method(self, name: str) -> type[Method]:
+        """Return what planning takes of a method; raises UserError for an unknown one, or one that does not import."""
+        if name not in self.known:
+            raise unknown("method", name, self.known)
+        return planning_class(name, self.known[name].origin, self.plugins, self.isolated)
 
     def selected(self, selection: Selection) -> list[PlannedCell]:
         """Return the cells of a selection on test queries; raises UserError for unknown names, or for none."""
@@ -163,7 +169,7 @@ class Planner:
     def _cell(
         self, entry: Entry, query_set: str, ids: tuple[str, ...], seed: int, given: Mapping[str, Any]
     ) -> PlannedCell:
-        cls = method_class(entry.method, self.plugins)
+        cls = self.method(entry.method)
         params = given.get(entry.method) or preset_params(cls, entry.preset)
         read = {name: self._member(name, entry.preset) for name in cls.reads(params)}
         members = {name: self._cell(member, query_set, ids, seed, {}) for name, member in read.items()}
@@ -174,7 +180,7 @@ class Planner:
         key = self._key(entry, cls, params, query_set, seed)
         wanted = cls.encoders_of(params) if "encoder" in cls.needs else ()
         encoders, unmet = self._weights(wanted)
-        return PlannedCell(key, cls, params, self.assets, ids, code_hash(cls), plugins, members, encoders, unmet)
+        return PlannedCell(key, cls, params, self.assets, ids, code_of(cls), plugins, members, encoders, unmet)
 
     def _weights(self, wanted: Sequence[str]) -> tuple[dict[str, Weights], str | None]:
         """Return the weights of encoders that are given or need none, and why one of these cannot be had."""

@@ -14,8 +14,8 @@ from ...methods.base import Unit
 from ..metrics.groups import group_metrics
 from ..metrics.scores import Blocks, lds_metrics, top_items
 from ..tasks.find import find_task
-from .code import adapter_hash
 from .costs import add_up, own_cost
+from .described import adapter_of
 from .due import Inspector
 from .enclosure import shelter
 from .environment import git_state
@@ -158,7 +158,7 @@ class Reporter:
             problem_sha256=planned.problem_sha256,
             scores_sha256=record.scores_hash() if scored else None,
             code_sha256=planned.code,
-            adapter_sha256=adapter_hash(planned.cls),
+            adapter_sha256=adapter_of(planned.cls),
             isolation=shelter(self.inspector.options.isolated) if scored else None,
             notes=[note for preset, note in planned.cls.notes.items() if preset == planned.key.preset],
         )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ...leaderboard.rows.row import Row, row_key
-from ...methods.registry import Entry, method_class, params_from_json
+from ...methods.registry import Entry, params_from_json
 from ...seeds import numpy_generator
 from ..contract.rules import deviation
-from ..contract.suite import Check, check_method, summary
+from ..contract.suite import Check, summary
+from ..run.described import Host
 from ..run.plan import PlannedCell, Planner
 from ..run.results import Results
 from ..tasks.find import find_task
 from .verify import Verifier
 
 QUERY_SET = "rerun"  # no name of a role: a few queries have no metrics worth computing
+CONTRACT_S = 1800.0  # which the contract suite may take
 TOLERANCE = 1e-2  # of the spread of a query's scores: ten times what the contract allows to slicing, for other machines
 
 
@@ -29,9 +32,15 @@ class Sampled:
     positions: tuple[int, ...]
 
 
+def contract_of(adapter: Path) -> list[Check]:
+    """Return what the contract suite finds of an adapter, in a process that is shut in."""
+    found = Host((adapter,), isolated=True).ask("contract", str(adapter), within=CONTRACT_S)
+    return [Check(str(one["name"]), one["status"], str(one["detail"])) for one in found]
+
+
 def contract_here(verifier: Verifier) -> Check:
     """Return the outcome of the contract suite on the submitted adapter, which is imported and run."""
-    checks = check_method(verifier.submission.adapter)
+    checks = contract_of(verifier.submission.adapter)
     failed = any(check.status == "fail" for check in checks)
     return Check("contract, run here", "fail" if failed else "pass", summary(checks))
 
@@ -43,9 +52,9 @@ def sampled(verifier: Verifier, count: int, seed: int) -> list[Sampled]:
 
 def _sampled(verifier: Verifier, row: Row, count: int, seed: int) -> Sampled:
     key, plugins = row.key, (verifier.submission.adapter,)
-    cls = method_class(key.method, plugins)
     planner = Planner(find_task(key.task), verifier.assets(row), plugins, precision=key.precision)
-    entry, params = Entry(key.method, key.preset), {key.method: params_from_json(cls, key.params)}
+    params = {key.method: params_from_json(planner.method(key.method), key.params)}
+    entry = Entry(key.method, key.preset)
     (whole,) = planner.cells([entry], key.query_set, [key.seed], params)
     ids = whole.attributed_ids
     picked = numpy_generator("rerun", row_key(key), seed).choice(len(ids), min(count, len(ids)), replace=False)

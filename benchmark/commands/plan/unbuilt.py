@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from ....datasets.find import store_folder
 from ....errors import UserError
-from ....methods.registry import Entry, listings, method_class, preset_params
+from ....methods.registry import Entry, listings, preset_params
 from ...metrics.removal.protocol import Protocol
 from ...processes import one_thread
+from ...run.described import planning_class
 from ...run.forecast import Rates, estimated, measured
 from ...run.plan import Selection, check_device, parse_entries
 from ...tasks.spec import TaskSpec
@@ -135,7 +136,7 @@ def _about_removal(spec: TaskSpec) -> str:
 
 
 def _line(entry: Entry, sizing: Sizing, queries: int, speeds: Sequence[Speed], plugins: tuple[Path, ...]) -> list[str]:
-    cls = method_class(entry.method, plugins)
+    cls = planning_class(entry.method, listings(plugins)[entry.method].origin, plugins)
     estimate = estimated(cls, preset_params(cls, entry.preset), sizing.sizes, queries)
     times = [timed([None if estimate is None else speed.rates.seconds(estimate)]) for speed in speeds]
     return [str(entry), *counted([estimate]), *times]

@@ -1,0 +1,228 @@
+"""Methods from outside the package as the runner knows them: described by a process that imports them for it.
+
+The runner writes rows and computes metrics, so no code of a submitted method may run in its process.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from ...datasets.truth import SHIPPED
+from ...errors import UserError, brief
+from ...methods.base import Estimate, Method, Sizes
+from ...methods.registry import method_class, params_from_json, params_json
+from ...models.recipe import LATER
+from ...plugins import code_files, is_file
+from ...plugins import code_hash as plugin_hash
+from ...store import HOME, home
+from .code import code_hash
+from .enclosure import PACKAGE, use_temporary
+from .fork_server import forkserver, start_guard
+from .isolation import shut_in
+from .lifetime import kill_cell
+
+ANSWER_S = 120.0  # which importing a method, with all that it imports, may take
+LONGEST_ANSWER = 2**22  # bytes
+COPIED = ("version", "needs", "query_kinds", "unit", "slice_size", "members", "query_specific", "sign", "encoders")
+
+
+class Described(Method):
+    """What a method of another process says of itself; it cannot be run."""
+
+    origin: ClassVar[str]
+    code: ClassVar[str]
+    host: ClassVar[Host]
+
+    @classmethod
+    def reads(cls, params: Any) -> tuple[str, ...]:
+        """Ask the method itself."""
+        return tuple(map(str, cls.host.ask("reads", cls.name, params_json(params))))
+
+    @classmethod
+    def encoders_of(cls, params: Any) -> tuple[str, ...]:
+        """Ask the method itself."""
+        return tuple(map(str, cls.host.ask("encoders_of", cls.name, params_json(params))))
+
+    def estimate(self, sizes: Sizes) -> Estimate | None:
+        """Ask the method itself."""
+        found = self.host.ask("estimate", self.name, params_json(self.params), asdict(sizes))
+        return None if found is None else Estimate(**{name: int(value) for name, value in found.items()})
+
+    def attribute(self, view: Any, state: Any, queries: Any) -> Any:
+        """Raise TypeError: only the process of a cell runs a method."""
+        raise TypeError(f"{self.name} is only described here")
+
+
+def planning_class(name: str, origin: str, plugins: tuple[Path, ...], isolated: bool = True) -> type[Method]:
+    """Return what planning takes of a method: its class, or of one from outside the package its description.
+
+    Raises UserError where its file does not import, or does not answer.
+    """
+    if origin.startswith(f"{Method.__module__.rpartition('.')[0]}."):
+        return method_class(name, plugins)
+    asked = plugins, tuple(plugin_hash(str(path)) for path in plugins), isolated
+    if asked not in _HOSTS:
+        _HOSTS[asked] = Host(plugins, isolated)
+    host = _HOSTS[asked]
+    try:
+        return _described(name, origin, host, host.ask("describe", name))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{origin} describes {name!r} in a way that makes no sense ({brief(str(error))})") from None
+
+
+def code_of(cls: type[Method]) -> str:
+    """Return the hash of a method's code."""
+    return cls.code if issubclass(cls, Described) else code_hash(cls)
+
+
+def adapter_of(cls: type[Method]) -> str | None:
+    """Return the hash of the plugin file that a method is in and of what this imports from beside it.
+
+    None for a method of a package. Unlike ``code_of`` it is the same under other versions of packages.
+    """
+    return plugin_hash(cls.origin) if issubclass(cls, Described) and is_file(cls.origin) else None
+
+
+class Host:
+    """The process that imports plugins and answers for their methods; it ends with this one."""
+
+    def __init__(self, plugins: tuple[Path, ...], isolated: bool) -> None:
+        self._connection, theirs = multiprocessing.Pipe()
+        self._named = ", ".join(map(str, plugins)) or "an installed method"
+        self._temporary = tempfile.TemporaryDirectory(prefix="tdabench-host-", ignore_cleanup_errors=True)
+        words = tuple(map(str, plugins)), theirs, str(home()), self._temporary.name, isolated
+        self._process = forkserver().Process(target=serve, args=words, daemon=True)
+        start_guard()
+        self._process.start()
+        theirs.close()
+
+    def ask(self, *words: Any, within: float = ANSWER_S) -> Any:
+        """Return the answer to a question of ``Answers``; raises UserError where it is an error, or none comes."""
+        try:
+            self._connection.send_bytes(json.dumps(words).encode())
+            if not self._connection.poll(within):
+                kill_cell(self._process, None)
+                raise UserError(f"{self._named} does not answer within {within:g} s: see what it does when imported")
+            found = json.loads(self._connection.recv_bytes(LONGEST_ANSWER))
+        except (EOFError, OSError, ValueError, RecursionError):
+            kill_cell(self._process, None)
+            raise UserError(
+                f"{self._named} ended the process that imports it: see what it does when imported"
+            ) from None
+        if not isinstance(found, dict) or not ({"answer", "error"} & set(found)):
+            raise UserError(f"{self._named} answers in a way that makes no sense")
+        if "error" in found:
+            raise UserError(brief(str(found["error"])))
+        return found["answer"]
+
+
+_HOSTS: dict[Any, Host] = {}
+
+
+@dataclass
+class Answers:
+    """What a host answers, in the process that imports the plugins."""
+
+    plugins: tuple[Path, ...]
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return what a class says by its attributes, as JSON values."""
+        cls = method_class(name, self.plugins)
+        return {
+            **{attribute: getattr(cls, attribute) for attribute in COPIED},
+            "code": code_hash(cls),
+            "parameters": [_parameter(one) for one in fields(cls.Params)],
+            "presets": {preset: params_json(params) for preset, params in cls.presets.items()},
+            "search": {parameter: list(values) for parameter, values in cls.search.items()},
+            "ablations": {ablation: dict(changes) for ablation, changes in cls.ablations.items()},
+            "notes": dict(cls.notes),
+        }
+
+    def reads(self, name: str, params: dict[str, Any]) -> list[str]:
+        """Return the entries that are read."""
+        return list(self._class(name).reads(self._params(name, params)))
+
+    def encoders_of(self, name: str, params: dict[str, Any]) -> list[str]:
+        """Return the encoders that images are compared by."""
+        return list(self._class(name).encoders_of(self._params(name, params)))
+
+    def estimate(self, name: str, params: dict[str, Any], sizes: dict[str, Any]) -> dict[str, int] | None:
+        """Return what a cell will cost."""
+        asked = Sizes(**{**sizes, "shape": tuple(sizes["shape"])})
+        found = self._class(name)(self._params(name, params)).estimate(asked)
+        return None if found is None else asdict(found)
+
+    def contract(self, file: str) -> list[dict[str, str]]:
+        """Return what the contract suite finds of the method in a file."""
+        from ..contract.suite import check_method
+
+        return [asdict(check) for check in check_method(file)]
+
+    def _class(self, name: str) -> type[Method]:
+        return method_class(name, self.plugins)
+
+    def _params(self, name: str, values: dict[str, Any]) -> Any:
+        return params_from_json(self._class(name), values)
+
+
+def serve(plugins: tuple[str, ...], connection: Any, stored: str, temporary: str, isolated: bool) -> None:
+    """Be a host: shut in, silent, answering until the connection closes."""
+    os.setsid()
+    os.environ[HOME] = stored
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    paths = tuple(map(Path, plugins))
+    use_temporary(temporary)
+    if isolated:
+        beside = [path.parent / name for path in paths for name in code_files(str(path))]
+        shut_in([SHIPPED, PACKAGE / ".git", home()], [Path(temporary)], beside)
+    answers = Answers(paths)
+    try:
+        while True:
+            question, *words = json.loads(connection.recv_bytes())
+            connection.send_bytes(json.dumps(_answer(answers, question, words)).encode())
+    except EOFError:
+        os._exit(0)
+
+
+def _answer(answers: Answers, question: str, words: list[Any]) -> dict[str, Any]:
+    try:
+        return {"answer": json.loads(json.dumps(getattr(answers, question)(*words)))}
+    except UserError as error:
+        return {"error": str(error)}
+    except (Exception, SystemExit) as error:
+        return {"error": f"{question} of method {words[0]!r} failed: {type(error).__name__}: {error}"}
+
+
+def _parameter(one: Field[Any]) -> dict[str, Any]:
+    given = {"default": one.default} if one.default is not MISSING else {}
+    made = {"default": one.default_factory()} if one.default_factory is not MISSING else {}
+    return {"name": one.name, "later": bool(one.metadata.get("later")), **given, **made}
+
+
+def _described(name: str, origin: str, host: Host, facts: Mapping[str, Any]) -> type[Method]:
+    params = make_dataclass("Params", [_field(one) for one in facts["parameters"]], frozen=True)
+    told = {attribute: _tuples(facts[attribute]) for attribute in COPIED}
+    own = {"origin": origin, "code": str(facts["code"]), "host": host, "name": name, "Params": params}
+    search = {parameter: tuple(map(_tuples, values)) for parameter, values in facts["search"].items()}
+    more = {"search": search, "ablations": facts["ablations"], "notes": facts["notes"]}
+    cls = cast("type[Method]", type("Described", (Described,), {**told, **own, **more}))
+    cls.presets = {preset: params_from_json(cls, values) for preset, values in facts["presets"].items()}
+    return cls
+
+
+def _field(one: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    given = {"default": _tuples(one["default"])} if "default" in one else {}
+    return str(one["name"]), Any, field(metadata=LATER if one["later"] else {}, **given)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
