@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from ...errors import CorruptFile, UserError, brief
@@ -20,6 +21,7 @@ from ...methods.kept import make_room
 from ...store import LONG_CLAIM_S, home
 from . import worker
 from .code import engine_hashes
+from .described import Described
 from .due import Due, Inspector, reads_any
 from .enclosure import closed_to_methods
 from .fork_server import forkserver, start_guard
@@ -192,7 +194,12 @@ class Runner:
         inputs = {"problem": planned.assets.training_sha256, "environment": self.inspector.environment()}
         inputs |= {"precision": planned.key.precision, "encoders": encoders}
         code = {"code": engine_hashes(), "method_code": f"{planned.key.method} {planned.code}"}
-        return {"folder": str(self.results.kept), "inputs": inputs, **code}
+        return {"folder": str(self._keeps(planned)), "inputs": inputs, **code}
+
+    def _keeps(self, planned: PlannedCell) -> Path:
+        """Return where a cell's rows are kept: of code from outside apart, which others' rows are closed to."""
+        outside = issubclass(planned.cls, Described)
+        return self.results.kept / f"outside-{planned.code}" if outside else self.results.kept
 
     def _poll(self) -> list[int]:
         """Wait a moment for events, and return the positions of cells that ended or ran out of time."""

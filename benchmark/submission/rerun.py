@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from ...leaderboard.rows.row import Row, row_key
+from ...leaderboard.views.suspicion import above_open
 from ...methods.registry import Entry, params_from_json
 from ...seeds import numpy_generator
 from ..contract.rules import deviation
 from ..contract.suite import Check, summary
+from ..metrics.scores import query_ids
 from ..run.described import Host
 from ..run.plan import PlannedCell, Planner
 from ..run.results import Results
@@ -25,11 +27,15 @@ TOLERANCE = 1e-2  # of the spread of a query's scores: ten times what the contra
 
 @dataclass(frozen=True)
 class Sampled:
-    """A submitted row, and the cell that computes ``positions`` of its attributed queries again."""
+    """A submitted row, and the cell that computes ``positions`` of its attributed queries again.
+
+    dev: the same on dev queries, whose truth any method may see; None for a row or method that these say nothing of.
+    """
 
     row: Row
     planned: PlannedCell
     positions: tuple[int, ...]
+    dev: PlannedCell | None = None
 
 
 def contract_of(adapter: Path) -> list[Check]:
@@ -59,7 +65,14 @@ def _sampled(verifier: Verifier, row: Row, count: int, seed: int) -> Sampled:
     ids = whole.attributed_ids
     picked = numpy_generator("rerun", row_key(key), seed).choice(len(ids), min(count, len(ids)), replace=False)
     positions = tuple(sorted(int(i) for i in picked))
-    return Sampled(row, whole.asking(tuple(ids[i] for i in positions), QUERY_SET), positions)
+    part = whole.asking(tuple(ids[i] for i in positions), QUERY_SET)
+    return Sampled(row, part, positions, _on_dev(whole) if key.query_set == "test" else None)
+
+
+def _on_dev(whole: PlannedCell) -> PlannedCell | None:
+    learns = "open-truth" in whole.cls.needs or whole.cls.unit == "group" or not whole.assets.has("open")
+    ids = () if learns else query_ids(whole.assets.manifest, "dev")
+    return whole.asking(ids, "dev") if ids else None
 
 
 def compared(verifier: Verifier, one: Sampled, fresh: Row, results: Results, tolerance: float) -> Check:
@@ -77,6 +90,16 @@ def compared(verifier: Verifier, one: Sampled, fresh: Row, results: Results, tol
         return Check(name, "fail", greedier)
     bits = "equal bits" if np.array_equal(found, claimed, equal_nan=True) else f"within {change:.1e} of their spread"
     return Check(name, "pass", f"scores of {len(one.positions)} queries: {bits}")
+
+
+def on_open(one: Sampled, dev: Row) -> Check:
+    """Return whether the claimed LDS is plausible beside that on dev queries and open subsets, computed here."""
+    name = f"open subsets {row_key(one.row.key).removesuffix('.json')}"
+    if dev.status not in ("ok", "partial"):
+        return Check(name, "fail", f"{dev.status}: {dev.reason}")
+    if above_open(one.row, dev):
+        return Check(name, "fail", "LDS is a far larger share of the ceiling on report subsets than on open ones")
+    return Check(name, "pass", "LDS is about the same share of the ceiling on open subsets")
 
 
 def _largest(found: np.ndarray, claimed: np.ndarray) -> float:

@@ -21,6 +21,7 @@ from ..stats.ranking import (
 )
 from .selection import failure_of, preset_labels, status_of
 from .sheet import MISSING, Failure, Interval, Sheet, flat, rank_text, yes_no
+from .suspicion import above_ceiling
 
 RANK_NOTE = (
     "Rank a-b: a is 1 + the number of entries that are significantly better, b the number of entries less those that "
@@ -28,6 +29,8 @@ RANK_NOTE = (
     "intervals; entries that miss queries have no rank. Fwd and Bwd count samples passed through the model."
 )
 MARKS = {
+    "above-ceiling": "above-ceiling: significantly above the noise ceiling, as if it saw the truth (docs/security.md).",
+    "no-isolation": "no-isolation: a method from outside the package that was not kept from the truth as it ran.",
     "reported": "reported: the submitter's own numbers, not verified here.",
     "resumed": "resumed: took several starts; slices were timed in each, fit and wall time are the last one's.",
 }
@@ -180,6 +183,8 @@ def peak(phases: Mapping[str, int | None]) -> int | None:
 
 def _marks(rows: Sequence[Row]) -> tuple[str, ...]:
     found = {"resumed" for row in rows if row.cost and row.cost.resumed}
+    found |= {"above-ceiling" for row in rows if above_ceiling(row)}
+    found |= {"no-isolation" for row in rows if row.source.adapter_sha256 and row.source.isolation == "none"}
     found |= {"reported" for row in rows if row.source.kind == "reported"}
     return tuple(sorted(found))
 

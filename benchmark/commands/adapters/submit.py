@@ -17,7 +17,7 @@ from ...run.plan import checked_options
 from ...run.results import Results
 from ...submission.contents import Submission, opened
 from ...submission.pack import collected, submitted_method, suite_report, write_submission
-from ...submission.rerun import Sampled, compared, contract_here, sampled, verified
+from ...submission.rerun import Sampled, compared, contract_here, on_open, sampled, verified
 from ...submission.verify import Verifier
 from ..session import Session, open_planner
 from ..terminal import console
@@ -90,6 +90,7 @@ def _run_again(verifier: Verifier, rerun: Rerun, scratch: Path) -> tuple[list[Sa
         checks += [
             compared(verifier, one, rows[row_key(one.planned.key)], session.results, rerun.tolerance) for one in cells
         ]
+        checks += [on_open(one, session.run([one.dev])[0]) for one in cells if one.dev is not None]
     return chosen, checks
 
 
