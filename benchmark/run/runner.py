@@ -204,7 +204,8 @@ class Runner:
     def _poll(self) -> list[int]:
         """Wait a moment for events, and return the positions of cells that ended or ran out of time."""
         live = self._live.values()
-        ready = wait([r.connection for r in live] + [r.process.sentinel for r in live], timeout=0.2)
+        heard = [running.connection for running in live if not running.connection.closed]
+        ready = wait(heard + [running.process.sentinel for running in live], timeout=0.2)
         for running in live:
             if running.connection in ready:
                 self._drain(running)
@@ -224,10 +225,10 @@ class Runner:
 
     def _finish(self, running: Running) -> Row:
         running.kill()  # it has ended; what it started may not have
-        outcome = self.inspector.record(running.planned).read("outcome")
-        status, reason = self._verdict(running, outcome)
-        end = Ending(status, reason, running.started_utc, outcome, running.resumed)
         try:
+            outcome = self.inspector.record(running.planned).read("outcome")
+            status, reason = self._verdict(running, outcome)
+            end = Ending(status, reason, running.started_utc, outcome, running.resumed)
             return self.reporter.write(running.planned, end)
         except (CorruptFile, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             return self._disowned(running, error)

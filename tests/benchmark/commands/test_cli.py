@@ -270,7 +270,7 @@ def test_scores_that_were_edited_are_found_when_they_are_used(results, spoilt, t
 def test_a_full_disk_leaves_no_part_and_what_was_computed_is_used_later(tdabench, tmp_path):
     log, folder = tmp_path / "log", tmp_path / "results"
     path = plugin(tmp_path, "notes", f"print('called', file=open({str(log)!r}, 'a'))")
-    words = ["run", "digits-tiny", "--methods", "notes", "--plugin", path, "--results", folder]
+    words = ["run", "digits-tiny", "--methods", "notes", "--plugin", path, "--no-isolation", "--results", folder]
     run_cells(tmp_path / "other", ["random"])  # the fork server is up before files are limited
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))  # scores fit, a row with its replicates does not

@@ -365,11 +365,11 @@ def noting(log):
 def test_a_second_call_does_nothing_and_says_so(tmp_path, capsys):
     log, folder = tmp_path / "log", tmp_path / "results"
     path = plugin(tmp_path, "notes", noting(log))
-    first = check(folder, ["notes"], [path])["notes"]
+    first = check(folder, ["notes"], [path], isolated=False)["notes"]
     files = {file: file.stat().st_mtime_ns for file in (folder / "rows").rglob("*.json")}
     calls = log.read_text()
     assert len(calls.split()) == len(files) == 5 and "into 1 rows, 0 had them" in capsys.readouterr().out
-    assert check(folder, ["notes"], [path])["notes"] == first
+    assert check(folder, ["notes"], [path], isolated=False)["notes"] == first
     assert log.read_text() == calls
     assert {file: file.stat().st_mtime_ns for file in files} == files
     out = capsys.readouterr().out
@@ -379,8 +379,8 @@ def test_a_second_call_does_nothing_and_says_so(tmp_path, capsys):
 def test_another_number_of_queries_is_checked_anew(tmp_path):
     log, folder = tmp_path / "log", tmp_path / "results"
     path = plugin(tmp_path, "notes", noting(log))
-    first = check(folder, ["notes"], [path])["notes"].metrics.sanity
-    second = check(folder, ["notes"], [path], n=4)["notes"].metrics.sanity
+    first = check(folder, ["notes"], [path], isolated=False)["notes"].metrics.sanity
+    second = check(folder, ["notes"], [path], n=4, isolated=False)["notes"].metrics.sanity
     assert second.inputs != first.inputs and len(log.read_text().split()) == 8  # planted holds all three
     counts = {name: len(found.values) for name, found in second.checks.items()}
     assert counts == {name: HELDOUT if "planted" in name else 4 for name in ALL}
@@ -398,9 +398,9 @@ def test_other_scores_are_checked_anew(tmp_path):
 def test_checks_of_another_version_are_computed_anew_from_the_same_scores(tmp_path, monkeypatch):
     log, folder = tmp_path / "log", tmp_path / "results"
     path = plugin(tmp_path, "notes", noting(log))
-    first = check(folder, ["notes"], [path])["notes"].metrics.sanity
+    first = check(folder, ["notes"], [path], isolated=False)["notes"].metrics.sanity
     monkeypatch.setattr("tdabench.benchmark.commands.sanity.VERSION", 2)
-    second = check(folder, ["notes"], [path])["notes"].metrics.sanity
+    second = check(folder, ["notes"], [path], isolated=False)["notes"].metrics.sanity
     assert second.inputs != first.inputs and second.checks == first.checks
     assert len(log.read_text().split()) == 5
 
@@ -408,10 +408,10 @@ def test_checks_of_another_version_are_computed_anew_from_the_same_scores(tmp_pa
 def test_a_row_that_lost_its_checks_gets_them_again_without_running(tmp_path):
     log, folder = tmp_path / "log", tmp_path / "results"
     path = plugin(tmp_path, "notes", noting(log))
-    first = check(folder, ["notes"], [path])["notes"]
+    first = check(folder, ["notes"], [path], isolated=False)["notes"]
     bare = first.model_copy(update={"metrics": first.metrics.model_copy(update={"sanity": None})})
     Results(folder).write(bare)
-    assert check(folder, ["notes"], [path])["notes"] == first
+    assert check(folder, ["notes"], [path], isolated=False)["notes"] == first
     assert len(log.read_text().split()) == 5
 
 

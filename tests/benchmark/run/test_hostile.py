@@ -1,0 +1,202 @@
+"""Methods that cheat, break out or break down: each ends as the right row, and nothing is changed or left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tdabench.benchmark.run.isolation import version
+from tdabench.benchmark.run.plan import Options
+from tdabench.benchmark.run.results import Results
+from tdabench.benchmark.run.runner import Runner, parse_event
+from tdabench.datasets.truth import SHIPPED
+from tdabench.errors import UserError
+from tdabench.plugins import PREFIX
+
+from ... import run_helpers
+from ...run_helpers import plan, plugin, run_cells, survivors
+
+tiny_home, home = run_helpers.tiny_home, run_helpers.home
+shut_in = pytest.mark.skipif(version() < 6, reason="this kernel has no Landlock, or an old one")
+
+DETACHED = """
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execvp('sleep', ['sleep', '4242.{}'])
+    os._exit(0)
+"""
+RECORD = "record = Path(view.scratch).parent\n"
+# What an adapter does in `attribute`, and what its row says: status and a part of the reason.
+CLOSED = {
+    "reads-truth": ("Path({truth!r}).read_bytes()", "PermissionError"),
+    "reads-shipped": ("Path({shipped!r}).read_bytes()", "PermissionError"),
+    "cats-truth": ("subprocess.run(['cat', {truth!r}], check=True, capture_output=True)", "CalledProcessError"),
+    "maps-truth": ("torch.from_file({truth!r}, shared=False, size=8, dtype=torch.uint8)", "RuntimeError"),
+    "links-truth": (RECORD + "os.link({truth!r}, record / 'mine')", "OSError|PermissionError"),
+    "through-root": ("open('/proc/self/root' + {truth!r}, 'rb').read()", "PermissionError"),
+    "edits-truth": ("open({truth!r}, 'r+b').write(b'x')", "PermissionError"),
+    "deletes-truth": ("os.unlink({truth!r})", "PermissionError"),
+    "reads-others": ("next(Path({results!r}).glob('rows/**/*.json')).read_text()", "PermissionError"),
+    "writes-a-row": ("Path({results!r}, 'rows', 'x.json').write_text('{{}}')", "PermissionError"),
+    "writes-home": ("Path({home!r}, 'x').write_text('x')", "PermissionError"),
+    "connects": ("import socket; socket.create_connection(('127.0.0.1', 9), timeout=5)", "PermissionError"),
+    "listens": ("import socket; socket.create_server(('127.0.0.1', 0))", "PermissionError"),
+    "kills-its-parent": ("os.kill(os.getppid(), 9)", "PermissionError"),
+    "kills-the-runner": ("os.kill({runner}, 9)", "PermissionError"),
+}
+FORGED = {
+    "no-json": (RECORD + "(record / 'outcome.json').write_text('{{'); os._exit(0)", "error", "no record of a cell"),
+    "odd-status": (RECORD + "(record / 'outcome.json').write_text('[1]'); os._exit(0)", "error", "no result"),
+    "bare-ok": (
+        RECORD + "(record / 'outcome.json').write_text('{{\"status\": \"ok\"}}'); os._exit(0)",
+        "error",
+        "no record of a cell",
+    ),
+    "deep": (RECORD + "(record / 'outcome.json').write_text('[' * 100000); os._exit(0)", "error", "no record"),
+    "odd-fit": (
+        RECORD + '(record / \'fit.json\').write_text(\'{{"fit": {{"seconds": -1}}, "diagnostics": 5}}\')',
+        "error",
+        "no record of a cell",
+    ),
+    "own-kill": ("os.kill(os.getpid(), 9)", "error", "SIGKILL and no result"),
+    "stops": ("os.kill(os.getpid(), signal.SIGTERM)", "error", "SIGTERM"),
+    "odd-report": ("view.report('x')", "error", "TypeError"),
+    "nan-report": ("view.report('a', 'b', None); view.report('[/red]', 1, 2); view.report('q', -1, 5)", "ok", None),
+    "floods": ("for i in range(3000): view.report('x' * 3000, i, 3000)", "ok", None),
+    "patches-metrics": (
+        "import tdabench.benchmark.metrics.lds as m; m.__dict__.update(dict.fromkeys(vars(m), 1))",
+        "ok",
+        None,
+    ),
+    "detaches": (DETACHED.format("1"), "ok", None),
+    "many-threads": (
+        "import threading\nfor _ in range(50): threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
+        "ok",
+        None,
+    ),
+}
+
+
+def states(folder: Path) -> dict[str, str]:
+    """Return the hash of every file below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def zoo(tiny_home, tmp_path_factory):
+    """All of them beside an honest one: (rows by method, hashes of truths before, and after)."""
+    folder = tmp_path_factory.mktemp("zoo")
+    results, truth = folder / "results", tiny_home / "truth" / "digits-tiny@1" / "truth-report-0.safetensors"
+    shipped = SHIPPED / "digits@1" / "truth-report.safetensors"
+    places = {"truth": str(truth), "shipped": str(shipped), "results": str(results), "home": str(tiny_home)}
+    words = {**places, "runner": os.getpid()}
+    codes = {name: code for name, (code, _) in CLOSED.items()} | {name: code for name, (code, *_) in FORGED.items()}
+    files = [plugin(folder, "honest")]
+    files += [plugin(folder, name, code.format(**words)) for name, code in codes.items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TDABENCH_HOME", str(tiny_home))
+        before = states(tiny_home)
+        first = run_cells(results, ["honest"], files)
+        rows = run_cells(results, ["honest", *codes], files)
+    assert rows["honest"] == first["honest"]
+    return rows, before, states(tiny_home)
+
+
+@shut_in
+@pytest.mark.parametrize("name", CLOSED)
+def test_what_is_closed_is_an_error_of_the_cell(name, zoo):
+    row = zoo[0][name]
+    assert row.status == "error" and re.search(CLOSED[name][1], row.reason), row.reason
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_a_cell_leaves_behind_is_not_believed(name, zoo):
+    row, (_, status, reason) = zoo[0][name], FORGED[name]
+    assert row.status == status, row.reason
+    assert reason is None or re.search(reason, row.reason), row.reason
+
+
+def test_nothing_of_the_truth_has_changed(zoo):
+    assert zoo[1] == zoo[2]
+
+
+def test_scores_are_those_without_the_patch(zoo):
+    honest, patched = zoo[0]["honest"].metrics.lds, zoo[0]["patches-metrics"].metrics.lds
+    assert {kind: one.values for kind, one in honest.items()} == {kind: one.values for kind, one in patched.items()}
+
+
+def test_what_detached_itself_has_ended(zoo):
+    left = [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "4242.1"]]
+    assert not survivors(left, within=5)
+
+
+@shut_in
+def test_rows_say_by_what_they_were_shut_in(zoo, home, tmp_path):
+    assert zoo[0]["honest"].source.isolation == f"landlock {version()}"
+    [row] = run_cells(tmp_path, ["honest"], [plugin(tmp_path, "honest")], isolated=False).values()
+    assert row.source.isolation == "none" and row.status == "ok"
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(0)", "os._exit(0)", "def ("])
+def test_a_plugin_that_does_not_import_is_one_line(code, home, tmp_path):
+    path = plugin(tmp_path, "odd")
+    path.write_text(f"import os\n{path.read_text()}\n{code}\n")
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        plan(["odd"], [path])
+
+
+def test_the_runner_imports_no_plugin(home, tmp_path):
+    path = plugin(tmp_path, "marks")
+    path.write_text(f"import sys\nsys.modules['marked'] = sys\n{path.read_text()}")
+    assert run_cells(tmp_path / "results", ["marks"], [path])["marks"].status == "ok"
+    assert "marked" not in sys.modules and not [name for name in sys.modules if name.startswith(PREFIX)]
+
+
+def test_a_cell_that_never_lets_go_ends_with_a_killed_runner(home, tmp_path):
+    """A long call into C holds the interpreter's lock, so that no thread of the cell could end it."""
+    path = plugin(tmp_path, "holds", "sum(range(10**12))", fit="print('here', flush=True)")
+    words = ["run", "digits-tiny", "--methods", "holds", "--plugin", path, "--results", tmp_path / "results"]
+    command = [sys.executable, "-m", "tdabench.benchmark.commands.cli", *map(str, words)]
+    process = subprocess.Popen(command, env=run_helpers.environment(home), stdout=subprocess.DEVNULL)
+    logs, end = tmp_path / "results" / "logs", time.monotonic() + 120
+    while not any(path.read_text() for path in logs.rglob("*.log")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert not survivors(family, within=10)
+
+
+def test_an_event_is_what_it_should_be_or_nothing():
+    assert parse_event(b'["fit", 1, 2]') == ("fit", 1, 2)
+    for odd in (b"", b"[", b'["fit", 1]', b'["fit", "1", 2]', b"[3, 1, 2]", b'["fit", 3, 2]', b"[" * 4000):
+        assert parse_event(odd) is None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_event_or_nothing(data):
+    found = parse_event(data)
+    assert found is None or (isinstance(found[0], str) and 0 <= found[1] <= found[2])
+
+
+def test_temporary_files_of_a_cell_are_gone(home, tmp_path):
+    code = "import tempfile\nprint(tempfile.mkdtemp(), flush=True)"
+    runner = Runner(Results(tmp_path / "results"), Options())
+    [row] = runner.run(plan(["leaves"], [plugin(tmp_path, "leaves", code)]))
+    assert row.status == "ok"
+    [log] = (tmp_path / "results" / "logs").rglob("*.log")
+    place = Path(log.read_text().splitlines()[0])
+    assert place.name.startswith("tmp") and not place.exists() and not place.parent.exists()
