@@ -97,7 +97,8 @@ def preset_params(cls: type[Method], preset: str) -> Any:
         given = json.loads(preset)
     except ValueError as error:
         raise UserError(f"preset {preset!r} of method {cls.name!r} is not valid JSON ({error})") from None
-    return params_from_json(cls, {**asdict(cls.presets.get("quick", cls.Params())), **given})
+    start = cls.presets["quick"] if "quick" in cls.presets else cls.Params()
+    return params_from_json(cls, {**asdict(start), **given})
 
 
 def params_from_json(cls: type[Method], values: Mapping[str, Any]) -> Any:

@@ -211,7 +211,14 @@ def _parameter(one: Field[Any]) -> dict[str, Any]:
 def _described(name: str, origin: str, host: Host, facts: Mapping[str, Any]) -> type[Method]:
     params = make_dataclass("Params", [_field(one) for one in facts["parameters"]], frozen=True)
     told = {attribute: _tuples(facts[attribute]) for attribute in COPIED}
-    own = {"origin": origin, "code": str(facts["code"]), "host": host, "name": name, "Params": params}
+    own = {
+        "__module__": __name__,
+        "origin": origin,
+        "code": str(facts["code"]),
+        "host": host,
+        "name": name,
+        "Params": params,
+    }
     search = {parameter: tuple(map(_tuples, values)) for parameter, values in facts["search"].items()}
     more = {"search": search, "ablations": facts["ablations"], "notes": facts["notes"]}
     cls = cast("type[Method]", type("Described", (Described,), {**told, **own, **more}))

@@ -76,7 +76,8 @@ class Spec:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Spec:
         """Rebuild a spec from JSON."""
-        return cls(**value | {name: tuple(value[name]) for name in ("query_ids", "plugins", "closed")})
+        tuples: dict[str, Any] = {name: tuple(value[name]) for name in ("query_ids", "plugins", "closed")}
+        return cls(**value | tuples)
 
     def plugin_paths(self) -> tuple[Path, ...]:
         """Return the plugin files, which may hold the method and the dataset."""

@@ -1,0 +1,67 @@
+"""Scores that are too good are marked, and others are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tdabench.leaderboard.rows.files import RESULTS, load_rows
+from tdabench.leaderboard.rows.row import Metrics, Row
+from tdabench.leaderboard.views.lds import MARKS, build_tables
+from tdabench.leaderboard.views.suspicion import above_ceiling, above_open
+
+from ..helpers import lds_row, make_lds, make_source
+
+
+def row(low: float, high: float, ceiling: tuple[float, float], kind: str = "heldout") -> Row:
+    lds = make_lds((low + high) / 2)
+    words = {
+        "low": low,
+        "high": high,
+        "ceiling": sum(ceiling) / 2,
+        "ceiling_low": ceiling[0],
+        "ceiling_high": ceiling[1],
+    }
+    return lds_row(metrics=Metrics(lds={kind: lds.model_copy(update=words)}))
+
+
+@pytest.mark.parametrize(("low", "expected"), [(0.9, True), (0.8, False), (0.3, False)])
+def test_above_the_ceiling_is_wholly_above(low, expected):
+    one = row(low, 0.99, (0.6, 0.85))
+    assert above_ceiling(one) is expected
+    [table] = build_tables([one])
+    assert (table.lines[0].marks == ("above-ceiling",)) is expected
+    assert (MARKS["above-ceiling"] in table.notes) is expected
+
+
+def test_a_row_without_a_ceiling_or_metrics_is_not_suspected():
+    one = lds_row()
+    assert not above_ceiling(one)
+    assert not above_ceiling(one.model_copy(update={"metrics": None}))
+
+
+@pytest.mark.parametrize(
+    ("report", "dev", "expected"),
+    [
+        ((0.80, 0.95), (0.10, 0.40), True),  # .80/.90 against .40/.50
+        ((0.60, 0.95), (0.10, 0.40), False),  # .60/.90 against .40/.50
+        ((0.80, 0.95), (-0.30, -0.10), True),
+        ((-0.2, 0.1), (-0.30, -0.10), False),
+    ],
+)
+def test_report_against_open_takes_the_ends_that_favour_the_method(report, dev, expected):
+    one, other = row(*report, (0.7, 0.9)), row(*dev, (0.5, 0.7))
+    assert above_open(one, other) is expected
+    assert not above_open(one, row(*dev, (0.0, 0.7))), "an open ceiling that may be 0 says nothing"
+    assert not above_open(one, row(*dev, (0.5, 0.7), "generated")), "other kinds do not compare"
+
+
+def test_plugins_that_ran_in_the_open_are_marked():
+    for isolation, marks in (("none", ("no-isolation",)), ("landlock 7", ())):
+        source = make_source(adapter_sha256="b" * 16, isolation=isolation)
+        [table] = build_tables([lds_row(source=source)])
+        assert table.lines[0].marks == marks
+
+
+def test_no_committed_row_is_suspected():
+    rows = load_rows(RESULTS)
+    assert rows and not [row for row in rows if above_ceiling(row)]
