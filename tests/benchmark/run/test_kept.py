@@ -114,13 +114,13 @@ def test_a_killed_fit_goes_on_where_it_was_and_its_row_has_the_whole_cost(tmp_pa
     death = f"if 32 in batch.ids and not Path({str(mark)!r}).exists():\n"
     death += f"        Path({str(mark)!r}).touch(); os.kill(os.getpid(), signal.SIGKILL)"
     path = plugin(tmp_path, "blockwise", fit=BLOCKWISE.format(death=death))
-    assert run_cells(results, ["blockwise"], [path])["blockwise"].status == "oom"
+    assert run_cells(results, ["blockwise"], [path], isolated=False)["blockwise"].status == "error"
     assert len(costs(results)) == 2
-    row = run_cells(results, ["blockwise"], [path], retry=True)["blockwise"]
+    row = run_cells(results, ["blockwise"], [path], retry=True, isolated=False)["blockwise"]
     assert (row.status, row.reason) == ("ok", None)
     assert row.diagnostics["kept"] == [{"rows": "losses", "blocks": 4, "reused": 2, "rebuilt": []}]
     assert row.cost.forward_passes["fit"] == N
-    whole = run_cells(tmp_path / "whole", ["blockwise"], [path])["blockwise"]
+    whole = run_cells(tmp_path / "whole", ["blockwise"], [path], isolated=False)["blockwise"]
     assert row.diagnostics["sum"] == whole.diagnostics["sum"]
 
 
