@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 NONE = "none"
@@ -64,8 +65,7 @@ def shut_in(closed: Collection[Path], writable: Collection[Path], readable: Coll
             _allow(ruleset, path, READ)
         for path in (*writable, Path("/dev")):
             _allow(ruleset, path, known)
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or _call(RESTRICT_SELF, ruleset, 0):
+        if _libc().prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or _call(RESTRICT_SELF, ruleset, 0):
             return NONE
     finally:
         os.close(ruleset)
@@ -74,15 +74,20 @@ def shut_in(closed: Collection[Path], writable: Collection[Path], readable: Coll
 
 def open_paths(path: Path, closed: set[Path]) -> Iterator[Path]:
     """Yield the largest files and folders below a path that hold nothing that is closed; links are left out."""
+    above = {str(parent) for other in closed for parent in other.parents}
+    return map(Path, _open_below(str(path), set(map(str, closed)), above))
+
+
+def _open_below(path: str, closed: set[str], above: set[str]) -> Iterator[str]:
     if path in closed:
         return
-    if not any(path in other.parents for other in closed):
+    if path not in above:
         yield path
         return
     with suppress(OSError):
         for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
             if not entry.is_symlink():  # a rule is about what a link leads to, which has its own
-                yield from open_paths(Path(entry.path), closed)
+                yield from _open_below(entry.path, closed, above)
 
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:
@@ -97,4 +102,9 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
 
 
 def _call(number: int, *words: object) -> int:
-    return ctypes.CDLL(None, use_errno=True).syscall(number, *words)
+    return _libc().syscall(number, *words)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
