@@ -62,12 +62,25 @@ class FolderStore:
         return path
 
     def get(self, key: str) -> bytes:
-        """Return the bytes under ``key``; raises FileNotFoundError where there are none."""
+        """Return the bytes under ``key``; raises FileNotFoundError where there are none.
+
+        Raises CorruptFile where a hash lies beside them that is not theirs.
+        """
+        data = self._bytes(key)
+        if self.exists(key + HASH) and not self._is_of(key, data):
+            raise CorruptFile(f"{self.path(key)} was edited or damaged (its hash differs): delete it and run again")
+        return data
+
+    def _bytes(self, key: str) -> bytes:
         return self.path(key).read_bytes()
 
-    def put_json(self, key: str, value: Any) -> Path:
-        """Write a value as strict JSON (NaN is refused with ValueError)."""
-        return self.put(key, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    def _is_of(self, key: str, data: bytes) -> bool:
+        return self._bytes(key + HASH).strip() == sha256(data).encode()
+
+    def put_json(self, key: str, value: Any, sealed: bool = False) -> Path:
+        """Write a value as strict JSON (NaN is refused with ValueError); sealed: with its hash beside it."""
+        data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+        return self.keep(key, data) if sealed else self.put(key, data)
 
     def get_json(self, key: str) -> Any:
         """Return the JSON value under ``key``; raises CorruptFile where it does not parse."""
@@ -77,22 +90,23 @@ class FolderStore:
             raise CorruptFile(f"{self.path(key)} is not valid JSON ({error}); delete it and run again") from error
 
     def keep(self, key: str, data: bytes) -> Path:
-        """Write what can be made again under ``key``, and its hash beside it, without which it counts as not there."""
+        """Write ``data`` under ``key``, and its hash beside it; a kill in between leaves no hash of other bytes."""
+        self._unlink(key + HASH)
         path = self.put(key, data)
         self.put(key + HASH, f"{sha256(data)}\n".encode())
         return path
 
     def kept(self, key: str) -> bytes | None:
-        """Return what was kept under ``key``; None where it was not, or not as a whole.
+        """Return what was kept under ``key`` and can be made again; None where it was not, or not with its hash.
 
         Bytes that are not those which were kept are named on stderr and set aside, so that they are made again.
         """
         try:
-            data, expected = self.get(key), self.get(key + HASH)
+            data = self._bytes(key)
+            if self._is_of(key, data):
+                return data
         except FileNotFoundError:
             return None
-        if sha256(data).encode() == expected.strip():
-            return data
         self.set_aside(key)
         return None
 
@@ -101,7 +115,7 @@ class FolderStore:
         path, aside = self.path(key), self.path(key + DAMAGED)
         shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
         path.replace(aside)
-        self.delete(key + HASH)
+        self._unlink(key + HASH)
         print(f"{path} is damaged: set aside as {aside.name}, and made again", file=sys.stderr, flush=True)
 
     def exists(self, key: str) -> bool:
@@ -116,7 +130,11 @@ class FolderStore:
                 yield path.relative_to(self.root).as_posix()
 
     def delete(self, key: str) -> None:
-        """Remove ``key`` if it is there."""
+        """Remove ``key`` if it is there, and its hash."""
+        self._unlink(key)
+        self._unlink(key + HASH)
+
+    def _unlink(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
 
     @contextmanager

@@ -37,7 +37,7 @@ class Record:
         """Store a slice's scores [q, N] and then its costs and diagnostics."""
         data = save({"scores": np.ascontiguousarray(scores, dtype=np.float32)})
         self.store.put(scores_file(part), data)
-        self.store.put_json(f"{_name(part)}.json", {**costs, "sha256": sha256(data)})
+        self.store.put_json(f"{_name(part)}.json", {**costs, "sha256": sha256(data)}, sealed=True)
 
     def parts(self) -> list[slice]:
         """Return the complete slices in order."""
@@ -93,6 +93,17 @@ class Record:
     def matrix(self) -> np.ndarray:
         """Return the scores of all complete slices, [q, N]."""
         return np.concatenate([self.scores(part) for part in self.parts()])
+
+    def damage(self) -> str | None:
+        """Return what is wrong with a file of the record, None where all are as they were stored."""
+        try:
+            for name in ("fit", "spec", "inputs"):
+                self.read(name)
+            for part in self.parts():
+                self.scores(part)
+        except (CorruptFile, KeyError, TypeError, ValueError) as error:
+            return str(error)
+        return None
 
     def scores_hash(self) -> str:
         """Return a hash over all slices' hashes."""

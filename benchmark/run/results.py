@@ -1,7 +1,7 @@
 """A results folder: rows, score slices, logs and cell records, under one schema version.
 
 <results>/results.json                 schema version of the folder
-          rows/<row key>.json          what the leaderboard reads
+          rows/<row key>.json          what the leaderboard reads; its hash lies beside it
           cells/<row key>/<identity>/  the cell's record
           logs/<row key>.log           what the cell printed
           kept/<hash>/                 features for later cells; may be deleted whenever nothing runs
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
-from ...leaderboard.rows.files import load_rows, read_row, write_row
+from ...leaderboard.rows.files import load_row, load_rows, write_row
 from ...leaderboard.rows.row import Key, Row, row_key
 from ...store import FolderStore
 from .plan import PlannedCell
@@ -49,7 +49,7 @@ class Results:
     def row(self, key: Key) -> Row | None:
         """Return the row of a cell, or None."""
         name = row_key(key)
-        return read_row(self.rows.get(name), self.rows.path(name)) if self.rows.exists(name) else None
+        return load_row(self.rows, name) if self.rows.exists(name) else None
 
     def all_rows(self, task: str | None = None) -> list[Row]:
         """Return all rows, of one task if named."""
@@ -57,7 +57,7 @@ class Results:
 
     def write(self, row: Row) -> Path:
         """Store a row."""
-        return write_row(self.rows, row)
+        return write_row(self.rows, row, sealed=True)
 
     def add_metrics(self, key: Key, scores_sha256: str | None, **metrics: Any) -> bool:
         """Put ``metrics`` into a cell's row, and say whether its scores are still those they were computed from.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -144,7 +145,9 @@ class Runner:
         record = self.inspector.record(planned)
         temporary = tempfile.TemporaryDirectory(prefix="tdabench-cell-", ignore_cleanup_errors=True)
         spec = self._spec(planned, record, temporary.name)
-        if not self.inspector.continues(planned, spec):
+        if (damage := record.damage()) is not None:
+            print(f"{damage}; its cell starts anew", file=sys.stderr, flush=True)
+        if damage is not None or not self.inspector.continues(planned, spec):
             self.results.forget(planned.key)  # or a kill would leave a row without its scores
             record.clear()
         resumed = bool(record.parts())

@@ -111,7 +111,8 @@ def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
     with phase(device, view.passes) as fitted:
         state = method.fit(view)
     fit, reused = _cold(fitted, view.keeper)
-    record.store.put_json("fit.json", {"fit": fit.to_json(), "diagnostics": method.diagnostics, "kept": reused})
+    told = {"fit": fit.to_json(), "diagnostics": method.diagnostics, "kept": reused}
+    record.store.put_json("fit.json", told, sealed=True)
     saved = fit.seconds - fitted.seconds
     saved += _attribute_all(spec, record, method, view, state, device, _queries(problem, spec.query_ids))
     stored = used(scratch) + (view.keeper.bytes if view.keeper else 0)
@@ -259,7 +260,7 @@ def main(folder: str, log: str, connection: Any, stored: str) -> None:
     except BaseException as error:
         traceback.print_exc()
         outcome = {"status": "oom" if is_oom(error) else "error", "reason": _reason(error, spec.plugins)}
-    store.put_json("outcome.json", outcome)
+    store.put_json("outcome.json", outcome, sealed=True)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -40,9 +40,9 @@ def read_row(data: bytes, where: str | Path) -> Row:
     return row
 
 
-def write_row(store: FolderStore, row: Row) -> Path:
-    """Write ``row`` under its key and return its path."""
-    return store.put(row_key(row.key), row_bytes(row))
+def write_row(store: FolderStore, row: Row, sealed: bool = False) -> Path:
+    """Write ``row`` under its key and return its path; sealed: with its hash beside it, so that edits are noticed."""
+    return (store.keep if sealed else store.put)(row_key(row.key), row_bytes(row))
 
 
 def row_bytes(row: Row) -> bytes:
@@ -55,10 +55,10 @@ def row_bytes(row: Row) -> bytes:
 def load_rows(store: FolderStore | str | Path, task: str | None = None) -> list[Row]:
     """Return the rows in a store or folder, of one task (``digits``) or task version (``digits@1``) if named.
 
-    Raises CorruptFile for a file that is no valid row, or that lies where another cell's row belongs.
+    Raises CorruptFile as ``load_row`` does.
     """
     store = store if isinstance(store, FolderStore) else FolderStore(store)
-    return [_load(store, key) for key in store.keys() if key.endswith(".json") and _is_of(key, task)]  # noqa: SIM118
+    return [load_row(store, key) for key in store.keys() if key.endswith(".json") and _is_of(key, task)]  # noqa: SIM118
 
 
 def _is_of(key: str, task: str | None) -> bool:
@@ -66,7 +66,11 @@ def _is_of(key: str, task: str | None) -> bool:
     return task is None or task in (folder, folder.split("@")[0])
 
 
-def _load(store: FolderStore, key: str) -> Row:
+def load_row(store: FolderStore, key: str) -> Row:
+    """Return the row under a key.
+
+    Raises CorruptFile where it is no valid row, was edited since it was sealed, or lies where another cell's belongs.
+    """
     row = read_row(store.get(key), store.path(key))
     if row_key(row.key) != key:
         raise CorruptFile(f"{store.path(key)} holds the row of another cell; move it to {store.path(row_key(row.key))}")

@@ -1,0 +1,139 @@
+"""Damage to any byte that a number depends on: afterwards the numbers are the same, or the damage is named.
+
+A few cases for each kind of file; ``TDABENCH_FAULTS=60`` tries that many.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from tdabench.benchmark.run.results import Results
+from tdabench.benchmark.tasks.find import find_task
+from tdabench.benchmark.truth import build
+from tdabench.datasets.truth import Assets
+from tdabench.errors import UserError
+from tdabench.leaderboard.rows.row import Row
+from tdabench.seeds import numpy_generator
+from tdabench.store import FolderStore
+
+from .. import run_helpers
+from ..run_helpers import TASK, run_cells
+
+CASES = int(os.environ.get("TDABENCH_FAULTS", "3"))
+METHODS = ["pixel", "d-trak"]
+
+tiny_home = run_helpers.tiny_home
+
+
+class Kind(NamedTuple):
+    """Files of a kind below a folder with ``home`` and ``results``; lost: what is deleted so that they are read."""
+
+    pattern: str
+    lost: tuple[str, ...] = ()
+
+
+KINDS = {
+    "truth": Kind("home/truth/*/*.safetensors", ("results/rows",)),
+    "manifest": Kind("home/truth/*/manifest.json", ("results/rows",)),
+    "base": Kind("home/base/*/*.*", ("home/truth",)),
+    "measured": Kind("home/measured/*/*", ("home/truth",)),
+    "rows": Kind("results/rows/**/*.json"),
+    "hashes of rows": Kind("results/rows/**/*.sha256"),
+    "records": Kind("results/cells/**/*.json", ("results/rows",)),
+    "scores": Kind("results/cells/**/*.safetensors", ("results/rows",)),
+    "kept features": Kind("results/kept/**/*.*", ("results/rows", "results/cells")),
+    "results.json": Kind("results/results.json"),
+}
+
+
+def flipped(data: bytes, rng: np.random.Generator) -> bytes:
+    changed = bytearray(data)
+    changed[int(rng.integers(len(changed)))] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+
+
+def truncated(data: bytes, rng: np.random.Generator) -> bytes:
+    return data[: int(rng.integers(len(data)))]
+
+
+def zeroed(data: bytes, rng: np.random.Generator) -> bytes:
+    start = int(rng.integers(len(data)))
+    length = min(64, len(data) - start)
+    return data[:start] + bytes(length) + data[start + length :]
+
+
+def lengthened(data: bytes, rng: np.random.Generator) -> bytes:
+    return data + rng.bytes(8)
+
+
+SPOILS: list[Callable[[bytes, np.random.Generator], bytes]] = [flipped, truncated, zeroed, lengthened]
+
+
+def numbers(row: Row) -> tuple[Any, ...]:
+    """Return all that a row says but times and bytes, which a cell that runs again measures again."""
+    passes = (row.cost.forward_passes, row.cost.backward_passes) if row.cost else None
+    return row.status, row.key, row.metrics, passes, row.source.scores_sha256, row.source.truth_sha256
+
+
+@pytest.fixture(scope="module")
+def done(tiny_home, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """A folder with a truth and a run on it, and the numbers of its rows."""
+    folder = tmp_path_factory.mktemp("faults")
+    shutil.copytree(tiny_home, folder / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TDABENCH_HOME", str(folder / "home"))
+        rows = run_cells(folder / "results", METHODS)
+    assert all(row.status == "ok" for row in rows.values())
+    return folder, {name: numbers(row) for name, row in rows.items()}
+
+
+def built_again(home: Path) -> None:
+    """Assemble the truth from what was measured, making again what is missing."""
+    spec, store = find_task(TASK), FolderStore(home)
+    made = build.prepare_base(spec, store)
+    jobs = made.jobs(store)
+    for job in jobs:
+        build.run_job(job)
+    build.assemble(made, jobs, store, home / "truth" / spec.label)
+
+
+def tried(folder: Path) -> tuple[dict[str, Any], str]:
+    """Return the numbers of the rows as a user would get them now, or what is said in their place."""
+    try:
+        return _tried(folder), ""
+    except UserError as error:
+        return {}, str(error)
+
+
+def _tried(folder: Path) -> dict[str, Any]:
+    if not (folder / "home" / "truth" / "digits-tiny@1").exists():
+        built_again(folder / "home")
+    Assets(folder / "home" / "truth" / "digits-tiny@1").check_files()
+    run_cells(folder / "results", METHODS)
+    rows = Results(folder / "results").all_rows("digits-tiny")
+    return {row.key.method: numbers(row) for row in rows}
+
+
+@pytest.mark.parametrize("case", range(CASES))
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_is_named_or_changes_nothing(kind, case, done, tmp_path, monkeypatch):
+    expected, rng = done[1], numpy_generator("faults", kind, case)
+    shutil.copytree(done[0], tmp_path / "own")
+    folder = tmp_path / "own"
+    monkeypatch.setenv("TDABENCH_HOME", str(folder / "home"))
+    files = sorted(path for path in folder.glob(KINDS[kind].pattern) if path.is_file() and path.stat().st_size)
+    assert files, f"no file is {KINDS[kind].pattern}"
+    path = files[int(rng.integers(len(files)))]
+    path.write_bytes(SPOILS[case % len(SPOILS)](path.read_bytes(), rng))
+    for name in KINDS[kind].lost:
+        shutil.rmtree(folder / name)
+    found, said = tried(folder)
+    named = any(str(part) in said for part in (path, path.parent, path.with_suffix("")))
+    assert named or found == expected, f"{path} was changed, and so were the numbers: {said or 'without a word'}"
