@@ -146,7 +146,7 @@ class Runner:
         temporary = tempfile.TemporaryDirectory(prefix="tdabench-cell-", ignore_cleanup_errors=True)
         spec = self._spec(planned, record, temporary.name)
         if (damage := record.damage()) is not None:
-            print(f"{damage}; its cell starts anew", file=sys.stderr, flush=True)
+            print(f"{record.store.root} is damaged, so its cell starts anew: {damage}", file=sys.stderr, flush=True)
         if damage is not None or not self.inspector.continues(planned, spec):
             self.results.forget(planned.key)  # or a kill would leave a row without its scores
             record.clear()
