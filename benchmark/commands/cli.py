@@ -127,6 +127,9 @@ def attribute(
     held_out: Annotated[
         Path | None, typer.Option(help="Images for --self-check that the model never saw; default: upside-down ones.")
     ] = None,
+    shortlist: Annotated[
+        int, typer.Option(help="Images a picture that slow methods score, as fast ones rank them; 0: all.")
+    ] = 0,
     results: Annotated[
         Path | None, typer.Option(help="Folder that keeps scores and features; default: in $TDABENCH_HOME.")
     ] = None,
@@ -163,6 +166,7 @@ def attribute(
         parse_memory(memory),
         self_check,
         held_out,
+        shortlist or None,
     )
     ran = device, jobs, micro_batch, precision, encoders, dry_run
     raise typer.Exit(command.attribute(request, out, results, _plugins(plugin), *ran))

@@ -51,6 +51,7 @@ class Options:
     force: bool = False
     retry: bool = False
     precision: Precision = "float32"
+    devices: tuple[str, ...] = ()  # several: they share making rows of the training set, and change no score
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,7 @@ class Runner:
             kept=self._kept(planned),
             encoders={name: weights.source for name, weights in planned.encoders.items()} or None,
             precision=planned.key.precision,
+            devices=self.options.devices,
         )
 
     def _kept(self, planned: PlannedCell) -> dict[str, Any] | None:

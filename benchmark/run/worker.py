@@ -12,10 +12,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from ...datasets.queries import Queries
 from ...datasets.truth import Assets
 from ...errors import CorruptFile
 from ...methods.base import Method
-from ...methods.kept import Keeper, used
+from ...methods.kept import Keeper, Share, ShareMade, used
 from ...methods.registry import method_class, params_from_json
 from ...methods.rows import parts_of
 from ...methods.view import OpenTruth, Progress, View, silent, without_queries
@@ -34,8 +34,12 @@ from ...models.encoders.weights import open_encode
 from ...models.precision import Precision, set_precision
 from ...models.problem import Problem, read_problem
 from ...store import HOME, FolderStore
+from ..processes import die_with_parent
 from .meter import Device, Measurement, open_device, phase
 from .record import Record
+from .sharing import run_helpers
+
+LISTS = ("query_ids", "plugins", "devices")
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Spec:
     an ensemble's member cells by name; memory_bytes: limit on the host's memory, or None; open_truth: whether the open
     truth is handed to the method, for which that file is opened too; encoders: where their weights lie, by name; kept:
     where rows of the training set are kept for later cells (``folder``) and what they depend on (as ``Keeper`` has it),
-    or None where nothing is kept or reused.
+    or None where nothing is kept or reused; devices: several that share making these rows; share: of a helper, which of
+    them it makes.
     """
 
     method: str
@@ -66,6 +71,8 @@ class Spec:
     kept: dict[str, Any] | None = None
     encoders: dict[str, str | None] | None = None
     precision: Precision = "float32"
+    devices: tuple[str, ...] = ()
+    share: Share | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -74,7 +81,8 @@ class Spec:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Spec:
         """Rebuild a spec from JSON."""
-        return cls(**{**value, "query_ids": tuple(value["query_ids"]), "plugins": tuple(value["plugins"])})
+        share = {"share": value.get("share") and Share(*value["share"])}
+        return cls(**{**value, **share, **{name: tuple(value.get(name, ())) for name in LISTS}})
 
     def plugin_paths(self) -> tuple[Path, ...]:
         """Return the plugin files, which may hold the method and the dataset."""
@@ -139,15 +147,31 @@ def _keeper(spec: Spec, device: Device, view: View) -> Keeper | None:
         return None
     folder, inputs = Path(spec.kept["folder"]), spec.kept["inputs"]
     measure = partial(phase, device, view.passes, False)
-    return Keeper(folder, inputs, spec.kept["code"], spec.kept["method_code"], measure)
+    code, helpers = (spec.kept["code"], spec.kept["method_code"]), partial(helped, spec) if spec.devices else None
+    return Keeper(folder, inputs, *code, measure, helpers=helpers, share=spec.share)
+
+
+def helped(spec: Spec, share: Share, watch: Callable[[], None]) -> list[str]:
+    """Have a share of rows made by helpers, block by block in turn, and return their devices."""
+    devices = spec.devices[: len(share.starts)]
+    folders = {Path(spec.folder) / "helpers" / str(i): device for i, device in enumerate(devices)}
+    for i, (folder, device) in enumerate(folders.items()):
+        own = Share(share.key, share.starts[i :: len(devices)])
+        one = replace(spec, folder=str(folder), query_ids=(), device=device, devices=(), share=own)
+        FolderStore(folder).put_json("spec.json", one.to_json())
+    try:
+        run_helpers(folders, watch)
+    finally:
+        shutil.rmtree(Path(spec.folder) / "helpers", ignore_errors=True)
+    return list(devices)
 
 
 def _cold(measured: Measurement, keeper: Keeper | None) -> tuple[Measurement, dict[str, Any]]:
-    """Return a phase's cost as if nothing had been kept by earlier cells, and notes on what was."""
+    """Return a phase's cost as if nothing had been kept by earlier cells or made by helpers, and notes on what was."""
     if keeper is None:
         return measured, {}
-    reused, notes = keeper.taken()
-    return measured.with_reused(reused), notes
+    reused, notes, waited = keeper.taken()
+    return replace(measured, seconds=measured.seconds - waited).with_reused(reused), notes
 
 
 def width(method: Method, view: View) -> int:
@@ -248,11 +272,24 @@ def main(folder: str, log: str, connection: Any, stored: str) -> None:
     _end_with_runner()
     _redirect(log)
     store = FolderStore(folder)
+    _end(store, lambda *event: connection.send(event))
+
+
+def make_share(folder: str) -> None:
+    """Be a helper of a cell, in its process group: make a share of its rows, and leave the outcome in the folder."""
+    die_with_parent()
+    _end(FolderStore(folder), silent)
+
+
+def _end(store: FolderStore, report: Progress) -> NoReturn:
+    """Run what the folder's spec says within its limit, store the outcome, and end this process."""
     spec = Spec.from_json(store.get_json("spec.json"))
     if spec.memory_bytes is not None and spec.device == "cpu":
         resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_bytes, spec.memory_bytes))
     try:
-        outcome = {"status": "ok", **run(spec, lambda *event: connection.send(event))}
+        outcome = {"status": "ok", **run(spec, report)}
+    except ShareMade:
+        outcome = {"status": "ok"}
     except BaseException as error:
         traceback.print_exc()
         outcome = {"status": "oom" if is_oom(error) else "error", "reason": _reason(error, spec.plugins)}
