@@ -116,7 +116,7 @@ def announce(cells: Cells, dry_run: bool = False) -> None:
         plain.print(line, soft_wrap=True)
     due = set(cells.runner.due(known(cells)))
     seconds = costs(cells) if due else []
-    for line in (*sharing(cells), *reasons_of(cells)):
+    for line in (*(sharing(cells) if due else ()), *reasons_of(cells)):
         plain.print(line, soft_wrap=True)
     if not due:
         plain.print("all scores are there from before: nothing to run")
@@ -144,8 +144,8 @@ def costs(cells: Cells) -> list[float | None]:
 def sharing(cells: Cells) -> Iterator[str]:
     """Yield what several devices share, and which methods run on the first alone."""
     if cells.options.devices:
-        known = {str(item.planned.entry): item.estimate for item in cells.forecasts()}
-        alone = [entry for entry, estimate in known.items() if estimate is None or not estimate.per_sample]
+        estimates = {str(item.planned.entry): item.estimate for item in cells.forecasts()}
+        alone = [entry for entry, estimate in estimates.items() if estimate is None or not estimate.per_sample]
         yield f"{len(cells.options.devices)} devices share features of training images, a block of 1,024 at a time"
         if alone:
             yield f"on {cells.options.device} alone, since they keep no features: {', '.join(alone)}"

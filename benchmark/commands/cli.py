@@ -134,7 +134,7 @@ def attribute(
         Path | None, typer.Option(help="Folder that keeps scores and features; default: in $TDABENCH_HOME.")
     ] = None,
     plugin: Plugins = None,
-    device: Device = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; several, with commas, share features.")] = "cpu",
     jobs: Annotated[int, typer.Option(help="Methods at a time; 0: two on a CPU, one on a GPU.")] = 0,
     micro_batch: Annotated[int, typer.Option(help="Images per forward pass; 0: what fits.")] = 0,
     precision: Annotated[str, typer.Option(help="float32, tf32 or bf16: in what networks compute.")] = "float32",
