@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from torch import Tensor
 
@@ -29,6 +30,25 @@ class Measured(Protocol):
         ...
 
 
+class Share(NamedTuple):
+    """Which blocks of the rows of a hash a helper makes, by the first of their ids."""
+
+    key: str
+    starts: Sequence[int]
+
+
+class ShareMade(BaseException):
+    """Ends a helper, whose share of blocks is there; no ``Exception``, so that no method catches it."""
+
+
+class Helpers(Protocol):
+    """What makes blocks on several devices at once."""
+
+    def __call__(self, share: Share, watch: Callable[[], None]) -> list[str]:
+        """Have all of a share's blocks made, meanwhile calling ``watch``, and return on which devices."""
+        ...
+
+
 @dataclass
 class Keeper:
     """Keeps rows of the training set in blocks under ``folder``/<hash of all that they depend on>.
@@ -36,7 +56,8 @@ class Keeper:
     inputs: what all rows of a cell depend on: problem, machine and packages; code: hashes of modules that compute rows;
     others are covered by ``method_code``; measure: times a block and counts its passes. ``reused``: the costs of blocks
     that were not computed; ``notes``: by hash, how many blocks rows have and how many of them were not computed;
-    ``bytes``: of rows that no memory holds.
+    ``bytes``: of rows that no memory holds. helpers: make blocks where several are missing, if there are any; share:
+    of a helper, what it makes, at which it ends by raising ShareMade; ``waited``: seconds that helpers took.
     """
 
     folder: Path
@@ -48,6 +69,9 @@ class Keeper:
     reused: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
     bytes: int = 0
+    helpers: Helpers | None = None
+    share: Share | None = None
+    waited: float = 0.0
 
     def rows(self, making: Making, inputs: Mapping[str, Any], scratch: Path) -> Rows:
         """Return the rows, of which blocks that are kept are read; in ``scratch`` where they are too many to keep."""
@@ -59,24 +83,56 @@ class Keeper:
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)  # least recently used ones go first
         note = self.notes[key] = {"rows": making.name, "blocks": len(making.parts), "reused": 0, "rebuilt": []}
-        return self._filled(BlockFiles(FolderStore(folder), making), note)
+        files = BlockFiles(FolderStore(folder), making)
+        if self.share is not None and self.share.key == key:
+            self._make_share(files, note, self.share.starts)
+        made = self._helped(files, note, key) if self.helpers else set()
+        rows = self._filled(files, note, made)
+        note["reused"] -= len(made)
+        return rows
 
-    def taken(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Return the costs of what was reused, and the notes, since this was last asked."""
-        found = self.reused, self.notes
-        self.reused, self.notes = [], {}
+    def taken(self) -> tuple[list[dict[str, Any]], dict[str, Any], float]:
+        """Return the costs of what was reused, the notes, and seconds spent waiting, since this was last asked."""
+        found = self.reused, self.notes, self.waited
+        self.reused, self.notes, self.waited = [], {}, 0.0
         return found
 
-    def _filled(self, files: BlockFiles, note: dict[str, Any]) -> Rows:
+    def _make_share(self, files: BlockFiles, note: dict[str, Any], starts: Sequence[int]) -> NoReturn:
+        for part in files.making.parts:
+            if part.start in starts:
+                self._block(files, part, note)
+        raise ShareMade
+
+    def _helped(self, files: BlockFiles, note: dict[str, Any], key: str) -> set[str]:
+        """Have helpers make the blocks where more than one is missing, and return the names of those that they made."""
+        missing = {files.stem(part): part for part in files.making.parts if not files.has(part)}
+        made: set[str] = set()
+        if self.helpers is None or len(missing) < 2:
+            return made
+
+        def watch() -> None:
+            for stem in [stem for stem, part in missing.items() if stem not in made and files.has(part)]:
+                made.add(stem)
+                files.making.done(missing[stem].stop - missing[stem].start)
+
+        start = time.perf_counter()
+        devices = self.helpers(Share(key, [part.start for part in missing.values()]), watch)
+        watch()
+        self.waited += (waited := time.perf_counter() - start)
+        note |= {"devices": devices, "wall_s": waited}
+        return made
+
+    def _filled(self, files: BlockFiles, note: dict[str, Any], seen: Collection[str] = ()) -> Rows:
+        """Return all rows; seen: names of blocks whose items have been reported as done."""
         making = files.making
         if making.few:
-            return making.made(files.store.root, lambda part: self._block(files, part, note))
+            return making.made(files.store.root, lambda part: self._block(files, part, note, seen))
         for part in making.parts:
-            self._block(files, part, note)
+            self._block(files, part, note, seen)
         self.bytes += 4 * making.shape[0] * making.width
         return files.rows()
 
-    def _block(self, files: BlockFiles, part: slice, note: dict[str, Any]) -> Tensor:
+    def _block(self, files: BlockFiles, part: slice, note: dict[str, Any], seen: Collection[str] = ()) -> Tensor:
         found = _intact(files, part, note)
         if found is None:
             with self.measure() as spent:
@@ -87,7 +143,8 @@ class Keeper:
         rows, costs = found
         note["reused"] += 1
         self.reused.append(costs)
-        files.making.done(len(rows))
+        if files.stem(part) not in seen:
+            files.making.done(len(rows))
         return rows
 
     def _code(self, compute: Callable[..., Any]) -> str:

@@ -153,9 +153,13 @@ class BlockFiles:
         """Store what a block of a hash cost, which makes it one that others may read."""
         self.store.put_json(f"{self.stem(part)}.json", {"costs": costs, "sha256": _seal(sha, costs)})
 
+    def has(self, part: slice) -> bool:
+        """Say whether a block is there, damaged or not."""
+        return self.store.exists(f"{self.stem(part)}.json")
+
     def checked(self, part: slice) -> tuple[Tensor, dict[str, Any]] | None:
         """Return a block's rows and costs, or None where there is none; raises CorruptFile where it is damaged."""
-        if not self.store.exists(f"{self.stem(part)}.json"):
+        if not self.has(part):
             return None
         stored, key = self.store.get_json(f"{self.stem(part)}.json"), f"{self.stem(part)}.safetensors"
         with suppress(FileNotFoundError, SafetensorError, KeyError, TypeError):

@@ -19,7 +19,8 @@ Scores = NDArray[np.float32]
 class Agreement:
     """Two entries: the mean share of top images that they have in common, and Spearman's correlation over all images.
 
-    chance: what share two random choices have in common; each is a mean over queries, None where scores are missing.
+    Of the images that both score, which are fewer than all where one has a shortlist. chance: what share two random
+    choices have in common; each is a mean over queries, None where scores are missing.
     """
 
     one: str
@@ -35,15 +36,18 @@ def agreements(scores: Mapping[str, Scores], k: int) -> list[Agreement]:
 
 
 def _pair(one: str, other: str, first: Scores, second: Scores, k: int) -> Agreement:
-    known = np.isfinite(first).all(1) & np.isfinite(second).all(1)
-    a, b = first[known], second[known]
-    if not len(a):
+    known = np.isfinite(first).any(1) & np.isfinite(second).any(1)
+    both = np.isfinite(first[known]).all(0) & np.isfinite(second[known]).all(0)
+    a, b = first[known][:, both], second[known][:, both]
+    if not a.size:
         return Agreement(one, other, None, None, k / first.shape[1])
+    k = min(k, a.shape[1])
     shared = [len({*top(x, k)} & {*top(y, k)}) / k for x, y in zip(a, b, strict=True)]
     correlated = np.nan_to_num(lds(a.T.astype(np.float64), b.T.astype(np.float64)))
-    return Agreement(one, other, float(np.mean(shared)), float(correlated.mean()), k / first.shape[1])
+    return Agreement(one, other, float(np.mean(shared)), float(correlated.mean()), k / a.shape[1])
 
 
 def top(scores: Scores, k: int) -> tuple[int, ...]:
-    """Return the ids of the k best items of one query, ties by id; none where scores [N] are not all finite."""
-    return (ranked(scores) or ())[:k]
+    """Return the ids of the k best items of one query among those that have scores [N], not NaN; ties by id."""
+    scored = np.flatnonzero(~np.isnan(scores))
+    return tuple(scored[list((ranked(scores[scored]) or ())[:k])].tolist())

@@ -15,15 +15,16 @@ from torch import Tensor
 from ...datasets.queries import Queries
 from ...leaderboard.rows.row import Row
 from ...methods.registry import params_json
-from ..run.plan import PlannedCell
 from ..run.results import why_not
 from .agreement import Agreement, agreements, top
 from .cells import Cells
 from .copies import Copy, near_copies
 from .problem import Made
 from .self_check import SelfCheck
+from .shortlist import Placed
 
 Scores = NDArray[np.float32]
+Ran = tuple[Placed, Row]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Top:
 @dataclass(frozen=True)
 class Answer:
     """Scores [Q, N] float32 by entry (``method:preset``): higher = removing that training image hurts the picture more.
+
+    NaN = not scored: images outside a shortlist, and whole pictures that a method has no scores for.
 
     items [N]: the training images' names, in the order of their names, which is that of the columns; queries [Q]: the
     pictures' names. spread: the standard deviation of scores over seeds, where there were several; missing: why entries
@@ -83,16 +86,16 @@ class Answer:
         return self.made.problem().queries
 
 
-def answer(cells: Cells, rows: Sequence[Row], self_check: SelfCheck | None = None) -> Answer:
-    """Return what cells left; rows: those of ``cells.possible``."""
-    made, by_entry = cells.made, _by_entry(cells, rows)
+def answer(cells: Cells, ran: Sequence[Ran], self_check: SelfCheck | None = None) -> Answer:
+    """Return what cells left that ran, each with its row."""
+    made, by_entry = cells.made, _by_entry(ran)
     missing, found = dict(cells.obstacles), {}
     for entry, pairs in by_entry.items():
         reasons = [reason for _, row in pairs if (reason := _failure(row)) is not None]
         if reasons:
             missing[entry] = reasons[0]
         else:
-            found[entry] = np.stack([_matrix(cells, cell) for cell, _ in pairs])
+            found[entry] = np.stack([_matrix(cells, one) for one, _ in pairs])
     order, queries = made.own.order.numpy(), made.problem().queries
     several = {entry: stack for entry, stack in found.items() if len(stack) > 1}
     return Answer(
@@ -104,15 +107,16 @@ def answer(cells: Cells, rows: Sequence[Row], self_check: SelfCheck | None = Non
         missing,
         {entry: _costs([row for _, row in by_entry[entry]]) for entry in found},
         _in_order(near_copies(queries.pixels.clamp(-1, 1), made.own.data), order),
-        {entry: params_json(pairs[0][0].params) for entry, pairs in by_entry.items()},
-        [*cells.notes, *_indifferent(found)],
+        {entry: params_json(pairs[0][0].cell.params) for entry, pairs in by_entry.items()},
+        [*cells.remarks, *_indifferent(found)],
         self_check,
     )
 
 
 def _indifferent(found: Mapping[str, Scores]) -> list[str]:
     """Return a line for each entry that gives all images of a picture the same score, of scores [seeds, Q, N]."""
-    equal = {entry: int((stack == stack[..., :1]).all((0, 2)).sum()) for entry, stack in found.items()}
+    scored = {entry: stack[..., np.isfinite(stack).any((0, 1))] for entry, stack in found.items()}
+    equal = {e: int((s == s[..., :1]).all((0, 2)).sum()) for e, s in scored.items() if s.size}
     return [
         f"{entry} scores all images alike for {count} of {found[entry].shape[1]} pictures: that order says nothing"
         for entry, count in equal.items()
@@ -120,10 +124,10 @@ def _indifferent(found: Mapping[str, Scores]) -> list[str]:
     ]
 
 
-def _by_entry(cells: Cells, rows: Sequence[Row]) -> dict[str, list[tuple[PlannedCell, Row]]]:
-    found: dict[str, list[tuple[PlannedCell, Row]]] = {}
-    for cell, row in zip(cells.possible, rows, strict=True):
-        found.setdefault(str(cell.entry), []).append((cell, row))
+def _by_entry(ran: Sequence[Ran]) -> dict[str, list[Ran]]:
+    found: dict[str, list[Ran]] = {}
+    for one in ran:
+        found.setdefault(str(one[0].cell.entry), []).append(one)
     return found
 
 
@@ -135,18 +139,26 @@ def _failure(row: Row) -> str | None:
     return reason
 
 
-def _matrix(cells: Cells, cell: PlannedCell) -> Scores:
-    """Return the scores [Q, N] of one cell; NaN for pictures of a kind that the method does not take."""
-    found = cells.results.scores(cell)
-    nothing = np.full(cell.assets.manifest["n_train"], np.nan, np.float32)
-    return np.stack([found.get(query, nothing) for query in cell.query_ids])
+def _matrix(cells: Cells, one: Placed) -> Scores:
+    """Return the scores [Q, N] of one cell: NaN for images that are not on its shortlist.
+
+    All NaN for pictures of a kind that the method does not take, or some of whose scores are no finite numbers.
+    """
+    found, columns = cells.results.scores(one.cell), slice(None) if one.items is None else one.items.numpy()
+    scores = np.full((len(one.cell.query_ids), len(cells.made.own.data)), np.nan, np.float32)
+    for i, query in enumerate(one.cell.query_ids):
+        if query in found and np.isfinite(found[query]).all():
+            scores[i, columns] = found[query]
+    return scores
 
 
 def _costs(rows: Sequence[Row]) -> dict[str, Any]:
     costs = [row.cost for row in rows if row.cost is not None]
     peaks = [peak for cost in costs for peak in cost.peak_rss_bytes.values() if peak is not None]
     seconds = [cost.fit_s + sum(cost.attribute_s) for cost in costs]
-    return {"seconds": sum(seconds), "peak_rss_bytes": max(peaks, default=None)}
+    shared = [note for row in rows for note in row.diagnostics.get("kept", []) if note.get("devices")]
+    more = {"devices": shared[0]["devices"], "shared_s": sum(note["wall_s"] for note in shared)} if shared else {}
+    return {"seconds": sum(seconds), "peak_rss_bytes": max(peaks, default=None), **more}
 
 
 def _in_order(copies: Sequence[Sequence[Copy]], order: NDArray[np.int64]) -> list[list[Copy]]:

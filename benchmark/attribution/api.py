@@ -14,6 +14,7 @@ from .cells import Cells, check, default_results, sized
 from .problem import make
 from .request import METHODS, RATE, Request
 from .self_check import checked
+from .shortlist import ran
 
 
 def attribute(
@@ -36,6 +37,7 @@ def attribute(
     memory: float = 0.0,
     self_check: bool = False,
     held_out: Images | None = None,
+    shortlist: int | None = None,
     device: str = "cpu",
     jobs: int = 0,
     micro_batch: int = 0,
@@ -68,9 +70,9 @@ def attribute(
         memory,
         self_check,
         held_out,
+        shortlist,
     )
     options = check(request, device, jobs, micro_batch, precision)
-    made = make(request, device)
+    made = make(request, options.device)
     cells = fitted(Cells(made, sized(options, made), Results(results or default_results())))
-    rows = cells.runner.run(cells.possible)
-    return answer(cells, rows, checked(cells) if self_check else None)
+    return answer(cells, ran(cells, cells.runner.run), checked(cells) if self_check else None)

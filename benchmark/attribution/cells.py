@@ -11,15 +11,17 @@ from typing import Any
 import psutil
 import torch
 
+from ...errors import UserError
 from ...leaderboard.rows.row import Key
+from ...methods.base import Sizes
 from ...methods.registry import Entry, listings
 from ...models.problem import Problem
 from ...models.recipe import Recipe
 from ...store import home
 from ..processes import cores
 from ..run.due import Inspector
-from ..run.forecast import Forecast, Rates, calibrate, forecast
-from ..run.plan import Options, PlannedCell, Planner, checked_options, parse_entries
+from ..run.forecast import Forecast, Rates, calibrate, estimated, forecast, sizes_of
+from ..run.plan import Options, PlannedCell, Planner, check_device, checked_options, parse_entries
 from ..run.results import Results
 from ..run.runner import Runner
 from ..tasks.spec import QueryPlan, TaskSpec, TruthPlan
@@ -31,6 +33,7 @@ NO_LIMIT = 30 * 86400.0  # seconds: what runs is somebody's own, who can stop it
 Plugins = tuple[Path, ...]
 OWN = 0.75 * 2**30  # bytes of a process with its packages
 ACTIVATIONS = 5  # times an image's layers' outputs: kept for the way back, and their gradients; measured: 3.8 to 4.4
+CHANCE = "random"  # the method whose order says nothing
 TIMED = 32  # images that a pass is timed with
 SHARE = 4  # of the memory goes to what a pass holds
 
@@ -45,7 +48,7 @@ class Cells:
     """The cells of a request, one for each entry and seed, in the order of the request.
 
     encoders: as of ``Planner``. Where a budget was fitted: params by entry instead of those of presets, why entries are
-    too large for it, and notes of what was given up.
+    too large for it, notes of what was given up, and how long the shortlist is, 0 for what the request says.
     """
 
     made: Made
@@ -56,6 +59,7 @@ class Cells:
     params: Mapping[str, Any] = field(default_factory=dict)
     too_large: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    shortlist: int = 0
 
     @cached_property
     def planner(self) -> Planner:
@@ -103,6 +107,49 @@ class Cells:
         """The cells that can run."""
         return [cell for cell in self.asked if str(cell.entry) not in self.obstacles]
 
+    @property
+    def listed(self) -> int:
+        """How many images each picture's shortlist has; 0 for none."""
+        return self.shortlist or self.made.request.shortlist or 0
+
+    @cached_property
+    def narrowed(self) -> list[PlannedCell]:
+        """The cells that score a shortlist alone."""
+        return self.scanning if self.listed and self.rankers else []
+
+    @cached_property
+    def scanning(self) -> list[PlannedCell]:
+        """The cells that score all images at the cost of passes over them for each picture."""
+        return [cell for cell in self.possible if not cell.members and scans(cell, self.sizes)]
+
+    @cached_property
+    def rankers(self) -> list[PlannedCell]:
+        """The cells by whose scores of all images shortlists are made."""
+        alike = [cell for cell in self.possible if not cell.members and cell.key.method != CHANCE]
+        return [cell for cell in alike if cell not in self.scanning]
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """What costs depend on, but for the queries."""
+        return sizes_of(self.made.problem())
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was given up, and what a shortlist leaves out."""
+        narrowed, rankers = ({str(cell.entry): None for cell in cells} for cells in (self.narrowed, self.rankers))
+        if narrowed:
+            first = f"{self.listed} images for each picture, those that {', '.join(rankers)} rank highest in turn"
+            line = f"{', '.join(narrowed)}: a shortlist is scored, of {first}; other images have no score by it"
+            return [*self.notes, line]
+        if not self.listed:
+            return list(self.notes)
+        if self.scanning:
+            return [*self.notes, "--shortlist needs a method that ranks all images at once: add pixel or d-trak"]
+        return [
+            *self.notes,
+            "no method here passes over all images for each picture: --shortlist changes nothing",
+        ]
+
     def others(self) -> dict[str, str | None]:
         """Return the methods that were not asked for, and why each cannot run, or None where it can."""
         inspector, named = Inspector(self.results, self.options), {cell.key.method for cell in self.asked}
@@ -116,13 +163,32 @@ class Cells:
 
     @property
     def rates(self) -> tuple[Problem, Rates]:
-        """The problem, and how fast this machine is at it, measured once."""
+        """The problem, and how fast this machine is at it, measured once; devices share gradients of single images."""
         images = min(TIMED, self.options.micro_batch)
-        return _rates(self.made.assets.folder, self.options.device, self.options.threads, images)
+        problem, rates = _rates(self.made.assets.folder, self.options.device, self.options.threads, images)
+        return problem, replace(rates, per_sample=rates.per_sample / max(1, len(self.options.devices)))
 
     def forecasts(self) -> list[Forecast]:
         """Return what the cells that can run will cost."""
-        return forecast(self.possible, *self.rates)
+        return self.forecasts_of(self.possible)
+
+    def forecasts_of(self, cells: Sequence[PlannedCell]) -> list[Forecast]:
+        """Return what cells would cost, whatever their parameters; those with a shortlist score no other images."""
+        (_, rates), narrowed = self.rates, {str(cell.entry) for cell in self.narrowed}
+        few = min(self.sizes.n_items, self.listed * len(self.made.assets.manifest["queries"]))
+        sizes = {True: replace(self.sizes, n_items=few), False: self.sizes}
+        return [forecast([cell], sizes[str(cell.entry) in narrowed], rates)[0] for cell in cells]
+
+
+def scans(cell: PlannedCell, sizes: Sizes) -> bool:
+    """Say whether, by a method's own estimate, each picture costs more passes the more training images there are."""
+
+    def passes(items: int, pictures: int) -> int:
+        found = estimated(cell.cls, cell.params, replace(sizes, n_items=items), pictures)
+        return 0 if found is None else found.forward + found.trained + found.per_sample
+
+    one, two = (passes(n, 2) - passes(n, 1) for n in (sizes.n_items, 2 * sizes.n_items))
+    return two > one
 
 
 @cache
@@ -144,27 +210,47 @@ def _obstacle(inspector: Inspector, cell: PlannedCell, asked: Sequence[Key]) -> 
 def check(request: Request, device: str, jobs: int, micro_batch: int, precision: str, plugins: Plugins = ()) -> Options:
     """Return the options of a request's cells, before anything is read; jobs 0: chosen, micro_batch 0: see ``sized``.
 
-    What is chosen depends on the machine and neither on the methods nor on what is free, as features are kept for runs
-    of the same options. Raises UserError for methods, a device or a precision that are not there.
+    device: one, or several of a kind with commas between them, which share the features of training images. What is
+    chosen depends on the machine and neither on the methods nor on what is free, as features are kept for runs of the
+    same options. Raises UserError for methods, devices or a precision that are not there.
     """
     request.check()
     parse_entries(request.entries, [], "quick", listings(plugins))
-    jobs = jobs or (min(JOBS, cores()) if device == "cpu" else 1)
-    memory = request.memory / max(1, jobs)
-    options = checked_options(device, jobs, NO_LIMIT, memory, micro_batch or 1, precision=precision)
-    return replace(options, micro_batch=micro_batch)
+    first, *others = devices = [name.strip() for name in device.split(",")]
+    for name in others:
+        check_device(name)
+    jobs = jobs or (min(JOBS, cores()) if first == "cpu" else 1)
+    options = checked_options(first, jobs, NO_LIMIT, 0.0, micro_batch or 1, precision=precision)
+    if len({kind_of(name) for name in devices}) > 1:
+        raise UserError(
+            f"--device {device}: features of different devices differ in rounding: name devices of one kind"
+        )
+    options = replace(options, micro_batch=micro_batch, devices=tuple(devices) if others else ())
+    if not request.memory:
+        return options
+    return replace(options, memory_bytes=int(request.memory * 2**30 / at_once(options)), memory_asked=True)
+
+
+def kind_of(device: str) -> str:
+    """Return what a device is: a CPU, or the name of the GPU."""
+    return device if device == "cpu" else torch.cuda.get_device_name(device)
+
+
+def at_once(options: Options) -> int:
+    """Return how many processes compute on the host at once: of each cell, one on every CPU that is named."""
+    return options.jobs * max(1, options.devices.count("cpu"))
 
 
 def sized(options: Options, made: Made) -> Options:
     """Return the options with a micro-batch that suits a model of this size, where none was asked for."""
-    size = options.micro_batch or fitting_batch(made.problem(), options.device, room(made, options.jobs))
+    size = options.micro_batch or fitting_batch(made.problem(), options.device, room(made, at_once(options)))
     return replace(options, micro_batch=size)
 
 
-def room(made: Made, jobs: int) -> float:
-    """Return the bytes that each of ``jobs`` cells may take beside packages and the model, twice: stored and in use."""
+def room(made: Made, processes: int) -> float:
+    """Return the bytes that each of ``processes`` may take beside packages and the model, twice: stored and in use."""
     most = made.request.memory * 2**30 or psutil.virtual_memory().total
-    return most / jobs - OWN - 8 * sum(value.numel() for value in made.pipeline.weights.values())
+    return most / processes - OWN - 8 * sum(value.numel() for value in made.pipeline.weights.values())
 
 
 def fitting_batch(problem: Problem, device: str, memory: float) -> int:

@@ -134,7 +134,7 @@ def training_items(pipeline: Pipeline, images: Images, report: Progress = silent
         pipeline.channels,
         pipeline.size,
         conditions,
-        lambda done, total: report("reading images", done, total),
+        lambda done, total: report("reading images, each twice", done, total),
     )
     return own, conditions.numbers if isinstance(conditions, Labelled) else {}
 

@@ -30,7 +30,8 @@ class Request:
     randomness, over which scores are averaged; learning_rate: of AdamW, for methods that go on training a model whose
     training nobody knows. minutes, memory: what the methods may take, in GiB, to which their parameters are fitted (0:
     as they are, and whatever is free); self_check: whether to try the methods on copies of the model tuned on single
-    images: of ``held_out``, which it never saw (None: training images turned upside down).
+    images: of ``held_out``, which it never saw (None: training images turned upside down). shortlist: how many images
+    for each picture are scored by methods that would take a pass over all of them for each (None: all, or what fits).
     """
 
     model: Any
@@ -51,6 +52,7 @@ class Request:
     memory: float = 0.0
     self_check: bool = False
     held_out: Images | None = None
+    shortlist: int | None = None
 
     def check(self) -> None:
         """Raise UserError for what cannot be answered, before anything is read."""
@@ -62,6 +64,8 @@ class Request:
             raise UserError("a model takes prompts or labels: give --prompt or --label, not both")
         if not (0 <= self.minutes < math.inf and 0 <= self.memory < math.inf):
             raise UserError("--minutes and --memory must be positive: leave them out for no limit")
+        if self.shortlist is not None and self.shortlist < self.top:
+            raise UserError(f"--shortlist {self.shortlist} is fewer than the {self.top} images of --top: ask for more")
         if self.held_out is not None and not self.self_check:
             raise UserError("--held-out is for --self-check: give both, or neither")
         if not self.methods:

@@ -12,7 +12,7 @@ from ...errors import UserError
 from ...leaderboard.rows.row import Row
 from ...methods.view import Progress
 from ..attribution.answer import Answer, answer
-from ..attribution.budget import fitted
+from ..attribution.budget import fitted, spent
 from ..attribution.cells import Cells, check, default_results, sized
 from ..attribution.copies import said
 from ..attribution.found import found, unknowns
@@ -20,6 +20,7 @@ from ..attribution.outputs.folder import PAGE, check_out, write
 from ..attribution.problem import make
 from ..attribution.request import Request
 from ..attribution.self_check import Check, SelfCheck
+from ..attribution.shortlist import known, ran
 from ..metrics.removal.similarities import parse_encoders
 from ..run.forecast import start_up
 from ..run.plan import PlannedCell
@@ -47,7 +48,7 @@ def attribute(
     check_out(out, request)
     given = parse_encoders(encoders) or {}
     with reading() as report:
-        made = make(request, device, report)
+        made = make(request, options.device, report)
     for name, line in found(made).items():
         plain.print(f"{name}: {line}", soft_wrap=True)
     cells = fitted(Cells(made, sized(options, made), Results(results or default_results()), plugins, given))
@@ -55,8 +56,8 @@ def attribute(
     self_check = announced_check(cells) if request.self_check else None
     if dry_run:
         return 0
-    rows = run(cells, cells.possible)
-    return finish(answer(cells, rows, self_check and run_check(self_check)), cells, out)
+    scored = ran(cells, lambda planned: run(cells, planned))
+    return finish(answer(cells, scored, self_check and run_check(self_check)), cells, out)
 
 
 def run(cells: Cells, planned: list[PlannedCell]) -> list[Row]:
@@ -111,23 +112,24 @@ def announce(cells: Cells, dry_run: bool = False) -> None:
     if not cells.possible:
         reasons = "; ".join(f"{entry} {reason}" for entry, reason in cells.obstacles.items())
         raise UserError(f"no method can run: {reasons}")
-    for line in (*cells.notes, *unknowns(cells.made, [cell.cls for cell in cells.possible])):
+    for line in (*cells.remarks, *unknowns(cells.made, [cell.cls for cell in cells.possible])):
         plain.print(line, soft_wrap=True)
-    due = set(cells.runner.due(cells.possible))
+    due = set(cells.runner.due(known(cells)))
     seconds = costs(cells) if due else []
-    for line in reasons_of(cells):
+    for line in (*(sharing(cells) if due else ()), *reasons_of(cells)):
         plain.print(line, soft_wrap=True)
     if not due:
         plain.print("all scores are there from before: nothing to run")
         return
-    left = sum(seconds[i] or 0.0 for i in due) / cells.options.jobs + (0.0 if dry_run else start_up())
+    left = spent([seconds[i] or 0.0 for i in due], cells.options.jobs) + (0.0 if dry_run else start_up())
     plain.print(f"about {duration(left)}, {cells.options.jobs} at a time; interrupted, it goes on when run again")
 
 
 def costs(cells: Cells) -> list[float | None]:
     """Print a table of what each method will cost, with all its seeds, and return the seconds of each cell."""
     count, seeds = len(cells.made.assets.manifest["queries"]), len(cells.made.request.seeds)
-    table = Table(title=f"{count} pictures{f', {seeds} seeds' if seeds > 1 else ''}, {cells.options.device}")
+    device = ",".join(cells.options.devices) or cells.options.device
+    table = Table(title=f"{count} pictures{f', {seeds} seeds' if seeds > 1 else ''}, {device}")
     for name in ("method", "memory beside the model", "time"):
         table.add_column(name, justify="left" if name == "method" else "right")
     forecasts = cells.forecasts()
@@ -137,6 +139,16 @@ def costs(cells: Cells) -> list[float | None]:
         table.add_row(str(item.planned.entry), size, took)
     console.print(table)
     return [item.seconds for item in forecasts]
+
+
+def sharing(cells: Cells) -> Iterator[str]:
+    """Yield what several devices share, and which methods run on the first alone."""
+    if cells.options.devices:
+        estimates = {str(item.planned.entry): item.estimate for item in cells.forecasts()}
+        alone = [entry for entry, estimate in estimates.items() if estimate is None or not estimate.per_sample]
+        yield f"{len(cells.options.devices)} devices share features of training images, a block of 1,024 at a time"
+        if alone:
+            yield f"on {cells.options.device} alone, since they keep no features: {', '.join(alone)}"
 
 
 def reasons_of(cells: Cells) -> Iterator[str]:

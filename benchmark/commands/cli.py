@@ -130,11 +130,14 @@ def attribute(
     held_out: Annotated[
         Path | None, typer.Option(help="Images for --self-check that the model never saw; default: upside-down ones.")
     ] = None,
+    shortlist: Annotated[
+        int, typer.Option(help="Images a picture that slow methods score, as fast ones rank them; 0: all.")
+    ] = 0,
     results: Annotated[
         Path | None, typer.Option(help="Folder that keeps scores and features; default: in $TDABENCH_HOME.")
     ] = None,
     plugin: Plugins = None,
-    device: Device = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; several, with commas, share features.")] = "cpu",
     jobs: Annotated[int, typer.Option(help="Methods at a time; 0: two on a CPU, one on a GPU.")] = 0,
     micro_batch: Annotated[int, typer.Option(help="Images per forward pass; 0: what fits.")] = 0,
     precision: Annotated[str, typer.Option(help="float32, tf32 or bf16: in what networks compute.")] = "float32",
@@ -166,6 +169,7 @@ def attribute(
         parse_memory(memory),
         self_check,
         held_out,
+        shortlist or None,
     )
     ran = device, jobs, micro_batch, precision, encoders, dry_run
     raise typer.Exit(command.attribute(request, out, results, _plugins(plugin), *ran))

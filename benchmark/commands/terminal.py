@@ -112,12 +112,20 @@ class RunDisplay(_Shown):
         if bar is not None:
             self.progress.remove_task(bar)
         if fresh:
-            kept = ", less what was kept from before" if row.diagnostics.get("kept") else ""
-            time_taken = f" in {duration(row.cost.wall_s)}{kept}" if row.cost else ""
+            time_taken = f" in {duration(row.cost.wall_s)}{_told(row)}" if row.cost else ""
             reason = f": {row.reason}" if row.reason else ""
             style = STYLE.get(row.status, "red")
             text = Text.assemble((row.status, style), f" {_name(planned)}{time_taken}{reason}")
             self.progress.console.print(text, soft_wrap=True)
+
+
+def _told(row: Row) -> str:
+    """Return what else there is to say of a cell's time."""
+    notes = row.diagnostics.get("kept", [])
+    kept = ", less what was kept from before" if any(note["reused"] or note["rebuilt"] for note in notes) else ""
+    shared = [note for note in notes if note.get("devices")]
+    spent = sum(note["wall_s"] for note in shared)
+    return kept + (f" of {len(shared[0]['devices'])} devices, {duration(spent)} of it together" if shared else "")
 
 
 def _name(planned: PlannedCell) -> str:

@@ -73,9 +73,9 @@ def measured(model: Denoiser, batch: Batch, device: str, setup: float = 0.0, rep
     )
 
 
-def forecast(cells: list[PlannedCell], problem: Problem, rates: Rates) -> list[Forecast]:
-    """Return what each cell will cost."""
-    sizes = sizes_of(problem)
+def forecast(cells: list[PlannedCell], problem: Problem | Sizes, rates: Rates) -> list[Forecast]:
+    """Return what each cell will cost on a problem, or on one of these sizes."""
+    sizes = problem if isinstance(problem, Sizes) else sizes_of(problem)
     found = [(one, estimated(one.cls, one.params, sizes, len(one.attributed_ids))) for one in cells]
     return [Forecast(one, estimate, None if estimate is None else rates.seconds(estimate)) for one, estimate in found]
 

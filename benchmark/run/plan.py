@@ -51,6 +51,12 @@ class Options:
     retry: bool = False
     precision: Precision = "float32"
     isolated: bool = True
+    devices: tuple[str, ...] = ()  # several: they share making rows of the training set, and change no score
+
+    @property
+    def encloses(self) -> bool:
+        """Whether cells are shut in: not where helpers on other devices must open the problem later."""
+        return self.isolated and not self.devices
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ class Reporter:
             scores_sha256=record.scores_hash() if scored else None,
             code_sha256=planned.code,
             adapter_sha256=adapter_of(planned.cls),
-            isolation=shelter(self.inspector.options.isolated) if scored else None,
+            isolation=shelter(self.inspector.options.encloses) if scored else None,
             notes=[note for preset, note in planned.cls.notes.items() if preset == planned.key.preset],
         )
 
@@ -171,12 +171,17 @@ class Reporter:
             merged[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
         own = {"identity": planned.identity, "limits": self.inspector.limits()}
         kept = [note for part in record.kept() for note in part.values()]
-        own |= {"kept": kept} if any(note["reused"] or note["rebuilt"] for note in kept) else {}
+        own |= {"kept": kept} if any(map(_is_told, kept)) else {}
         return own | {f"method-{name}" if name in own else name: value for name, value in merged.items()}
 
     def _log_tail(self, planned: PlannedCell) -> str | None:
         path = self.inspector.results.log(planned.key)
         return printable(path.read_text(errors="replace")[-LOG_TAIL:]) if path.is_file() else None
+
+
+def _is_told(note: dict[str, Any]) -> bool:
+    """Say whether rows were not simply computed by the cell itself."""
+    return bool(note["reused"] or note["rebuilt"] or note.get("devices"))
 
 
 def status_by(status: Status, reason: str | None, metrics: Metrics | None) -> tuple[Status, str | None]:

@@ -184,10 +184,11 @@ class Runner:
             precision=planned.key.precision,
             closed=self._closed(planned),
             temporary=temporary,
+            devices=self.options.devices,
         )
 
     def _closed(self, planned: PlannedCell) -> tuple[str, ...]:
-        return closed_to_methods(self.results.folder, planned.assets.folder) if self.options.isolated else ()
+        return closed_to_methods(self.results.folder, planned.assets.folder) if self.options.encloses else ()
 
     def _kept(self, planned: PlannedCell) -> dict[str, Any] | None:
         """Return where rows are kept and what they depend on; a forced cell measures everything anew."""

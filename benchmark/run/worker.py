@@ -10,10 +10,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from ...datasets.queries import Queries
 from ...datasets.truth import Assets
 from ...errors import CorruptFile
 from ...methods.base import Method
-from ...methods.kept import Keeper, used
+from ...methods.kept import Keeper, Share, ShareMade, used
 from ...methods.registry import method_class, params_from_json
 from ...methods.rows import parts_of
 from ...methods.view import OpenTruth, Progress, View, silent, without_queries
@@ -32,9 +32,13 @@ from ...models.encoders.weights import open_encode
 from ...models.precision import Precision, set_precision
 from ...models.problem import Problem, read_problem
 from ...store import HOME, FolderStore
+from ..processes import die_with_parent
 from .enclosure import enclose
 from .meter import Device, Measurement, open_device, phase
 from .record import Record
+from .sharing import run_helpers
+
+LISTS = ("query_ids", "plugins", "closed", "devices")
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Spec:
     truth is handed to the method, for which that file is opened too; encoders: where their weights lie, by name; kept:
     where rows of the training set are kept for later cells (``folder``) and what they depend on (as ``Keeper`` has it),
     or None where nothing is kept or reused; closed: what the method must not read, or nothing where it is not shut in;
-    temporary: a folder for temporary files.
+    temporary: a folder for temporary files; devices: several that share making these rows; share: of a helper, which
+    of them it makes.
     """
 
     method: str
@@ -68,6 +73,8 @@ class Spec:
     precision: Precision = "float32"
     closed: tuple[str, ...] = ()
     temporary: str | None = None
+    devices: tuple[str, ...] = ()
+    share: Share | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -76,8 +83,8 @@ class Spec:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Spec:
         """Rebuild a spec from JSON."""
-        tuples: dict[str, Any] = {name: tuple(value[name]) for name in ("query_ids", "plugins", "closed")}
-        return cls(**value | tuples)
+        share = {"share": value.get("share") and Share(*value["share"])}
+        return cls(**{**value, **share, **{name: tuple(value.get(name, ())) for name in LISTS}})
 
     def plugin_paths(self) -> tuple[Path, ...]:
         """Return the plugin files, which may hold the method and the dataset."""
@@ -144,15 +151,31 @@ def _keeper(spec: Spec, device: Device, view: View) -> Keeper | None:
         return None
     folder, inputs = Path(spec.kept["folder"]), spec.kept["inputs"]
     measure = partial(phase, device, view.passes, False)
-    return Keeper(folder, inputs, spec.kept["code"], spec.kept["method_code"], measure)
+    code, helpers = (spec.kept["code"], spec.kept["method_code"]), partial(helped, spec) if spec.devices else None
+    return Keeper(folder, inputs, *code, measure, helpers=helpers, share=spec.share)
+
+
+def helped(spec: Spec, share: Share, watch: Callable[[], None]) -> list[str]:
+    """Have a share of rows made by helpers, block by block in turn, and return their devices."""
+    devices = spec.devices[: len(share.starts)]
+    folders = {Path(spec.folder) / "helpers" / str(i): device for i, device in enumerate(devices)}
+    for i, (folder, device) in enumerate(folders.items()):
+        own = Share(share.key, share.starts[i :: len(devices)])
+        one = replace(spec, folder=str(folder), query_ids=(), device=device, devices=(), share=own)
+        FolderStore(folder).put_json("spec.json", one.to_json())
+    try:
+        run_helpers(folders, watch)
+    finally:
+        shutil.rmtree(Path(spec.folder) / "helpers", ignore_errors=True)
+    return list(devices)
 
 
 def _cold(measured: Measurement, keeper: Keeper | None) -> tuple[Measurement, dict[str, Any]]:
-    """Return a phase's cost as if nothing had been kept by earlier cells, and notes on what was."""
+    """Return a phase's cost as if nothing had been kept by earlier cells or made by helpers, and notes on what was."""
     if keeper is None:
         return measured, {}
-    reused, notes = keeper.taken()
-    return measured.with_reused(reused), notes
+    reused, notes, waited = keeper.taken()
+    return replace(measured, seconds=measured.seconds - waited).with_reused(reused), notes
 
 
 def width(method: Method, view: View) -> int:
@@ -252,11 +275,24 @@ def main(folder: str, log: str, connection: Any, stored: str) -> None:
     os.environ[HOME] = stored
     _redirect(log)
     store = FolderStore(folder)
+    _end(store, lambda *event: connection.send_bytes(json.dumps(event).encode()))
+
+
+def make_share(folder: str) -> None:
+    """Be a helper of a cell, in its process group: make a share of its rows, and leave the outcome in the folder."""
+    die_with_parent()
+    _end(FolderStore(folder), silent)
+
+
+def _end(store: FolderStore, report: Progress) -> NoReturn:
+    """Run what the folder's spec says within its limit, store the outcome, and end this process."""
     spec = Spec.from_json(store.get_json("spec.json"))
     if spec.memory_bytes is not None and spec.device == "cpu":
         resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_bytes, spec.memory_bytes))
     try:
-        outcome = {"status": "ok", **run(spec, lambda *event: connection.send_bytes(json.dumps(event).encode()))}
+        outcome = {"status": "ok", **run(spec, report)}
+    except ShareMade:
+        outcome = {"status": "ok"}
     except BaseException as error:
         traceback.print_exc()
         outcome = {"status": "oom" if is_oom(error) else "error", "reason": _reason(error, spec.plugins)}

@@ -142,7 +142,7 @@ def _grid(answer: Answer) -> torch.Tensor:
         for entry in answer.scores:
             tops = answer.top(entry, query)[:count]
             images = answer.pixels([top.item for top in tops])
-            shown = [(f"{top.score:.3g}", picture(image, SIDE)) for top, image in zip(tops, images, strict=True)]
+            shown = [(f"{top.score:#.3g}", picture(image, SIDE)) for top, image in zip(tops, images, strict=True)]
             row += [*gap, *shown, *[None] * (count - len(tops))]
         rows.append(row)
     return torch.from_numpy(grid(heads, rows, SIDE))

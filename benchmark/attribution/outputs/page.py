@@ -60,7 +60,7 @@ def _query(answer: Answer, query: int) -> dict[str, Any]:
             {
                 "item": t.item,
                 "file": answer.items[t.item],
-                "score": f"{t.score:.3g}",
+                "score": f"{t.score:#.3g}",
                 "spread": None if t.spread is None else f"{t.spread:.2g}",
                 "near": copies.get(t.item),
                 "also": [other.partition(":")[0] for other in chosen if other != entry and t.item in chosen[other]],

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tdabench.benchmark.attribution.budget import fitted
+from tdabench.benchmark.attribution import budget
+from tdabench.benchmark.attribution.budget import fitted, spent
 from tdabench.benchmark.attribution.cells import Cells, check, room, sized
 from tdabench.benchmark.attribution.problem import make
 from tdabench.benchmark.attribution.request import Request, parse_memory
@@ -100,6 +101,21 @@ def test_memory_shrinks_projections(cells_of):
 def test_too_little_memory_says_how_much(cells_of):
     cells = cells_of(memory=0.01)
     assert not cells.possible and all("GiB at the least" in reason for reason in cells.obstacles.values())
+
+
+def test_a_shortlist_is_taken_before_a_method_is_left_out(cells_of, monkeypatch):
+    monkeypatch.setattr(budget, "SHORTLIST", 4)
+    limit = 7.6  # whole, pixel and the least of mucs take 8.0 s at these rates; with 8 images, 7.1 s
+    cells = cells_of(methods=("pixel", "mucs"), minutes=limit / 60)
+    assert (cells.too_large, cells.shortlist, [cell.key.method for cell in cells.narrowed]) == ({}, 4, ["mucs"])
+    assert sum(item.seconds for item in cells.forecasts()) <= limit < sum(seconds(cells).values())
+    assert any("a shortlist is scored, of 4 images for each picture" in line for line in cells.remarks)
+    alone = cells_of(methods=("mucs",), minutes=limit / 60 - 0.02)
+    assert not alone.possible and "--minutes" in alone.obstacles["mucs:quick"]
+
+
+def test_a_cell_has_one_process():
+    assert spent([60.0, 10.0], 2) == 60.0 and spent([30.0] * 4, 2) == 60.0 and spent([30.0, 10.0], 1) == 40.0
 
 
 def test_a_slower_moment_chooses_the_same_again(cells_of, monkeypatch):

@@ -141,6 +141,12 @@ def test_names_are_text_on_the_page(tdabench_at, made):
     assert "&lt;b&gt;&amp;.png" in text and "<b>&.png" not in text
 
 
+def test_what_several_devices_share_is_said(tdabench_at, made):
+    answer = tdabench_at(*ASKED, "--device", "cpu,cpu", "--seeds", "7", "--dry-run", "-o", "shared")
+    assert answer.code == 0 and "2 devices share features of training images" in answer.out
+    assert "on cpu alone, since they keep no features: pixel:distance" in answer.out and "cpu,cpu" in answer.out
+
+
 def test_scores_of_several_seeds_have_a_spread(made, monkeypatch):
     monkeypatch.setenv("TDABENCH_HOME", str(made / "home"))
     torch.set_num_threads(1)
@@ -196,6 +202,8 @@ MISTAKES = {
     "prompts": (("--generate", "1", "--prompt", "a dog"), "takes no prompts: leave --prompt out"),
     "no such queries": (("--queries", "nowhere"), "there is no folder nowhere"),
     "a size": (("--generate", "1", "--memory", "much"), "--memory 'much': write a size"),
+    "a shortlist": (("--generate", "1", "--shortlist", "7"), "--shortlist 7 is fewer than the 20 images of --top"),
+    "devices": (("--generate", "1", "--device", "cpu,cuda:99"), "--device cuda:99: (no CUDA device|there are)"),
     "a device": (("--generate", "1", "--device", "tpu"), "--device 'tpu' is no"),
     "no method can": (("--queries", "asked", "--methods", "ensemble"), "no method can run: ensemble:quick member"),
     "no adapters": (("--generate", "1", "--lora", "asked"), "holds neither adapter_model.safetensors nor"),
