@@ -22,11 +22,11 @@ from ...models.recipe import LATER
 from ...plugins import code_files, is_file
 from ...plugins import code_hash as plugin_hash
 from ...store import HOME, home
+from ..sandbox.enclosure import PACKAGE, use_temporary
+from ..sandbox.fork_server import forkserver, start_guard
+from ..sandbox.isolation import shut_in
+from ..sandbox.lifetime import kill_cell
 from .code import code_hash
-from .enclosure import PACKAGE, use_temporary
-from .fork_server import forkserver, start_guard
-from .isolation import shut_in
-from .lifetime import kill_cell
 
 ANSWER_S = 120.0  # which importing a method, with all that it imports, may take
 LONGEST_ANSWER = 2**22  # bytes
@@ -91,13 +91,13 @@ def adapter_of(cls: type[Method]) -> str | None:
 
 
 class Host:
-    """The process that imports plugins and answers for their methods; it ends with this one."""
+    """The process that imports plugins and answers for their methods, as ``answers``; it ends with this one."""
 
-    def __init__(self, plugins: tuple[Path, ...], isolated: bool) -> None:
+    def __init__(self, plugins: tuple[Path, ...], isolated: bool, answers: type[Answers] | None = None) -> None:
         self._connection, theirs = multiprocessing.Pipe()
         self._named = ", ".join(map(str, plugins)) or "an installed method"
         self._temporary = tempfile.TemporaryDirectory(prefix="tdabench-host-", ignore_cleanup_errors=True)
-        words = tuple(map(str, plugins)), theirs, str(home()), self._temporary.name, isolated
+        words = tuple(map(str, plugins)), theirs, str(home()), self._temporary.name, isolated, answers or Answers
         self._process = forkserver().Process(target=serve, args=words, daemon=True)
         start_guard()
         self._process.start()
@@ -159,12 +159,6 @@ class Answers:
         found = self._class(name)(self._params(name, params)).estimate(asked)
         return None if found is None else asdict(found)
 
-    def contract(self, file: str) -> list[dict[str, str]]:
-        """Return what the contract suite finds of the method in a file."""
-        from ..contract.suite import check_method
-
-        return [asdict(check) for check in check_method(file)]
-
     def _class(self, name: str) -> type[Method]:
         return method_class(name, self.plugins)
 
@@ -172,7 +166,9 @@ class Answers:
         return params_from_json(self._class(name), values)
 
 
-def serve(plugins: tuple[str, ...], connection: Any, stored: str, temporary: str, isolated: bool) -> None:
+def serve(
+    plugins: tuple[str, ...], connection: Any, stored: str, temporary: str, isolated: bool, kind: type[Answers]
+) -> None:
     """Be a host: shut in, silent, answering until the connection closes."""
     os.setsid()
     os.environ[HOME] = stored
@@ -184,7 +180,7 @@ def serve(plugins: tuple[str, ...], connection: Any, stored: str, temporary: str
     if isolated:
         beside = [path.parent / name for path in paths for name in code_files(str(path))]
         shut_in([SHIPPED, PACKAGE / ".git", home()], [Path(temporary)], beside)
-    answers = Answers(paths)
+    answers = kind(paths)
     try:
         while True:
             question, *words = json.loads(connection.recv_bytes())

@@ -17,7 +17,7 @@ from ...methods.engines.features import per_sample_gradients
 from ...models.denoiser import Denoiser
 from ...models.draws import Draws, Law
 from ...models.problem import Problem, read_problem
-from .fork_server import forkserver
+from ..sandbox.fork_server import forkserver
 from .plan import PlannedCell
 
 

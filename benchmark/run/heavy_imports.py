@@ -9,8 +9,8 @@ import sklearn.datasets
 import torch
 import trak
 
+from ..sandbox.lifetime import adopt_orphans
 from . import worker
-from .lifetime import adopt_orphans
 
 __all__ = ["diffusers", "sklearn", "torch", "trak", "worker"]
 

@@ -13,11 +13,11 @@ from ...leaderboard.rows.row import Cost, Metrics, Row, Source, Status
 from ...methods.base import Unit
 from ..metrics.groups import group_metrics
 from ..metrics.scores import Blocks, lds_metrics, top_items
+from ..sandbox.enclosure import shelter
 from ..tasks.find import find_task
 from .costs import add_up, own_cost
 from .described import adapter_of
 from .due import Inspector
-from .enclosure import shelter
 from .environment import git_state
 from .plan import PlannedCell, command_line
 from .record import Record

@@ -20,13 +20,13 @@ from ...errors import CorruptFile, UserError, brief
 from ...leaderboard.rows.row import Row, Status
 from ...methods.kept import make_room
 from ...store import LONG_CLAIM_S, home
+from ..sandbox.enclosure import closed_to_methods
+from ..sandbox.fork_server import forkserver, start_guard
+from ..sandbox.lifetime import kill_cell, out_of_memory_kills, parent_of
 from . import worker
 from .code import engine_hashes
 from .described import Described
 from .due import Due, Inspector, reads_any
-from .enclosure import closed_to_methods
-from .fork_server import forkserver, start_guard
-from .lifetime import kill_cell, out_of_memory_kills, parent_of
 from .plan import Options, PlannedCell
 from .record import Record
 from .reporting import Ending, Reporter, now

@@ -33,10 +33,10 @@ from ...models.precision import Precision, set_precision
 from ...models.problem import Problem, read_problem
 from ...store import HOME, FolderStore
 from ..processes import die_with_parent
-from .enclosure import enclose
+from ..sandbox.enclosure import enclose, read_later, use_temporary
+from ..sandbox.sharing import run_helpers
 from .meter import Device, Measurement, open_device, phase
 from .record import Record
-from .sharing import run_helpers
 
 LISTS = ("query_ids", "plugins", "closed", "devices")
 
@@ -111,7 +111,7 @@ def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
     problem = read_problem(Path(spec.assets), spec.plugin_paths())
     view = _view(spec, problem, scratch, report)
     view.keeper = _keeper(spec, device, view)
-    enclose(spec)  # what is read later than this is read as the method reads: the weights, members' scores, kept rows
+    _enclose(spec)  # what is read later than this is read as the method reads: the weights, members' scores, kept rows
     method = _method(spec)
     warm_up(view)
     setup = time.perf_counter() - start
@@ -125,6 +125,23 @@ def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
     stored = used(scratch) + (view.keeper.bytes if view.keeper else 0)
     shutil.rmtree(scratch)
     return {"setup_s": setup, "scratch_bytes": stored, "wall_s": time.perf_counter() - start + saved}
+
+
+def _enclose(spec: Spec) -> None:
+    """Keep this process from all but its problem, where the spec says so."""
+    own = [Path(spec.folder)]
+    if spec.kept is not None:
+        own.append(_existing(Path(spec.kept["folder"])))
+    if spec.temporary is not None:
+        use_temporary(spec.temporary)
+        own.append(Path(spec.temporary))
+    if spec.closed:
+        enclose(spec.closed, own, read_later(Path(spec.assets), (spec.members or {}).values(), spec.plugins))
+
+
+def _existing(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _attribute_all(

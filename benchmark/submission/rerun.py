@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ...leaderboard.rows.row import Row, row_key
-from ...leaderboard.views.suspicion import above_open
+from ...leaderboard.stats.suspicion import above_open
 from ...methods.registry import Entry, params_from_json
 from ...seeds import numpy_generator
 from ..contract.rules import deviation
-from ..contract.suite import Check, summary
+from ..contract.suite import Check, check_method, summary
 from ..metrics.scores import query_ids
-from ..run.described import Host
+from ..run.described import Answers, Host
 from ..run.plan import PlannedCell, Planner
 from ..run.results import Results
 from ..tasks.find import find_task
@@ -38,9 +38,17 @@ class Sampled:
     dev: PlannedCell | None = None
 
 
+class Suite(Answers):
+    """Answers with what the contract suite finds."""
+
+    def contract(self, file: str) -> list[dict[str, str]]:
+        """Return the outcome of every check for the method in a file."""
+        return [asdict(check) for check in check_method(file)]
+
+
 def contract_of(adapter: Path) -> list[Check]:
     """Return what the contract suite finds of an adapter, in a process that is shut in."""
-    found = Host((adapter,), isolated=True).ask("contract", str(adapter), within=CONTRACT_S)
+    found = Host((adapter,), True, Suite).ask("contract", str(adapter), within=CONTRACT_S)
     return [Check(str(one["name"]), one["status"], str(one["detail"])) for one in found]
 
 

@@ -19,9 +19,9 @@ from ..stats.ranking import (
     rank_ranges,
     standings,
 )
+from ..stats.suspicion import above_ceiling
 from .selection import failure_of, preset_labels, status_of
 from .sheet import MISSING, Failure, Interval, Sheet, flat, rank_text, yes_no
-from .suspicion import above_ceiling
 
 RANK_NOTE = (
     "Rank a-b: a is 1 + the number of entries that are significantly better, b the number of entries less those that "

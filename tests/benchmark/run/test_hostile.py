@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdabench.benchmark.run.isolation import version
 from tdabench.benchmark.run.plan import Options
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner, parse_event
+from tdabench.benchmark.sandbox.isolation import version
 from tdabench.datasets.truth import SHIPPED
 from tdabench.errors import UserError
 from tdabench.plugins import PREFIX

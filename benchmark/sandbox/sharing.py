@@ -12,7 +12,8 @@ from pathlib import Path
 from ...store import FolderStore
 
 PAUSE = 0.2  # seconds between looks at what helpers have done
-CODE = f"from {__package__}.worker import make_share; import sys; make_share(sys.argv[1])"
+RUN = f"{__name__.rpartition('.')[0].rpartition('.')[0]}.run"
+CODE = f"from {RUN}.worker import make_share; import sys; make_share(sys.argv[1])"
 
 
 class ShareFailed(RuntimeError):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdabench.benchmark.run.isolation import open_paths, version
+from tdabench.benchmark.sandbox.isolation import open_paths, version
 
 pytestmark = pytest.mark.skipif(version() == 0, reason="this kernel has no Landlock")
 
@@ -32,7 +32,7 @@ def tried(places: Path, code: str, closed: str = "closed") -> str:
     program = f"""
 import os, socket, subprocess, sys
 from pathlib import Path
-from tdabench.benchmark.run.isolation import shut_in
+from tdabench.benchmark.sandbox.isolation import shut_in
 places = Path({str(places)!r})
 assert shut_in([places / {closed!r}], [places / "own"], [places / "closed" / "again"]).startswith("landlock")
 try:

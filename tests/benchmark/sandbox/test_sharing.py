@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tdabench.benchmark.run.results import Results
-from tdabench.benchmark.run.sharing import ShareFailed, run_helpers
+from tdabench.benchmark.sandbox.sharing import ShareFailed, run_helpers
 
 from ... import run_helpers as helpers
 from ...run_helpers import N, plugin, record_of, run_cells

@@ -6,8 +6,8 @@ import pytest
 
 from tdabench.leaderboard.rows.files import RESULTS, load_rows
 from tdabench.leaderboard.rows.row import Metrics, Row
+from tdabench.leaderboard.stats.suspicion import above_ceiling, above_open
 from tdabench.leaderboard.views.lds import MARKS, build_tables
-from tdabench.leaderboard.views.suspicion import above_ceiling, above_open
 
 from ..helpers import lds_row, make_lds, make_source
 

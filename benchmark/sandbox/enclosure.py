@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...datasets.truth import SHIPPED
 from ...plugins import code_files, is_file
 from ...store import home
 from .isolation import NONE, shut_in, version
-
-if TYPE_CHECKING:
-    from .worker import Spec
 
 PACKAGE = Path(__file__).parents[2]
 WEIGHTS = ("weights-*.safetensors", "raw-*.safetensors")  # of the assets, which are read when they are asked for
@@ -39,32 +35,16 @@ def use_temporary(folder: str) -> None:
     os.environ.update(dict.fromkeys(("TMPDIR", *CACHES), folder))
 
 
-def enclose(spec: Spec) -> None:
-    """Shut this process in as its spec says; raises RuntimeError where that fails, as the row would say otherwise."""
-    if spec.temporary is not None:
-        use_temporary(spec.temporary)
-    if not spec.closed:
-        return
-    closed, writable = map(Path, spec.closed), [Path(spec.folder), *_own(spec)]
-    if (found := shut_in(list(closed), writable, list(_read_later(spec)))) != shelter():
-        raise RuntimeError(
-            f"the process is shut in by {found}, where {shelter()} was expected: run with --no-isolation"
-        )
+def enclose(closed: Iterable[str], writable: Iterable[Path], readable: Iterable[Path]) -> None:
+    """Shut this process in, as ``shut_in`` has it; raises RuntimeError where it fails: the row would lie."""
+    if (found := shut_in(list(map(Path, closed)), list(writable), list(readable))) != shelter():
+        raise RuntimeError(f"shut in by {found}, where {shelter()} was expected: run with --no-isolation")
 
 
-def _own(spec: Spec) -> Iterator[Path]:
-    if spec.kept is not None:
-        folder = Path(spec.kept["folder"])
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-    if spec.temporary is not None:
-        yield Path(spec.temporary)
-
-
-def _read_later(spec: Spec) -> Iterator[Path]:
-    """Yield what lies in closed folders and is read all the same: weights, members' records and plugins."""
+def read_later(assets: Path, members: Iterable[str], plugins: Iterable[str]) -> Iterator[Path]:
+    """Yield what may lie in closed folders and is read all the same: weights, members' records and plugins."""
     for pattern in WEIGHTS:
-        yield from Path(spec.assets).glob(pattern)
-    yield from map(Path, (spec.members or {}).values())
-    for plugin in filter(is_file, spec.plugins):
+        yield from assets.glob(pattern)
+    yield from map(Path, members)
+    for plugin in filter(is_file, plugins):
         yield from (Path(plugin).parent / name for name in code_files(plugin))

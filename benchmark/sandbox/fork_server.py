@@ -8,6 +8,9 @@ from typing import Any
 from ..processes import keep_memory
 from .lifetime import guard
 
+BENCHMARK = __name__.rpartition(".")[0].rpartition(".")[0]
+
+PRELOADED = f"{BENCHMARK}.run.heavy_imports"
 GUARD = "tdabench-guard"
 
 
@@ -15,7 +18,7 @@ def forkserver() -> Any:
     """Return the context of cells' processes: forked from a server that has the heavy imports."""
     keep_memory()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.heavy_imports"])
+    context.set_forkserver_preload([PRELOADED])
     return context
 
 
