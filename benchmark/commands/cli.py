@@ -442,19 +442,21 @@ def export(
     task: Task, archive: Annotated[Path, typer.Argument(help="The .tar file to write.")], plugin: Plugins = None
 ) -> None:
     """Write a task's truth as one archive."""
-    from .assets import truth as command
+    from .assets import moving as command
 
     command.export(task, archive, _plugins(plugin))
 
 
 @truth_app.command(name="import")
 def import_archive(
-    archive: Annotated[Path, typer.Argument(help="An archive that `truth export` wrote.")], plugin: Plugins = None
+    archive: Annotated[Path, typer.Argument(help="An archive that `truth export` wrote.")],
+    plugin: Plugins = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Set another truth that is here aside.")] = False,
 ) -> None:
     """Check an archive and put its truth where tasks find it."""
-    from .assets import truth as command
+    from .assets import moving as command
 
-    command.import_archive(archive, _plugins(plugin))
+    command.import_archive(archive, _plugins(plugin), replace)
 
 
 @truth_app.command()

@@ -15,9 +15,10 @@ from ...store import sha256
 from ..contract.suite import Check, check_method, summary
 from ..run.environment import environment
 from ..run.results import Results
+from ..unpacking import Listed
 from .archive import MANIFEST, write_archive
 from .contents import scores_folder, stored_slices
-from .manifest import Checked, Listed, Manifest
+from .manifest import Checked, Manifest
 
 
 def submitted_method(file: Path) -> Listing:
