@@ -30,7 +30,18 @@ MAY_IMPORT = {
 # The rooms of two folders, lowest first: a file may import from its own room and from lower ones.
 ROOMS = {
     "benchmark": (
-        *("processes", "sheets", "tasks", "truth", "metrics", "run", "contract", "submission", "attribution"),
+        *(
+            "processes",
+            "unpacking",
+            "sheets",
+            "tasks",
+            "truth",
+            "metrics",
+            "run",
+            "contract",
+            "submission",
+            "attribution",
+        ),
         "commands",
     ),
     "leaderboard": ("rows", "stats", "views", "readme", "check", "page"),

@@ -386,6 +386,18 @@ def check(
     raise typer.Exit(command.check(baseline, current, task or None, limits, format, output))
 
 
+@app.command(name="verify-rows")
+def verify_rows(
+    results: Annotated[Path, typer.Argument(help="Folder of a run.")] = DEFAULT_RESULTS,
+    task: Annotated[str, typer.Option(help="Task, or task@version; default: all.")] = "",
+    plugin: Plugins = None,
+) -> None:
+    """Derive rows' metrics again from scores and truth. Exit code 0: all agree; 1: one differs, or all are unknown."""
+    from . import verify_rows as command
+
+    raise typer.Exit(command.verify_rows(results, task or None, _plugins(plugin)))
+
+
 @app.command(name="new-method")
 def new_method(
     name: Annotated[str, typer.Argument(help="Its name, as in my-method.")],

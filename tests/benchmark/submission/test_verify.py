@@ -17,7 +17,8 @@ from tdabench.benchmark.contract.suite import Check
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.submission.archive import CONTENTS, MANIFEST, write_archive
 from tdabench.benchmark.submission.contents import opened
-from tdabench.benchmark.submission.pack import collected, derivable, submitted_method, write_submission
+from tdabench.benchmark.submission.derive import derivable
+from tdabench.benchmark.submission.pack import collected, submitted_method, write_submission
 from tdabench.benchmark.submission.verify import Verifier
 from tdabench.benchmark.unpacking import unpack
 from tdabench.errors import UserError
