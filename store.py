@@ -34,12 +34,14 @@ class FolderStore:
     """Bytes under slash-separated keys in a folder; every ``put`` is atomic, so readers never see half a file."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().resolve()
+        self.root = _real(Path(root).expanduser())
 
     def path(self, key: str) -> Path:
-        """Return where ``key`` lies; raises ValueError for a key that leaves the folder."""
-        path = (self.root / key).resolve()
+        """Return where ``key`` lies; raises ValueError for one that leaves the folder, UserError where a link does."""
+        path = _real(self.root / key)
         if not path.is_relative_to(self.root):
+            if Path(os.path.normpath(self.root / key)).is_relative_to(self.root):
+                raise UserError(f"{self.root / key} leads out of {self.root}: put what it links to in its place")
             raise ValueError(f"key {key!r} leaves the store {self.root}")
         return path
 
@@ -55,15 +57,16 @@ class FolderStore:
                 os.fsync(file.fileno())
             part.replace(path)
         except OSError as error:
-            part.unlink(missing_ok=True) if path.parent.is_dir() else None
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             raise UserError(
                 f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
             ) from error
         return path
 
     def get(self, key: str) -> bytes:
-        """Return the bytes under ``key``; raises FileNotFoundError where there are none."""
-        return self.path(key).read_bytes()
+        """Return the bytes under ``key``; raises as ``read_file`` does."""
+        return read_file(self.path(key))
 
     def put_json(self, key: str, value: Any) -> Path:
         """Write a value as strict JSON (NaN is refused with ValueError)."""
@@ -187,6 +190,26 @@ def _started(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except (psutil.Error, ValueError, OverflowError):
         return None
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # unlike Path.resolve, no link that leads to itself makes it raise
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file.
+
+    Raises FileNotFoundError where there is none, CorruptFile where a folder, a pipe or a device is in its place, and
+    UserError where it cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise CorruptFile(f"{path} is no plain file: move it elsewhere")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the path") from error
 
 
 def file_hash(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""`tdabench verify-rows` finds numbers that do not follow from scores and truth, and says what it cannot tell."""
+"""`tdabench verify-rows` (docs/truth.md) finds numbers that do not follow from scores and truth, or says why not."""
 
 from __future__ import annotations
 

@@ -12,19 +12,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 from rich.text import Text
 
-from ...datasets.truth import Assets
-from ...errors import CorruptFile, UserError, brief
-from ...leaderboard.rows.files import load_rows
-from ...leaderboard.rows.row import Row, row_key
-from ...methods.registry import Listing, listings
-from ..metrics.scores import Blocks
-from ..run.record import Record
-from ..run.reporting import TRUTH_OF
-from ..run.results import Results
-from ..submission.derive import NOT_DERIVED, Deriver, attributed, width
-from ..tasks.find import find_task, open_assets
-from .leaderboard import rows_folder
-from .terminal import console
+from ....datasets.truth import Assets
+from ....errors import CorruptFile, UserError, brief
+from ....leaderboard.rows.files import load_rows
+from ....leaderboard.rows.row import Row, row_key
+from ....methods.registry import Listing, listings
+from ...metrics.scores import Blocks
+from ...run.record import Record
+from ...run.reporting import TRUTH_OF
+from ...run.results import Results
+from ...submission.derive import NOT_DERIVED, Deriver, attributed, width
+from ...tasks.find import find_task, open_assets
+from ..leaderboard import rows_folder
+from ..terminal import console
 
 Verdict = Literal["agrees", "differs", "unchecked"]
 STYLES = {"agrees": "green", "differs": "bold red", "unchecked": "yellow"}
