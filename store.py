@@ -17,7 +17,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from .errors import CorruptFile, UserError
+from .errors import CorruptFile, UserError, brief
 
 CLOCKS_DIFFER_S = 2.0  # at most, in what two processes take for the start of a third
 HASH, DAMAGED = ".sha256", ".damaged"  # what the names of a kept file's hash and of one set aside end with
@@ -139,6 +139,19 @@ class FolderStore:
         finally:
             if held:
                 _release(path, token)
+
+    def holder(self, key: str) -> str | None:
+        """Return who holds ``key``, as people say it: a process and its host; None where nobody does."""
+        path = self.path(key)
+        path = path.with_name(f".{path.name}.claim")
+        try:
+            if _lapsed(path, LONG_CLAIM_S):
+                return None
+            owner = json.loads(path.read_bytes())
+            since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(float(owner["time"])))
+            return brief(f"process {owner['pid']} on {owner['host']}, since {since} UTC")
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return None if not path.exists() else "another process"
 
 
 @contextmanager

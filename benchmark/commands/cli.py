@@ -95,6 +95,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be run and retrained, and stop.")
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for another run that runs cells into the same folder.")
+    ] = False,
 ) -> None:
     """Score methods on a task, measure what their scores foretell, and print the leaderboard."""
     from ..run.plan import checked_options
@@ -103,7 +106,7 @@ def run(
 
     options = checked_options(device, jobs, timeout, _memory(memory), micro_batch, force, retry, precision)
     wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)
-    session = open_session(task, results, _plugins(plugin), options, encoders, wanted == {"exemplars"})
+    session = open_session(task, results, _plugins(plugin), options, encoders, wanted == {"exemplars"}, wait)
     cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
     raise typer.Exit(command.run(session, cells, wanted, removal))
 
@@ -616,7 +619,8 @@ def main() -> None:
         output.flush()
         if output.problem is not None:
             print(
-                f"error: cannot write to standard output: {output.problem}; what went into files is there", file=sys.stderr
+                f"error: cannot write to standard output: {output.problem}; what went into files is there",
+                file=sys.stderr,
             )
             code = code or 2
     sys.exit(code)
