@@ -1,4 +1,4 @@
-"""Whatever lies where a file should be, however output goes and whoever ends it: one line, the right code, work kept."""
+"""Whatever lies where a file should be, wherever output goes, whoever ends it: one line, its code, work kept."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def deep(path):
 
 
 def link(path):
-    outside = path.parents[len(path.parts) - 2] / "tmp" / f"outside-{os.getpid()}-{path.name}"
+    outside = next(parent for parent in path.parents if parent.name == "results").parent / "outside"
     path.rename(outside)
     path.symlink_to(outside)
 
@@ -183,26 +183,31 @@ def test_a_seed_may_have_forty_digits(results, tdabench):
 
 # streams
 
+SHOW = ("leaderboard", "--results", "results")
 STREAMS = {
-    "ascii": ("PYTHONIOENCODING=ascii {} > out", 0, ""),
-    "closed": ("{} >&-", 0, ""),
-    "both closed": ("{} >&- 2>&-", 0, ""),
-    "a closed pipe": ("set -o pipefail; {} | head -c 1 > out", 0, ""),
-    "full": ("{} > /dev/full", 2, "error: cannot write to standard output: No space left on device"),
+    "ascii": (SHOW, "PYTHONIOENCODING=ascii {} > out", 0, ""),
+    "closed": (SHOW, "{} >&-", 0, ""),
+    "both closed": (SHOW, "{} >&- 2>&-", 0, ""),
+    "a full disk": (SHOW, "{} > /dev/full", 2, "error: cannot write to standard output: No space left on device"),
+    "a closed pipe": (SHOW, "set -o pipefail; {} | head -c 1 > out", 0, ""),
+    "a run, a full disk": ((*RUN, "own"), "{} > /dev/full", 2, "error: cannot write to standard output"),
+    "a run, a closed pipe": ((*RUN, "own"), "set -o pipefail; {} | head -c 1 > out", 0, ""),
 }
 
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_output_that_cannot_be_written_takes_nothing_away(name, results, home):
-    line, code, said = STREAMS[name]
-    shutil.rmtree(results)
-    command = line.format(" ".join([*COMMAND, *RUN, "results"]))
+    words, line, code, said = STREAMS[name]
     done = subprocess.run(
-        ["bash", "-c", command], env=run_helpers.environment(home), capture_output=True, text=True, timeout=300
+        ["bash", "-c", line.format(" ".join([*COMMAND, *words]))],
+        env=run_helpers.environment(home),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == code and done.stderr.startswith(said), done
     assert done.stderr.count("\n") == bool(said)
-    assert [row.status for row in Results(results).all_rows()] == ["ok"]
+    assert [row.status for row in Results(words[-1]).all_rows()] == ["ok"]
 
 
 # signals
