@@ -9,9 +9,11 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -19,11 +21,11 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec, module_from_spec, resolve_name, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 from .errors import UserError
 from .seeds import digest
-from .store import sha256
+from .store import read_file, sha256
 
 PREFIX = "tdabench_plugin_"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a task or dataset
@@ -84,7 +86,7 @@ def parsed(source: Source) -> ast.Module:
     """Return a file's syntax tree; raises UserError where it cannot be read or is no Python."""
     path, origin = source
     try:
-        return ast.parse(path.read_text(encoding="utf-8"))
+        return ast.parse(read_file(path).decode())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -115,11 +117,26 @@ def assigned(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
 def imported(origin: str) -> ModuleType:
     """Import what an origin names, once per process; raises UserError where that fails."""
     try:
-        return _file_module(Path(origin).resolve()) if is_file(origin) else importlib.import_module(origin)
-    except (Exception, SystemExit) as error:
+        with _without_exit():
+            return _file_module(Path(origin).resolve()) if is_file(origin) else importlib.import_module(origin)
+    except (Exception, SystemExit, GeneratorExit) as error:
         raise UserError(
             f"{origin} does not import: {type(error).__name__}: {error}; mend the file and try again"
         ) from error
+
+
+@contextmanager
+def _without_exit() -> Iterator[None]:
+    """Let ``os._exit`` raise SystemExit while a module is imported, or a command would end without a word."""
+
+    def refuse(code: int = 0) -> NoReturn:
+        raise SystemExit(code)
+
+    before, os._exit = os._exit, refuse
+    try:
+        yield
+    finally:
+        os._exit = before
 
 
 def is_file(origin: str) -> bool:

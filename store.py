@@ -17,7 +17,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from .errors import CorruptFile, UserError
+from .errors import CorruptFile, UserError, brief
 
 CLOCKS_DIFFER_S = 2.0  # at most, in what two processes take for the start of a third
 HASH, DAMAGED = ".sha256", ".damaged"  # what the names of a kept file's hash and of one set aside end with
@@ -34,12 +34,14 @@ class FolderStore:
     """Bytes under slash-separated keys in a folder; every ``put`` is atomic, so readers never see half a file."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().resolve()
+        self.root = _real(Path(root).expanduser())
 
     def path(self, key: str) -> Path:
-        """Return where ``key`` lies; raises ValueError for a key that leaves the folder."""
-        path = (self.root / key).resolve()
+        """Return where ``key`` lies; raises ValueError for one that leaves the folder, UserError where a link does."""
+        path = _real(self.root / key)
         if not path.is_relative_to(self.root):
+            if Path(os.path.normpath(self.root / key)).is_relative_to(self.root):
+                raise UserError(f"{self.root / key} leads out of {self.root}: put what it links to in its place")
             raise ValueError(f"key {key!r} leaves the store {self.root}")
         return path
 
@@ -55,16 +57,17 @@ class FolderStore:
                 os.fsync(file.fileno())
             part.replace(path)
         except OSError as error:
-            part.unlink(missing_ok=True) if path.parent.is_dir() else None
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             raise UserError(
                 f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
             ) from error
         return path
 
     def get(self, key: str) -> bytes:
-        """Return the bytes under ``key``; raises FileNotFoundError where there are none.
+        """Return the bytes under ``key``; raises as ``read_file`` does.
 
-        Raises CorruptFile where a hash lies beside them that is not theirs.
+        Raises CorruptFile too where a hash lies beside them that is not theirs; one that is missing says nothing.
         """
         data = self._bytes(key)
         if self.exists(key + HASH) and not self._is_of(key, data):
@@ -72,7 +75,7 @@ class FolderStore:
         return data
 
     def _bytes(self, key: str) -> bytes:
-        return self.path(key).read_bytes()
+        return read_file(self.path(key))
 
     def _is_of(self, key: str, data: bytes) -> bool:
         return self._bytes(key + HASH).strip() == sha256(data).encode()
@@ -155,6 +158,19 @@ class FolderStore:
             if held:
                 _release(path, token)
 
+    def holder(self, key: str) -> str | None:
+        """Return who holds ``key``, as people say it: a process and its host; None where nobody does."""
+        path = self.path(key)
+        path = path.with_name(f".{path.name}.claim")
+        try:
+            if _lapsed(path, LONG_CLAIM_S):
+                return None
+            owner = json.loads(path.read_bytes())
+            since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(float(owner["time"])))
+            return brief(f"process {owner['pid']} on {owner['host']}, since {since} UTC")
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return None if not path.exists() else "another process"
+
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
@@ -205,6 +221,26 @@ def _started(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except (psutil.Error, ValueError, OverflowError):
         return None
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # unlike Path.resolve, no link that leads to itself makes it raise
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file.
+
+    Raises FileNotFoundError where there is none, CorruptFile where a folder, a pipe or a device is in its place, and
+    UserError where it cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise CorruptFile(f"{path} is no plain file: move it elsewhere")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the path") from error
 
 
 def file_hash(path: Path) -> str:

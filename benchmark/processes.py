@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -77,12 +78,23 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: in
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=prepare)
     try:
-        pending: dict[Future[Result], Job] = {executor.submit(function, job): job for job in jobs}
+        with _deaf_to_interrupts():
+            pending: dict[Future[Result], Job] = {executor.submit(function, job): job for job in jobs}
         while pending:
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 yield pending.pop(future), future.result()
     finally:
         _stop(executor)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let no process that is started here see Ctrl-C, which a terminal sends to all: this process ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stop(executor: ProcessPoolExecutor) -> None:

@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..errors import CorruptFile, UserError
-from ..store import FolderStore, sha256
+from ..store import FolderStore, read_file, sha256
 
 SCHEMA_VERSION = 2
 READ = (1, SCHEMA_VERSION)
@@ -227,7 +227,7 @@ def _hash(value: Any) -> str:
 def read_arrays(path: Path, expected: str) -> Arrays:
     """Return the arrays of a file of a known hash; raises CorruptFile where it is missing, truncated or edited."""
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except FileNotFoundError:
         raise CorruptFile(f"{path} is missing: build or import the truth again") from None
     if sha256(data) != expected:

@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..datasets.base import ImageDataset
+from ..datasets.stored import CHECKED
 from ..seeds import digest
-from ..store import FolderStore
+from ..store import HASH, FolderStore, file_hash
 from .networks import make_network
 from .recipe import AutoencoderSpec, compact
 
@@ -90,8 +90,8 @@ def with_latents(
 ) -> ImageDataset:
     """Return the dataset as a latent model sees it: every image encoded once, and kept in the store if there is one.
 
-    Kept latents are mapped into memory and not read; a killed encoding goes on. ``on_item`` sees (images encoded, of
-    how many).
+    Kept latents are mapped into memory, and up to CHECKED bytes compared with their hash; damaged ones are made again.
+    A killed encoding goes on. ``on_item`` sees (images encoded, of how many).
     """
     encoder = autoencoder.hash
     if store is None:
@@ -99,12 +99,20 @@ def with_latents(
             data, latents=torch.cat([autoencoder.encode(data.pixels(ids)) for ids in _parts(data)]), encoder=encoder
         )
     key = f"latents/{encoder[:16]}-{data.fingerprint()[:16]}.safetensors"
-    try:
-        latents = load_file(store.path(key))["latents"]
-    except (FileNotFoundError, SafetensorError, KeyError):  # not there yet, or damaged
+    if not _is_whole(store, key):
         _keep(data, autoencoder, store, key, on_item)
-        latents = load_file(store.path(key))["latents"]
-    return replace(data, latents=latents, encoder=encoder)
+    return replace(data, latents=load_file(store.path(key))["latents"], encoder=encoder)
+
+
+def _is_whole(store: FolderStore, key: str) -> bool:
+    """Say whether latents are kept as they were written; damaged ones are set aside."""
+    if not store.exists(key) or not store.exists(key + HASH):
+        return False
+    path = store.path(key)
+    if path.stat().st_size > CHECKED or file_hash(path) == store.get(key + HASH).decode().strip():
+        return True
+    store.set_aside(key)
+    return False
 
 
 def _parts(data: ImageDataset) -> tuple[Tensor, ...]:
@@ -113,16 +121,17 @@ def _parts(data: ImageDataset) -> tuple[Tensor, ...]:
 
 def _keep(data: ImageDataset, autoencoder: Autoencoder, store: FolderStore, key: str, on_item: OnItem) -> None:
     """Encode all images part by part, each part kept until all are there, so that no more than one is in memory."""
-    folder = f"{key.removesuffix('.safetensors')}.parts"
+    folder, parts = f"{key.removesuffix('.safetensors')}.parts", []
     for ids in _parts(data):
-        part = f"{folder}/{int(ids[0]):08d}.f32"
-        if not store.exists(part):
-            store.put(part, autoencoder.encode(data.pixels(ids)).numpy().tobytes())
+        parts.append(f"{folder}/{int(ids[0]):08d}.f32")
+        if store.kept(parts[-1]) is None:
+            store.keep(parts[-1], autoencoder.encode(data.pixels(ids)).numpy().tobytes())
         on_item(int(ids[-1]) + 1, len(data))
     shape = [len(data), *autoencoder.encode(data.pixels(torch.arange(1))).shape[1:]]
-    _join(store, list(store.keys(folder)), key, shape)
-    for part in list(store.keys(folder)):
+    _join(store, parts, key, shape)
+    for part in parts:
         store.delete(part)
+        store.delete(part + HASH)
 
 
 def _join(store: FolderStore, parts: list[str], key: str, shape: list[int]) -> None:
@@ -135,4 +144,6 @@ def _join(store: FolderStore, parts: list[str], key: str, shape: list[int]) -> N
         file.write(len(header).to_bytes(8, "little") + header)
         for part in parts:
             file.write(store.get(part))
+    sha = file_hash(unfinished)
     unfinished.replace(store.path(key))
+    store.put(key + HASH, f"{sha}\n".encode())

@@ -30,8 +30,8 @@ MAY_IMPORT = {
 # The rooms of two folders, lowest first: a file may import from its own room and from lower ones.
 ROOMS = {
     "benchmark": (
-        *("processes", "sheets", "tasks", "truth", "metrics", "sandbox", "run", "contract", "submission"),
-        *("attribution", "commands"),
+        *("processes", "unpacking", "sheets", "tasks", "truth", "metrics", "sandbox", "run", "contract"),
+        *("submission", "attribution", "commands"),
     ),
     "leaderboard": ("rows", "stats", "views", "readme", "check", "page"),
 }

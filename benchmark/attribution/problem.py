@@ -14,7 +14,7 @@ from ...datasets.base import Batch
 from ...datasets.own.items import Own
 from ...datasets.own.sources import given
 from ...datasets.queries import Queries, concatenate, item_queries
-from ...datasets.truth import Assets, write_assets
+from ...datasets.truth import Assets, whole_assets, write_assets
 from ...errors import UserError, brief
 from ...methods.rows import parts_of
 from ...methods.view import Progress, silent
@@ -122,15 +122,14 @@ def _base(request: Request, pipeline: Pipeline, own: Own, report: Progress) -> A
 
 
 def stored(key: str, write: Callable[[Path], Assets]) -> Assets:
-    """Return the problem under a key; where it is not there yet, ``write`` makes it at the path that it is given.
+    """Return the problem under a key; where it is not there whole, ``write`` makes it at the path that it is given.
 
     Raises UserError where another process is making it.
     """
     with store().claim(key, LONG_CLAIM_S) as held:
         if not held:
             raise UserError(f"another process is reading the same model and images into {store().path(key)}: wait")
-        path = store().path(key)
-        return Assets(path) if store().exists(f"{key}/manifest.json") else write(path)
+        return whole_assets(store(), key) or write(store().path(key))
 
 
 def _name(pipeline: Pipeline) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ...errors import UserError, unknown
+from .ending.signals import Stopped, farewell, stopping
+from .ending.streams import lasting_streams
 
 if TYPE_CHECKING:
     from ..run.plan import Selection
@@ -42,6 +45,7 @@ Kind = Annotated[str, typer.Option(help="subsets, or exemplars: models tuned on 
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 DEFAULT_RESULTS = Path("tdabench-results")
+MEMORY = 0.001, 1e9  # GiB: less starts no process, more is no machine's
 
 
 def _print_version(wanted: bool) -> None:
@@ -94,15 +98,19 @@ def run(
     isolation: Annotated[
         bool, typer.Option(help="Keep methods from truths, other results and the network, where the kernel can.")
     ] = True,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for another run that runs cells into the same folder.")
+    ] = False,
 ) -> None:
     """Score methods on a task, measure what their scores foretell, and print the leaderboard."""
     from ..run.plan import checked_options
     from . import run as command
     from .session import open_session
 
-    options = checked_options(device, jobs, timeout, memory, micro_batch, force, retry, precision, isolation)
+    limits = timeout, _memory(memory), micro_batch
+    options = checked_options(device, jobs, *limits, force, retry, precision, isolation)
     wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)
-    session = open_session(task, results, _plugins(plugin), options, encoders, wanted == {"exemplars"})
+    session = open_session(task, results, _plugins(plugin), options, encoders, wanted == {"exemplars"}, wait)
     cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
     raise typer.Exit(command.run(session, cells, wanted, removal))
 
@@ -393,6 +401,18 @@ def check(
     raise typer.Exit(command.check(baseline, current, task or None, limits, format, output))
 
 
+@app.command(name="verify-rows")
+def verify_rows(
+    results: Annotated[Path, typer.Argument(help="Folder of a run.")] = DEFAULT_RESULTS,
+    task: Annotated[str, typer.Option(help="Task, or task@version; default: all.")] = "",
+    plugin: Plugins = None,
+) -> None:
+    """Derive rows' metrics again from scores and truth. Exit code 0: all agree; 1: one differs, or all are unknown."""
+    from .adapters import verify_rows as command
+
+    raise typer.Exit(command.verify_rows(results, task or None, _plugins(plugin)))
+
+
 @app.command(name="new-method")
 def new_method(
     name: Annotated[str, typer.Argument(help="Its name, as in my-method.")],
@@ -449,19 +469,21 @@ def export(
     task: Task, archive: Annotated[Path, typer.Argument(help="The .tar file to write.")], plugin: Plugins = None
 ) -> None:
     """Write a task's truth as one archive."""
-    from .assets import truth as command
+    from .assets import moving as command
 
     command.export(task, archive, _plugins(plugin))
 
 
 @truth_app.command(name="import")
 def import_archive(
-    archive: Annotated[Path, typer.Argument(help="An archive that `truth export` wrote.")], plugin: Plugins = None
+    archive: Annotated[Path, typer.Argument(help="An archive that `truth export` wrote.")],
+    plugin: Plugins = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Set another truth that is here aside.")] = False,
 ) -> None:
     """Check an archive and put its truth where tasks find it."""
-    from .assets import truth as command
+    from .assets import moving as command
 
-    command.import_archive(archive, _plugins(plugin))
+    command.import_archive(archive, _plugins(plugin), replace)
 
 
 @truth_app.command()
@@ -566,7 +588,7 @@ def _plugins(given: list[Path] | None) -> tuple[Path, ...]:
     """Return the plugin files, each once; raises UserError for one that is none, or whose names are taken."""
     from ..tasks.find import check_plugins
 
-    plugins = tuple({path.resolve(): path for path in given or ()}.values())
+    plugins = tuple({os.path.realpath(path): path for path in given or ()}.values())
     check_plugins(plugins)
     return plugins
 
@@ -587,16 +609,47 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
+def _memory(gib: float) -> float:
+    if not (gib == 0 or MEMORY[0] <= gib <= MEMORY[1]):
+        raise UserError(
+            f"--memory {gib:g}: give GiB from {MEMORY[0]:g} to {MEMORY[1]:g}, or 0 for 80 % of what is free"
+        )
+    return gib
+
+
 def main() -> None:
-    """Run the command; a user's mistake is one line on standard error and exit code 2, Ctrl-C is 130."""
+    """Run the command; what a user or a machine does wrong is one line on standard error and exit code 2.
+
+    Ctrl-C is 130 and SIGTERM 143. Output that cannot be written is no reason to stop, but 2 in the end.
+    """
+    with lasting_streams() as output:
+        code = _ended()
+        output.flush()
+        if output.problem is not None:
+            print(
+                f"error: cannot write to standard output: {output.problem}; what went into files is there",
+                file=sys.stderr,
+            )
+            code = code or 2
+    sys.exit(code)
+
+
+def _ended() -> int:
     try:
-        app()
+        with stopping():
+            app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except UserError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on where it stopped", file=sys.stderr)
-        sys.exit(130)
+    except OSError as error:
+        if error.filename is None:  # of no file, so that no user could mend it
+            raise
+        print(f"error: cannot use {error.filename}: {error.strerror}; check the path and its folder", file=sys.stderr)
+    except Stopped as stopped:
+        print(farewell(stopped), file=sys.stderr)
+        return stopped.code
+    return 2
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ...leaderboard.views.catalogue import QUERY_SETS, SIMILARITY, VIEWS, build_
 from ...leaderboard.views.reported import reported_sheets
 from ...leaderboard.views.sheet import FORMATS, Sheet, render
 from ...methods.registry import listings
-from ...store import FolderStore
+from ...store import FolderStore, read_file
 from ..tasks.find import task_names
 from .terminal import text_width
 
@@ -93,9 +93,11 @@ def rows_folder(folder: Path | None) -> Path:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
+        return read_file(path).decode()
+    except FileNotFoundError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8: name a Markdown file with markers") from error
 
 
 def _update(path: Path, text: str) -> None:

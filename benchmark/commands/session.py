@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,14 +23,18 @@ from ..tasks.spec import TaskSpec
 from ..truth.build import find_base
 from .terminal import RunDisplay, console, duration
 
+CLAIM = "run"  # what the runner holds
+POLL_S = 1.0
+
 
 @dataclass(frozen=True)
 class Session:
-    """Where cells of one task are planned and run."""
+    """Where cells of one task are planned and run; wait: until no other process runs cells into the same folder."""
 
     planner: Planner
     folder: Path
     options: Options
+    wait: bool = False
 
     @property
     def spec(self) -> TaskSpec:
@@ -61,13 +66,35 @@ class Session:
 
         A dry run ends after the estimate, and returns none.
         """
+        if self.wait and not dry_run:
+            self._queue()
         due = self.to_compute(cells)
         self.announce(cells, due, start_up() if due and not dry_run else None)
         if dry_run:
             return []
         with RunDisplay(len(cells)) as display:
             self.runner.on_event, self.runner.on_row = display.event, display.row
-            return self.runner.run(cells)
+            return self._run(cells)
+
+    def _run(self, cells: list[PlannedCell]) -> list[Row]:
+        """Run cells; with ``wait``, again and again where one that waited too was quicker."""
+        while True:
+            try:
+                return self.runner.run(cells)
+            except UserError:
+                if not self.wait or self.results.store.holder(CLAIM) is None:
+                    raise
+                self._queue()
+
+    def _queue(self) -> None:
+        said = None
+        while (holder := self.results.store.holder(CLAIM)) is not None:
+            if holder != said:
+                console.print(
+                    f"waiting for {holder}, which runs cells into {self.folder}", soft_wrap=True, markup=False
+                )
+                said = holder
+            time.sleep(POLL_S)
 
     def to_compute(self, cells: list[PlannedCell]) -> list[PlannedCell]:
         """Return the cells whose scores are due."""
@@ -111,6 +138,7 @@ def open_session(
     options: Options,
     encoders: str = "none",
     problem_only: bool = False,
+    wait: bool = False,
 ) -> Session:
     """Return a session on a task; raises UserError as ``open_planner`` does.
 
@@ -123,7 +151,7 @@ def open_session(
         precision=options.precision,
         isolated=options.isolated,
     )
-    return Session(planner, folder, options)
+    return Session(planner, folder, options, wait)
 
 
 def forecasts(cells: list[PlannedCell], device: str) -> list[Forecast]:

@@ -107,8 +107,10 @@ class Runner:
             self.reporter.truth(cells[i])  # a damaged one is found before anything is computed
         with self.results.store.claim("run", LONG_CLAIM_S) as held:
             if not held:
+                holder = self.results.store.holder("run") or "it has just ended"
                 raise UserError(
-                    f"another tdabench is running cells into {self.results.folder}: wait, or use another --results"
+                    f"another tdabench is running cells into {self.results.folder} ({holder}): --wait for it, or use "
+                    "another --results"
                 )
             make_room(self.results.kept)
             return self._run(cells)

@@ -17,7 +17,8 @@ from ...leaderboard.rows.row import Row, row_key
 from ...methods.base import UNITS
 from ...methods.registry import Listing, listings
 from ..run.record import Record, scores_file
-from .archive import MANIFEST, unpack
+from ..unpacking import unpack
+from .archive import CONTENTS, MANIFEST
 from .manifest import Manifest, read_manifest, read_submitted_row
 
 SLICE = re.compile(r"slice-(\d{5})-(\d{5})\.safetensors")
@@ -77,7 +78,7 @@ class Submission:
 
 def opened(archive: Path, folder: Path) -> Submission:
     """Unpack an archive into an empty folder; raises UserError for one that is no submission."""
-    names = unpack(archive, folder)
+    names = unpack(archive, folder, CONTENTS)
     if MANIFEST not in names:
         raise UserError(f"{archive} holds no {MANIFEST}: pack it with `tdabench submit pack`")
     manifest = read_manifest(folder / MANIFEST)

@@ -11,10 +11,10 @@ from ...errors import CorruptFile, UserError, brief
 from ...leaderboard.rows.files import read_row
 from ...leaderboard.rows.row import Row
 from ...leaderboard.rows.strict import Name, Strict, first_problem, parse_json
+from ..unpacking import Listed
 
 SCHEMA_VERSION = 1
 DEEPEST = 20  # nested values of a JSON file; a row's metrics take 8
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Licence = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+()-]{0,99}$")]
 
 
@@ -24,13 +24,6 @@ class Checked(Strict):
     name: str
     status: Literal["pass", "fail", "skip"]
     detail: str
-
-
-class Listed(Strict):
-    """A file's hash and size."""
-
-    sha256: Sha256
-    bytes: int
 
 
 class Manifest(Strict):

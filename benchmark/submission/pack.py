@@ -8,16 +8,18 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...leaderboard.rows.files import row_bytes
-from ...leaderboard.rows.row import Metrics, Row, row_key
+from ...leaderboard.rows.row import Row, row_key
 from ...methods.registry import Listing, listings
 from ...plugins import code_files, code_hash
 from ...store import sha256
 from ..contract.suite import Check, check_method, summary
 from ..run.environment import environment
 from ..run.results import Results
+from ..unpacking import Listed
 from .archive import MANIFEST, write_archive
 from .contents import scores_folder, stored_slices
-from .manifest import Checked, Listed, Manifest
+from .derive import derivable
+from .manifest import Checked, Manifest
 
 
 def submitted_method(file: Path) -> Listing:
@@ -61,13 +63,6 @@ def _check(row: Row, listing: Listing, file: Path) -> None:
             f"{row_key(row.key)} was run with another state of {file} than it has now: run its cell again, and give a "
             f"changed method a new version"
         )
-
-
-def derivable(row: Row) -> Row:
-    """Return a row with those metrics alone that follow from scores and truth."""
-    assert row.metrics is not None
-    kept = Metrics(lds=row.metrics.lds, top=row.metrics.top, groups=row.metrics.groups)
-    return row.model_copy(update={"metrics": kept})
 
 
 def suite_report(file: Path) -> list[Check]:

@@ -6,22 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...datasets.truth import Assets, GroupTruth, Truth
+from ...datasets.truth import Assets
 from ...errors import UserError, brief
 from ...leaderboard.rows.row import Row, row_key
 from ...plugins import code_files, code_hash
 from ...store import file_hash
 from ..contract.rules import RULES, Broken
 from ..contract.suite import Check
-from ..metrics.scores import query_ids
 from ..run.record import hash_of_slices
-from ..run.reporting import Asked, metrics_of, status_by
 from ..tasks.find import find_task, open_assets
 from .archive import MANIFEST
 from .contents import Submission
-
-TOLERANCE = 1e-6  # of numbers derived from the same scores by another version of NumPy
-NOT_DERIVED = ("removal", "sanity", "exemplars")
+from .derive import NOT_DERIVED, TOLERANCE, Deriver, attributed, width
 
 
 @dataclass
@@ -30,7 +26,7 @@ class Verifier:
 
     submission: Submission
     _assets: dict[str, Assets] = field(default_factory=dict)
-    _truths: dict[str, tuple[Truth | None, GroupTruth | None]] = field(default_factory=dict)
+    deriver: Deriver = field(default_factory=Deriver)
 
     def checks(self) -> list[Check]:
         """Return the outcome of every check, up to the first that fails; raises UserError for files that are broken."""
@@ -51,22 +47,11 @@ class Verifier:
 
     def attributed(self, row: Row) -> tuple[str, ...]:
         """Return the queries of a row's set that its method takes."""
-        assets = self.assets(row)
-        kinds = {query["id"]: query["kind"] for query in assets.manifest["queries"]}
-        ids = query_ids(assets.manifest, row.key.query_set)
-        return tuple(query for query in ids if kinds[query] in self.submission.listing.query_kinds)
+        return attributed(self.assets(row), row.key.query_set, self.submission.listing)
 
     def width(self, row: Row) -> int:
         """Return how many scores a query has: one an item, or one a group."""
-        manifest = self.assets(row).manifest
-        return len(manifest["groups"]["names"]) if self.submission.listing.unit == "group" else manifest["n_train"]
-
-    def labels(self, assets: Assets) -> tuple[Truth | None, GroupTruth | None]:
-        """Return the labels that test queries are measured by, read once."""
-        if assets.sha256 not in self._truths:
-            truth = assets.truth("report") if assets.has("report") else None
-            self._truths[assets.sha256] = truth, assets.group_truth() if assets.has_groups else None
-        return self._truths[assets.sha256]
+        return width(self.assets(row), self.submission.listing)
 
 
 def _hashes(verifier: Verifier) -> str:
@@ -167,37 +152,16 @@ def _scores(verifier: Verifier) -> str:
 def _metrics(verifier: Verifier) -> str:
     """Every metric and status follows from the scores and the truth here."""
     for row in verifier.submission.rows:
-        assets = verifier.assets(row)
+        assets, listing = verifier.assets(row), verifier.submission.listing
         k = find_task(row.key.task).removal.top_k(assets.manifest["n_train"])
-        ids, unit = query_ids(assets.manifest, row.key.query_set), verifier.submission.listing.unit
-        asked = Asked(assets, ids, row.key.query_set, "group" if unit == "group" else "item", k)
-        found = metrics_of(asked, *verifier.labels(assets), lambda row=row: _blocks(verifier, row))
-        assert row.metrics is not None
-        if odd := difference(row.metrics.model_dump(mode="json"), found.model_dump(mode="json"), "metrics"):
+        odd = verifier.deriver.disagreement(row, assets, listing, k, lambda row=row: _blocks(verifier, row))
+        if odd:
             raise Broken(f"{row_key(row.key)}: {odd}")
-        if row.status != status_by("ok", None, found)[0]:
-            raise Broken(f"{row_key(row.key)} says {row.status}, which does not follow from its scores")
     return f"all follow from the scores, within {TOLERANCE:g}"
 
 
 def _blocks(verifier: Verifier, row: Row) -> Any:
     return verifier.submission.blocks(row, verifier.attributed(row), verifier.width(row))
-
-
-def difference(claimed: Any, found: Any, place: str) -> str | None:
-    """Return the first place where two JSON values differ by more than TOLERANCE, with both, or None."""
-    if isinstance(claimed, dict) and isinstance(found, dict):
-        if odd := sorted(claimed.keys() ^ found.keys()):
-            return f"{place}.{odd[0]} is claimed or derived, not both"
-        return next(filter(None, (difference(claimed[k], found[k], f"{place}.{k}") for k in claimed)), None)
-    if isinstance(claimed, list) and isinstance(found, list) and len(claimed) == len(found):
-        pairs = enumerate(zip(claimed, found, strict=True))
-        return next(filter(None, (difference(a, b, f"{place}.{i}") for i, (a, b) in pairs)), None)
-    if isinstance(claimed, float) and isinstance(found, float) and abs(claimed - found) <= TOLERANCE:
-        return None
-    return (
-        None if claimed == found else f"{place} is claimed to be {brief(str(claimed))}, and {brief(str(found))} follows"
-    )
 
 
 CHECKS: dict[str, Callable[[Verifier], str]] = {

@@ -125,11 +125,16 @@ def assets_folder(spec: TaskSpec) -> Path:
 def open_assets(spec: TaskSpec) -> Assets:
     """Return a task's assets; raises CorruptFile where they are not of the task as it is."""
     assets = Assets(assets_folder(spec))
+    check_assets(assets, spec, assets.folder)
+    return assets
+
+
+def check_assets(assets: Assets, spec: TaskSpec, where: Path) -> None:
+    """Raise CorruptFile, which names ``where``, for assets of another recipe, plan or grouping than the task's."""
     plain, found = json.loads(json.dumps(spec.to_json())), assets.manifest
     pairs = {"recipe": "recipe", "n_train": "n_train", "truth": "truth_plan"}
     other = [name for name, stored in pairs.items() if plain[name] != found.get(stored)]
     if (plain.get("groups") or {}).get("by") != (found.get("groups") or {}).get("by"):
         other.append("groups")
     if other:
-        raise CorruptFile(f"{assets.folder} was built from another {other[0]} than {spec.label}'s: rebuild it")
-    return assets
+        raise CorruptFile(f"{where} was built from another {other[0]} than {spec.label}'s: rebuild it")

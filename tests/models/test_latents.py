@@ -17,6 +17,7 @@ from tdabench.models.latents import Autoencoder, with_latents
 from tdabench.models.problem import Problem, problem_files, query_list, read_problem
 from tdabench.models.recipe import AutoencoderSpec, ModelSpec, Recipe
 from tdabench.models.training import build, snapshot, train
+from tdabench.store import FolderStore
 
 from .. import tiny
 from . import folders
@@ -114,3 +115,37 @@ def test_a_latent_problem_trains_and_is_read_back(data, coder, tmp_path, monkeyp
     found = read_problem(assets.folder)
     assert torch.equal(found.train.x, data.latents) and torch.equal(found.queries.pixels, queries.images)
     assert torch.equal(found.pixels(found.train.x), coder.decode(data.latents))
+
+
+SPOILS = {
+    "flipped": lambda raw: raw[:-5] + bytes([raw[-5] ^ 1]) + raw[-4:],
+    "header": lambda raw: raw[:9] + bytes([raw[9] ^ 1]) + raw[10:],
+    "truncated": lambda raw: raw[:-8],
+    "empty": lambda raw: b"",
+}
+
+
+@pytest.mark.parametrize("how", SPOILS)
+def test_kept_latents_that_were_damaged_are_named_and_made_again(how, coder, data, tmp_path, capsys):
+    store, plain = FolderStore(tmp_path), replace(tiny.dataset(N), images=folders.colours(N))
+    first = with_latents(plain, coder, store)
+    expected = first.latents.clone()
+    del first  # its memory is the file's
+    path = next((tmp_path / "latents").glob("*.safetensors"))
+    path.write_bytes(SPOILS[how](path.read_bytes()))
+    again = with_latents(plain, coder, store)
+    assert torch.equal(again.latents, expected)
+    assert "is damaged: set aside as" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.f32*"))
+
+
+def test_a_damaged_part_of_a_killed_encoding_is_made_again(coder, data, tmp_path, monkeypatch):
+    store, plain = FolderStore(tmp_path), replace(tiny.dataset(N), images=folders.colours(N))
+    expected = with_latents(plain, coder).latents
+    with monkeypatch.context() as patch:
+        patch.setattr("tdabench.models.latents._join", lambda *words: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            with_latents(plain, coder, store)
+    part = next(tmp_path.rglob("*.f32"))
+    part.write_bytes(SPOILS["flipped"](part.read_bytes()))
+    assert torch.equal(with_latents(plain, coder, store).latents, expected)

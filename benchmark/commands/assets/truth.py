@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +10,11 @@ import torch
 from rich.table import Table
 
 from ....datasets.truth import Assets
-from ....errors import CorruptFile, UserError
+from ....errors import UserError
 from ....models.problem import Problem, read_problem
 from ....models.training import train
 from ....seeds import numpy_generator
-from ....store import LONG_CLAIM_S, FolderStore, home, sha256
+from ....store import LONG_CLAIM_S, FolderStore, home
 from ...metrics import lds
 from ...metrics.scores import query_ids
 from ...processes import cores
@@ -154,62 +151,3 @@ def _ceilings(assets: Assets) -> Table:
             values = f"{np.nanmean(pair):.3f}", f"{lds.ceiling(outputs):.3f}", f"{low:.3f} to {high:.3f}"
         table.add_row(kind, str(len(chosen)), *values)
     return table
-
-
-def export(task: str, archive: Path, plugins: tuple[Path, ...] = ()) -> None:
-    """Write the assets as an uncompressed tar, whole or not at all."""
-    assets = open_assets(find_task(task, plugins))
-    assets.check_files()
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in ("manifest.json", *assets.manifest["files"]):
-            data = assets.store.get(name)
-            member = tarfile.TarInfo(f"{assets.label}/{name}")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    FolderStore(archive.parent).put(archive.name, buffer.getvalue())
-    console.print(f"{archive}: {len(buffer.getvalue()) / 2**20:.1f} MiB", soft_wrap=True, markup=False)
-
-
-def import_archive(archive: Path, plugins: tuple[Path, ...] = ()) -> None:
-    """Check an archive's files against its manifest, then put them in place, the manifest last."""
-    label, files = _read_archive(archive)
-    spec = find_task(label, plugins)
-    store = FolderStore(home() / "truth" / spec.label)
-    _check_archive(archive, files, spec.label)
-    store.delete("manifest.json")
-    for name in sorted(files, key=lambda name: name == "manifest.json"):
-        store.put(name, files[name])
-    console.print(f"{spec.label}: imported into {store.root}", soft_wrap=True, markup=False)
-
-
-def _read_archive(archive: Path) -> tuple[str, dict[str, bytes]]:
-    try:
-        with tarfile.open(archive) as tar:
-            members = {member.name: member for member in tar.getmembers() if member.isfile()}
-            content = {name: tar.extractfile(member) for name, member in members.items()}
-            read = {name: stream.read() for name, stream in content.items() if stream is not None}
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{archive} cannot be read as an archive ({error}): export it again") from error
-    labels = {name.split("/")[0] for name in read}
-    files = {name.split("/")[-1]: data for name, data in read.items()}
-    if len(labels) != 1 or "manifest.json" not in files or len(read) != len(files):
-        raise UserError(f"{archive} is no exported truth: it should hold one task's manifest.json and files")
-    return labels.pop(), files
-
-
-def _check_archive(archive: Path, files: dict[str, bytes], label: str) -> None:
-    try:
-        manifest = json.loads(files["manifest.json"])
-        hashes = {name: file["sha256"] for name, file in manifest["files"].items()}
-        found = f"{manifest['task']}@{manifest['version']}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptFile(f"{archive} has a broken manifest ({error}): export it again") from error
-    if found != label:
-        raise CorruptFile(f"{archive} is named after {label}, but holds {found}: export it again")
-    if set(hashes) != set(files) - {"manifest.json"}:
-        odd = ", ".join(sorted(set(hashes) ^ (set(files) - {"manifest.json"})))
-        raise CorruptFile(f"{archive} does not hold just what its manifest lists ({odd}): export it again")
-    wrong = [name for name in hashes if sha256(files[name]) != hashes[name]]
-    if wrong:
-        raise CorruptFile(f"{archive}: {', '.join(wrong)} does not match the manifest: export it again")

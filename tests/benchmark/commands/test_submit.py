@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tdabench.benchmark.submission.archive import unpack, write_archive
+from tdabench.benchmark.submission.archive import CONTENTS, write_archive
 from tdabench.benchmark.submission.contents import opened
 from tdabench.benchmark.submission.rerun import compared, sampled
 from tdabench.benchmark.submission.verify import Verifier
+from tdabench.benchmark.unpacking import unpack
 from tdabench.leaderboard.rows.files import load_rows
 
 from ... import run_helpers
@@ -77,7 +78,7 @@ def test_a_mismatch_is_exit_code_1_and_a_broken_archive_2(tdabench, tmp_path):
     file = run_helpers.plugin(tmp_path, "steady")
     run_cells(tmp_path / "results", ["steady"], [file])
     archive = _packed(file, tmp_path)
-    names = unpack(archive, tmp_path / "out")
+    names = unpack(archive, tmp_path / "out", CONTENTS)
     files = {name: (tmp_path / "out" / name).read_bytes() for name in names}
     write_archive(archive, {name: data.replace(b"torch.rand(", b"torch.randn(") for name, data in files.items()})
     answer = tdabench("submit", "verify", archive)

@@ -6,12 +6,13 @@ import gzip
 import io
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tdabench.benchmark.submission import archive
-from tdabench.benchmark.submission.archive import MANIFEST, unpack, write_archive
+from tdabench.benchmark.submission.archive import CONTENTS, MANIFEST, write_archive
+from tdabench.benchmark.unpacking import unpack
 from tdabench.errors import UserError
 
 ODD = "no plain file"
@@ -43,7 +44,7 @@ def packed(folder: Path, data: bytes) -> Path:
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
     write_archive(tmp_path / "x.tar.gz", GOOD)
-    names = unpack(tmp_path / "x.tar.gz", tmp_path / "out")
+    names = unpack(tmp_path / "x.tar.gz", tmp_path / "out", CONTENTS)
     assert names[0] == MANIFEST and {name: (tmp_path / "out" / name).read_bytes() for name in names} == GOOD
     first = (tmp_path / "x.tar.gz").read_bytes()
     write_archive(tmp_path / "x.tar.gz", dict(reversed(GOOD.items())))
@@ -83,7 +84,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_what_a_member_must_not_be(what: str, tmp_path: Path) -> None:
     data, said = HOSTILE[what]
     with pytest.raises(UserError, match=said) as caught:
-        unpack(packed(tmp_path, data()), tmp_path / "in" / "out")
+        unpack(packed(tmp_path, data()), tmp_path / "in" / "out", CONTENTS)
     assert "hostile.tar.gz" in str(caught.value) and str(caught.value).isprintable()
     assert {path.name for path in tmp_path.iterdir()} <= {"hostile.tar.gz", "in"}
     assert not (tmp_path / "in").exists() or {path.name for path in (tmp_path / "in").iterdir()} == {"out"}
@@ -96,27 +97,26 @@ def test_a_bomb_is_not_decompressed(tmp_path: Path) -> None:
     path = packed(tmp_path, info.tobuf(tarfile.GNU_FORMAT) + bytes(info.size))
     assert path.stat().st_size < 2 * 2**20
     with pytest.raises(UserError, match="are allowed"):
-        unpack(path, tmp_path / "out")
+        unpack(path, tmp_path / "out", CONTENTS)
     assert not (tmp_path / "out").exists()
 
 
-def test_many_files_and_many_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = packed(tmp_path, tar(*(member(f"adapter/a{i}.py", b"x") for i in range(archive.MOST_FILES + 1))))
+def test_many_files_and_many_bytes_are_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path, tar(*(member(f"adapter/a{i}.py", b"x") for i in range(CONTENTS.most_files + 1))))
     with pytest.raises(UserError, match="more than 2000 files"):
-        unpack(path, tmp_path / "files")
-    monkeypatch.setattr(archive, "MOST_BYTES", 10_000)
+        unpack(path, tmp_path / "files", CONTENTS)
     path = packed(tmp_path, tar(*(member(f"adapter/a{i}.py", b"x" * 4000) for i in range(3))))
     with pytest.raises(UserError, match="more than 10,000 bytes"):
-        unpack(path, tmp_path / "bytes")
+        unpack(path, tmp_path / "bytes", replace(CONTENTS, most_bytes=10_000))
 
 
 @pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"x" * 9000, mtime=0)[:40]])
 def test_what_is_no_gzip_is_one_line(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(data)
     with pytest.raises(UserError, match="cannot be read"):
-        unpack(tmp_path / "x.tar.gz", tmp_path / "out")
+        unpack(tmp_path / "x.tar.gz", tmp_path / "out", CONTENTS)
 
 
 def test_a_missing_archive_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
-        unpack(tmp_path / "none.tar.gz", tmp_path / "out")
+        unpack(tmp_path / "none.tar.gz", tmp_path / "out", CONTENTS)

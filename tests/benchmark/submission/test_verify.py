@@ -15,10 +15,12 @@ from safetensors.numpy import load, save
 from tdabench.benchmark.contract.rules import RULES
 from tdabench.benchmark.contract.suite import Check
 from tdabench.benchmark.run.results import Results
-from tdabench.benchmark.submission.archive import MANIFEST, unpack, write_archive
+from tdabench.benchmark.submission.archive import CONTENTS, MANIFEST, write_archive
 from tdabench.benchmark.submission.contents import opened
-from tdabench.benchmark.submission.pack import collected, derivable, submitted_method, write_submission
+from tdabench.benchmark.submission.derive import derivable
+from tdabench.benchmark.submission.pack import collected, submitted_method, write_submission
 from tdabench.benchmark.submission.verify import Verifier
+from tdabench.benchmark.unpacking import unpack
 from tdabench.errors import UserError
 from tdabench.plugins import code_hash
 from tdabench.store import sha256
@@ -53,7 +55,9 @@ def files(made, tmp_path_factory) -> Files:
     listing = submitted_method(file)
     given = collected(listing, file, Results(results))
     write_submission(folder / "x.tar.gz", listing, file, given, PASSED, "MIT")
-    return {name: (folder / "out" / name).read_bytes() for name in unpack(folder / "x.tar.gz", folder / "out")}
+    return {
+        name: (folder / "out" / name).read_bytes() for name in unpack(folder / "x.tar.gz", folder / "out", CONTENTS)
+    }
 
 
 def verdict(folder: Path, files: Files, change: Change = lambda files, folder: None) -> list[Check]:

@@ -1,0 +1,138 @@
+"""The command verify-rows: the metrics of stored rows, derived again from stored scores and the truth."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from rich.text import Text
+
+from ....datasets.truth import Assets
+from ....errors import CorruptFile, UserError, brief
+from ....leaderboard.rows.files import load_rows
+from ....leaderboard.rows.row import Row, row_key
+from ....methods.registry import Listing, listings
+from ...metrics.scores import Blocks
+from ...run.record import Record
+from ...run.reporting import TRUTH_OF
+from ...run.results import Results
+from ...submission.derive import NOT_DERIVED, Deriver, attributed, width
+from ...tasks.find import find_task, open_assets
+from ..leaderboard import rows_folder
+from ..terminal import console
+
+Verdict = Literal["agrees", "differs", "unchecked"]
+STYLES = {"agrees": "green", "differs": "bold red", "unchecked": "yellow"}
+IDENTITY = re.compile(r"[0-9a-f]{8,64}")
+
+
+class Found(NamedTuple):
+    """What became of a row: its verdict, and the figures or the reason."""
+
+    row: Row
+    verdict: Verdict
+    detail: str
+
+
+class _Unchecked(Exception):
+    """Why a row cannot be checked here."""
+
+
+def verify_rows(folder: Path, task: str | None, plugins: tuple[Path, ...]) -> int:
+    """Derive every row's metrics again and print what agrees; return 1 where one differs, or none could be checked."""
+    rows = load_rows(rows_folder(folder), task)
+    if not rows:
+        raise UserError(f"no rows{f' of {task!r}' if task else ''} in {folder}: run `tdabench run` first")
+    results = Results(folder) if (folder / "results.json").is_file() else None
+    checker, counts = Checker(results, listings(plugins), plugins), Counter[str]()
+    for found in map(checker.check, rows):
+        counts[found.verdict] += 1
+        where = row_key(found.row.key).removesuffix(".json")
+        line = Text.assemble((f"{found.verdict:9}", STYLES[found.verdict]), f" {where}: {found.detail}")
+        console.print(line, soft_wrap=True)
+    said = f"{counts['agrees']} agree, {counts['differs']} differ, {counts['unchecked']} cannot be checked here"
+    console.print(f"{len(rows)} rows: {said}")
+    return int(counts["differs"] > 0 or counts["agrees"] == 0)
+
+
+@dataclass
+class Checker:
+    """Checks rows of a results folder, or, where ``results`` is None, rows without any scores."""
+
+    results: Results | None
+    known: dict[str, Listing]
+    plugins: tuple[Path, ...]
+    deriver: Deriver = field(default_factory=Deriver)
+
+    def check(self, row: Row) -> Found:
+        """Return what becomes of a row."""
+        try:
+            assets, listing, record = self._inputs(row)
+        except _Unchecked as reason:
+            return Found(row, "unchecked", str(reason))
+        try:
+            odd = self._disagreement(row, assets, listing, record)
+        except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+            return Found(row, "differs", f"its scores cannot be read: {brief(str(error))}")
+        return Found(row, "differs", odd) if odd else Found(row, "agrees", _what_agrees(row))
+
+    def _inputs(self, row: Row) -> tuple[Assets, Listing, Record]:
+        """Return what a row is checked by; raises _Unchecked where some of it is not here."""
+        if row.metrics is None:
+            raise _Unchecked(f"status {row.status}, without any numbers")
+        if row.key.query_set not in TRUTH_OF:
+            raise _Unchecked(f"no truth goes with {row.key.query_set} queries")
+        listing = self.known.get(row.key.method)
+        if listing is None:
+            raise _Unchecked(f"the method {row.key.method!r} is not here: give its file with --plugin")
+        if listing.version != row.key.method_version:
+            raise _Unchecked(f"the method is at version {listing.version} here")
+        return self._assets(row), listing, self._record(row)
+
+    def _assets(self, row: Row) -> Assets:
+        try:
+            assets = open_assets(find_task(row.key.label, self.plugins))
+        except UserError as error:
+            raise _Unchecked(str(error)) from error
+        own = row.source.problem_sha256, row.source.truth_sha256
+        for what, said, here in zip(("problem", "truth"), own, (assets.problem_sha256, assets.sha256), strict=True):
+            if said != here:
+                raise _Unchecked(f"it is of another {what} ({(said or 'none')[:16]}) than the one here ({here[:16]})")
+        return assets
+
+    def _record(self, row: Row) -> Record:
+        identity = row.diagnostics.get("identity")
+        if self.results is None or not isinstance(identity, str) or not IDENTITY.fullmatch(identity):
+            raise _Unchecked("no scores of it are here")
+        record = self.results.record(row.key, identity)
+        if not record.parts():
+            raise _Unchecked(f"no scores of it are here: {record.store.root} holds none")
+        return record
+
+    def _disagreement(self, row: Row, assets: Assets, listing: Listing, record: Record) -> str | None:
+        if row.source.scores_sha256 != record.scores_hash():
+            return "its scores are not those whose hash it has"
+        ids, n = attributed(assets, row.key.query_set, listing), width(assets, listing)
+        k = find_task(row.key.label, self.plugins).removal.top_k(assets.manifest["n_train"])
+        return self.deriver.disagreement(row, assets, listing, k, lambda: _checked(record.blocks(ids), n))
+
+
+def _checked(blocks: Blocks, n: int) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """Yield scores; raises CorruptFile where they are not float32 of as many queries and items."""
+    for ids, scores in blocks:
+        if scores.dtype != np.float32 or scores.shape != (len(ids), n):
+            raise CorruptFile(f"{scores.dtype} {list(scores.shape)} where float32 {[len(ids), n]} belong")
+        yield ids, scores
+
+
+def _what_agrees(row: Row) -> str:
+    assert row.metrics is not None
+    means = [f"LDS of {kind} {100 * (one.mean or 0):.1f}" for kind, one in row.metrics.lds.items()]
+    means += [f"groups of {kind}" for kind in row.metrics.groups] + (["top items"] if row.metrics.top else [])
+    other = [name for name in NOT_DERIVED if getattr(row.metrics, name) is not None]
+    return ", ".join(means) + (f" (not derivable from scores: {', '.join(other)})" if other else "")

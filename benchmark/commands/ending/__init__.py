@@ -1,0 +1,1 @@
+"""How a command ends, whatever a user, a terminal or the system does meanwhile."""
