@@ -94,7 +94,7 @@ def test_a_file_of_another_kind_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"notes\.txt is no plugin"):
         sources("no.such.group", (tmp_path / "notes.txt",))
     (tmp_path / "folder.py").mkdir()
-    with pytest.raises(UserError, match="Is a directory"):
+    with pytest.raises(UserError, match="is no plain file"):
         parsed(Source(tmp_path / "folder.py", "folder.py"))
 
 
