@@ -36,6 +36,9 @@ from ..tasks.spec import TaskSpec
 from .described import code_of, planning_class
 
 
+MOST = 10**6  # of what is counted on the command line: cells at a time, images a pass
+
+
 @dataclass(frozen=True)
 class Options:
     """How cells are run: what ``tdabench run`` takes besides the entries."""
@@ -270,6 +273,8 @@ def checked_options(
     known = check_precision(precision, device)
     if not (jobs >= 0 and 0 < timeout < math.inf and 0 <= memory < math.inf and micro_batch >= 1):
         raise UserError("--jobs and --memory must not be negative, --timeout and --micro-batch must be positive")
+    if jobs > MOST or micro_batch > MOST:
+        raise UserError(f"--jobs and --micro-batch must not be above {MOST:,}")
     jobs = jobs or (cores() if device == "cpu" else 1)
     limit = int(memory * 2**30) or int(0.8 * psutil.virtual_memory().available / jobs)
     threads, asked = max(1, cores() // jobs), memory > 0

@@ -103,7 +103,10 @@ class Runner:
         Raises UserError where another process is running cells into this folder: both would write the same slices.
         """
         cells = list(cells)
-        for i in self.due(cells):
+        due = self.due(cells)
+        if not due:
+            return [self.reporter.known(planned) for planned in cells]  # also where nothing may be written
+        for i in due:
             self.reporter.truth(cells[i])  # a damaged one is found before anything is computed
         with self.results.store.claim("run", LONG_CLAIM_S) as held:
             if not held:
