@@ -35,7 +35,6 @@ from ..processes import cores
 from ..tasks.spec import TaskSpec
 from .described import code_of, planning_class
 
-
 MOST = 10**6  # of what is counted on the command line: cells at a time, images a pass
 
 

@@ -117,6 +117,7 @@ def test_a_read_only_folder_with_nothing_to_run_is_no_mistake(results, tdabench)
 LONG = "x" * 300
 MISTAKES = {
     **{f"--memory {value}": (*RUN, "results", "--memory", value) for value in ("1e300", "nan", "-1", "inf", "1e-9")},
+    "--jobs 10^40": (*RUN, "results", "--jobs", str(10**40)),
     **{f"--timeout {value}": (*RUN, "results", "--timeout", value) for value in ("nan", "-1", "inf")},
     "long results": (*RUN, LONG),
     "many long results": (*RUN, "/".join([LONG[:200]] * 25)),
