@@ -122,7 +122,8 @@ class RunDisplay(_Shown):
 def _told(row: Row) -> str:
     """Return what else there is to say of a cell's time."""
     notes = row.diagnostics.get("kept", [])
-    kept = ", less what was kept from before" if any(note["reused"] or note["rebuilt"] for note in notes) else ""
+    reused = any(note["reused"] or note["rebuilt"] for note in notes)
+    kept = " as if alone, part of which was kept from before" if reused else ""
     shared = [note for note in notes if note.get("devices")]
     spent = sum(note["wall_s"] for note in shared)
     return kept + (f" of {len(shared[0]['devices'])} devices, {duration(spent)} of it together" if shared else "")
