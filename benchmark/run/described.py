@@ -5,9 +5,11 @@ The runner writes rows and computes metrics, so no code of a submitted method ma
 
 from __future__ import annotations
 
+import atexit
 import json
 import multiprocessing
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, make_dataclass
@@ -96,8 +98,9 @@ class Host:
     def __init__(self, plugins: tuple[Path, ...], isolated: bool, answers: type[Answers] | None = None) -> None:
         self._connection, theirs = multiprocessing.Pipe()
         self._named = ", ".join(map(str, plugins)) or "an installed method"
-        self._temporary = tempfile.TemporaryDirectory(prefix="tdabench-host-", ignore_cleanup_errors=True)
-        words = tuple(map(str, plugins)), theirs, str(home()), self._temporary.name, isolated, answers or Answers
+        temporary = tempfile.mkdtemp(prefix="tdabench-host-")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        words = tuple(map(str, plugins)), theirs, str(home()), temporary, isolated, answers or Answers
         self._process = forkserver().Process(target=serve, args=words, daemon=True)
         start_guard()
         self._process.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import signal
 import sys
 import tempfile
@@ -61,7 +62,7 @@ class Running:
     process: Any
     connection: Any  # one class on POSIX, another on Windows
     resumed: bool
-    temporary: tempfile.TemporaryDirectory[str]
+    temporary: str
     server: int | None = None
     started: float = field(default_factory=time.monotonic)
     started_utc: str = field(default_factory=now)
@@ -70,7 +71,7 @@ class Running:
     def kill(self) -> None:
         """End it with all that it started."""
         kill_cell(self.process, self.server)
-        self.temporary.cleanup()
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 @dataclass
@@ -147,18 +148,18 @@ class Runner:
                 self._live[index] = self._start(planned)
 
     def _start(self, planned: PlannedCell) -> Running:
+        temporary = tempfile.mkdtemp(prefix="tdabench-cell-")
+        try:
+            return self._started(planned, temporary)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    def _started(self, planned: PlannedCell, temporary: str) -> Running:
         record = self.inspector.record(planned)
-        temporary = tempfile.TemporaryDirectory(prefix="tdabench-cell-", ignore_cleanup_errors=True)
-        spec = self._spec(planned, record, temporary.name)
-        if (damage := record.damage()) is not None:
-            print(f"{record.store.root} is damaged, so its cell starts anew: {damage}", file=sys.stderr, flush=True)
-        if damage is not None or not self.inspector.continues(planned, spec):
-            self.results.forget(planned.key)  # or a kill would leave a row without its scores
-            record.clear()
+        spec = self._spec(planned, record, temporary)
+        self._prepare(planned, record, spec)
         resumed = bool(record.parts())
-        record.store.delete("outcome.json")
-        record.store.put_json("spec.json", spec.to_json())
-        record.store.put_json("inputs.json", self.inspector.inputs(planned))
         receive, send = multiprocessing.Pipe(duplex=False)
         words = str(record.store.root), str(self.results.log(planned.key)), send, str(home())
         process = forkserver().Process(target=worker.main, args=words, daemon=True)
@@ -166,6 +167,17 @@ class Runner:
         process.start()
         send.close()
         return Running(planned, process, receive, resumed, temporary, parent_of(process.pid))
+
+    def _prepare(self, planned: PlannedCell, record: Record, spec: worker.Spec) -> None:
+        """Leave of the record what this start goes on with, and say what is asked for."""
+        if (damage := record.damage()) is not None:
+            print(f"{record.store.root} is damaged, so its cell starts anew: {damage}", file=sys.stderr, flush=True)
+        if damage is not None or not self.inspector.continues(planned, spec):
+            self.results.forget(planned.key)  # or a kill would leave a row without its scores
+            record.clear()
+        record.store.delete("outcome.json")
+        record.store.put_json("spec.json", spec.to_json())
+        record.store.put_json("inputs.json", self.inspector.inputs(planned))
 
     def _spec(self, planned: PlannedCell, record: Record, temporary: str) -> worker.Spec:
         members = {name: str(self.inspector.record(one).store.root) for name, one in planned.members.items()}

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ...errors import CorruptFile
 from ...seeds import digest
-from ...store import FolderStore
+from ...store import FolderStore, read_file
 from .row import SCHEMA_VERSION, Row, row_key
 from .strict import first_problem, parse_json
 
@@ -52,13 +52,13 @@ def row_bytes(row: Row) -> bytes:
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
-def load_rows(store: FolderStore | str | Path, task: str | None = None) -> list[Row]:
+def load_rows(store: FolderStore | str | Path, task: str | None = None, edited: bool = False) -> list[Row]:
     """Return the rows in a store or folder, of one task (``digits``) or task version (``digits@1``) if named.
 
-    Raises CorruptFile as ``load_row`` does.
+    edited: also those whose hash is another's. Raises CorruptFile as ``load_row`` does.
     """
     store = store if isinstance(store, FolderStore) else FolderStore(store)
-    return [load_row(store, key) for key in store.keys() if key.endswith(".json") and _is_of(key, task)]  # noqa: SIM118
+    return [load_row(store, key, edited) for key in store.keys() if key.endswith(".json") and _is_of(key, task)]  # noqa: SIM118
 
 
 def _is_of(key: str, task: str | None) -> bool:
@@ -66,12 +66,15 @@ def _is_of(key: str, task: str | None) -> bool:
     return task is None or task in (folder, folder.split("@")[0])
 
 
-def load_row(store: FolderStore, key: str) -> Row:
+def load_row(store: FolderStore, key: str, edited: bool = False) -> Row:
     """Return the row under a key.
 
-    Raises CorruptFile where it is no valid row, was edited since it was sealed, or lies where another cell's belongs.
+    Raises CorruptFile where it is no valid row, lies where another cell's belongs, or, unless ``edited`` is meant to
+    pass, was edited since it was sealed.
     """
-    row = read_row(store.get(key), store.path(key))
+    row = read_row(read_file(store.path(key)), store.path(key))
     if row_key(row.key) != key:
         raise CorruptFile(f"{store.path(key)} holds the row of another cell; move it to {store.path(row_key(row.key))}")
+    if not edited:
+        store.get(key)  # compares the hash
     return row

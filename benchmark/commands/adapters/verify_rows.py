@@ -45,7 +45,7 @@ class _Unchecked(Exception):
 
 def verify_rows(folder: Path, task: str | None, plugins: tuple[Path, ...]) -> int:
     """Derive every row's metrics again and print what agrees; return 1 where one differs, or none could be checked."""
-    rows = load_rows(rows_folder(folder), task)
+    rows = load_rows(rows_folder(folder), task, edited=True)
     if not rows:
         raise UserError(f"no rows{f' of {task!r}' if task else ''} in {folder}: run `tdabench run` first")
     results = Results(folder) if (folder / "results.json").is_file() else None

@@ -37,7 +37,7 @@ def test_a_new_method_goes_all_the_way(tdabench, tmp_path):
     packed = tdabench("submit", "pack", "--method", file, "--results", results, "-o", archive)
     assert packed.code == 0 and "1 rows" in packed.out, packed
     answer = tdabench("submit", "verify", archive, "--rerun", "--queries", 3, "--seed", 1, "--into", tmp_path / "rows")
-    assert answer.code == 0 and "9 passed, 0 failed" in answer.out, answer
+    assert answer.code == 0 and "10 passed, 0 failed" in answer.out, answer
     (row,) = load_rows(tmp_path / "rows")
     (measured,) = load_rows(results / "rows")
     assert row.source.kind == "verified" and measured.source.kind == "measured"
