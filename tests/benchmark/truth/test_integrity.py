@@ -28,6 +28,10 @@ def own(home, tmp_path, monkeypatch) -> Path:
     """A home of a test's own, with the caches of a build and without its truth."""
     copied = shutil.copytree(home, tmp_path / "home", ignore=shutil.ignore_patterns("truth", "derived"))
     monkeypatch.setenv("TDABENCH_HOME", str(copied))
+    store = FolderStore(copied)
+    used = store.path(truth.prepare_base(TASK, store).jobs(store)[0].key).parent
+    for other in set((copied / "measured").iterdir()) - {used}:  # of builds by other plans, in other tests
+        shutil.rmtree(other)
     return copied
 
 
