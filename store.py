@@ -69,16 +69,26 @@ class FolderStore:
 
         Raises CorruptFile too where a hash lies beside them that is not theirs; one that is missing says nothing.
         """
-        data = self._bytes(key)
-        if self.exists(key + HASH) and not self._is_of(key, data):
-            raise CorruptFile(f"{self.path(key)} was edited or damaged (its hash differs): delete it and run again")
+        data = read_file(self.path(key))
+        self.check(key, data)
         return data
 
-    def _bytes(self, key: str) -> bytes:
-        return read_file(self.path(key))
+    def check(self, key: str, data: bytes) -> None:
+        """Raise CorruptFile where a hash lies beside ``key`` that is not that of ``data``."""
+        sealed = self.seal_of(key)
+        if sealed is not None and sealed != sha256(data):
+            raise CorruptFile(f"{self.path(key)} was edited or damaged (its hash differs): delete it and run again")
 
-    def _is_of(self, key: str, data: bytes) -> bool:
-        return self._bytes(key + HASH).strip() == sha256(data).encode()
+    def seal(self, key: str, sha: str) -> None:
+        """Put the hash of what is under ``key`` beside it."""
+        self.put(key + HASH, f"{sha}\n".encode())
+
+    def seal_of(self, key: str) -> str | None:
+        """Return the hash that lies beside ``key``, whatever became of either; None where there is none."""
+        try:
+            return read_file(self.path(key + HASH)).strip().decode(errors="replace")
+        except FileNotFoundError:
+            return None
 
     def put_json(self, key: str, value: Any, sealed: bool = False) -> Path:
         """Write a value as strict JSON (NaN is refused with ValueError); sealed: with its hash beside it."""
@@ -96,7 +106,7 @@ class FolderStore:
         """Write ``data`` under ``key``, and its hash beside it; a kill in between leaves no hash of other bytes."""
         self._unlink(key + HASH)
         path = self.put(key, data)
-        self.put(key + HASH, f"{sha256(data)}\n".encode())
+        self.seal(key, sha256(data))
         return path
 
     def kept(self, key: str) -> bytes | None:
@@ -105,12 +115,14 @@ class FolderStore:
         Bytes that are not those which were kept are named on stderr and set aside, so that they are made again.
         """
         try:
-            data = self._bytes(key)
-            if self._is_of(key, data):
-                return data
+            data = read_file(self.path(key))
         except FileNotFoundError:
             return None
-        self.set_aside(key)
+        sealed = self.seal_of(key)
+        if sealed == sha256(data):
+            return data
+        if sealed is not None:
+            self.set_aside(key)
         return None
 
     def set_aside(self, key: str) -> None:
@@ -146,8 +158,7 @@ class FolderStore:
 
         A claim lapses when its process on this host is gone, or, for another host, ``ttl`` seconds after it was made.
         """
-        path = self.path(key)
-        path, token = path.with_name(f".{path.name}.claim"), uuid.uuid4().hex
+        path, token = self._claim(key), uuid.uuid4().hex
         try:
             held = _try_claim(path, token, ttl)
         except OSError as error:
@@ -158,10 +169,13 @@ class FolderStore:
             if held:
                 _release(path, token)
 
+    def _claim(self, key: str) -> Path:
+        path = self.path(key)
+        return path.with_name(f".{path.name}.claim")
+
     def holder(self, key: str) -> str | None:
         """Return who holds ``key``, as people say it: a process and its host; None where nobody does."""
-        path = self.path(key)
-        path = path.with_name(f".{path.name}.claim")
+        path = self._claim(key)
         try:
             if _lapsed(path, LONG_CLAIM_S):
                 return None

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..datasets.base import ImageDataset
 from ..datasets.stored import CHECKED
 from ..seeds import digest
-from ..store import HASH, FolderStore, file_hash
+from ..store import FolderStore, file_hash
 from .networks import make_network
 from .recipe import AutoencoderSpec, compact
 
@@ -106,10 +106,10 @@ def with_latents(
 
 def _is_whole(store: FolderStore, key: str) -> bool:
     """Say whether latents are kept as they were written; damaged ones are set aside."""
-    if not store.exists(key) or not store.exists(key + HASH):
+    sealed, path = store.seal_of(key), store.path(key)
+    if sealed is None or not store.exists(key):
         return False
-    path = store.path(key)
-    if path.stat().st_size > CHECKED or file_hash(path) == store.get(key + HASH).decode().strip():
+    if path.stat().st_size > CHECKED or file_hash(path) == sealed:
         return True
     store.set_aside(key)
     return False
@@ -131,7 +131,6 @@ def _keep(data: ImageDataset, autoencoder: Autoencoder, store: FolderStore, key:
     _join(store, parts, key, shape)
     for part in parts:
         store.delete(part)
-        store.delete(part + HASH)
 
 
 def _join(store: FolderStore, parts: list[str], key: str, shape: list[int]) -> None:
@@ -146,4 +145,4 @@ def _join(store: FolderStore, parts: list[str], key: str, shape: list[int]) -> N
             file.write(store.get(part))
     sha = file_hash(unfinished)
     unfinished.replace(store.path(key))
-    store.put(key + HASH, f"{sha}\n".encode())
+    store.seal(key, sha)

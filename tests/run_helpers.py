@@ -97,13 +97,18 @@ class Answer(NamedTuple):
 def build_home(folder: Path, task: str = TASK) -> Path:
     """Build a task's truth in this process; done once, whichever test file asks first."""
     torch.set_num_threads(1)
+    assemble_truth(folder, task)
+    return folder
+
+
+def assemble_truth(folder: Path, task: str = TASK) -> None:
+    """Put a task's truth together in a home, in this process, from what was trained there and what is still missing."""
     spec, store = find_task(task), FolderStore(folder)
     built = truth.prepare_base(spec, store)
     jobs = built.jobs(store)
     for job in jobs:
         truth.run_job(job)
     truth.assemble(built, jobs, store, folder / "truth" / spec.label)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tdabench import seeds
 from tdabench.errors import CorruptFile, UserError
-from tdabench.store import FolderStore
+from tdabench.store import FolderStore, sha256
 
 AXES = st.lists(st.text(max_size=5) | st.integers(-5, 10**6), max_size=4).map(tuple)
 
@@ -368,3 +368,13 @@ def test_what_was_damaged_is_named_set_aside_and_kept_anew(key, spoilt, store, c
     assert store.exists("a/b.damaged")
     store.keep("a/b", b"bytes")
     assert store.kept("a/b") == b"bytes"
+
+
+def test_a_hash_that_is_no_text_is_another_hash(tmp_path, capsys):
+    store = FolderStore(tmp_path)
+    store.keep("a/b", b"bytes")
+    assert store.seal_of("a/b") == sha256(b"bytes") and store.seal_of("a/c") is None
+    (tmp_path / "a" / "b.sha256").write_bytes(b"\xff" * 64)
+    with pytest.raises(CorruptFile, match="its hash differs"):
+        store.get("a/b")
+    assert store.kept("a/b") is None and "set aside" in capsys.readouterr().err

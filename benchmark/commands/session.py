@@ -17,13 +17,12 @@ from ..processes import one_thread
 from ..run.forecast import Forecast, calibrate, forecast, start_up
 from ..run.plan import Options, PlannedCell, Planner
 from ..run.results import Results
-from ..run.runner import Runner
+from ..run.runner import CLAIM, Runner
 from ..tasks.find import find_task, has_assets, open_assets
 from ..tasks.spec import TaskSpec
 from ..truth.build import find_base
 from .terminal import RunDisplay, console, duration
 
-CLAIM = "run"  # what the runner holds
 POLL_S = 1.0
 
 

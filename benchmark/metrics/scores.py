@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,12 @@ Blocks = Iterable[tuple[tuple[str, ...], np.ndarray]]  # (query ids, their score
 def query_ids(manifest: dict[str, Any], query_set: str) -> tuple[str, ...]:
     """Return the ids of a query set: all attributed queries of a role (``dev`` or ``test``)."""
     return tuple(query["id"] for query in manifest["queries"] if query["role"] == query_set)
+
+
+def of_kinds(manifest: dict[str, Any], ids: tuple[str, ...], kinds: Collection[str]) -> tuple[str, ...]:
+    """Return those of ``ids`` whose kind is among ``kinds``: what a method that takes these attributes."""
+    found = {query["id"]: query["kind"] for query in manifest["queries"]}
+    return tuple(query for query in ids if found[query] in kinds)
 
 
 def by_kind(manifest: dict[str, Any], ids: tuple[str, ...]) -> dict[str, list[int]]:

@@ -74,7 +74,9 @@ def planning_class(name: str, origin: str, plugins: tuple[Path, ...], isolated: 
         _HOSTS[asked] = Host(plugins, isolated)
     host = _HOSTS[asked]
     try:
-        return _described(name, origin, host, host.ask("describe", name))
+        if name not in host.classes:
+            host.classes[name] = _described(name, origin, host, host.ask("describe", name))
+        return host.classes[name]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{origin} describes {name!r} in a way that makes no sense ({brief(str(error))})") from None
 
@@ -96,6 +98,7 @@ class Host:
     """The process that imports plugins and answers for their methods, as ``answers``; it ends with this one."""
 
     def __init__(self, plugins: tuple[Path, ...], isolated: bool, answers: type[Answers] | None = None) -> None:
+        self.classes: dict[str, type[Method]] = {}  # what it described so far; an edited file has another host
         self._connection, theirs = multiprocessing.Pipe()
         self._named = ", ".join(map(str, plugins)) or "an installed method"
         temporary = tempfile.mkdtemp(prefix="tdabench-host-")

@@ -30,7 +30,7 @@ from ...models.encoders.published import Unavailable
 from ...models.encoders.weights import Weights, find_weights
 from ...models.precision import Precision, check_precision
 from ...seeds import digest
-from ..metrics.scores import query_ids
+from ..metrics.scores import of_kinds, query_ids
 from ..processes import cores
 from ..tasks.spec import TaskSpec
 from .described import code_of, planning_class
@@ -97,8 +97,7 @@ class PlannedCell:
     @property
     def attributed_ids(self) -> tuple[str, ...]:
         """The queries of those kinds that the method takes; the others are missing from its row."""
-        kinds = {query["id"]: query["kind"] for query in self.assets.manifest["queries"]}
-        return tuple(query for query in self.query_ids if kinds[query] in self.cls.query_kinds)
+        return of_kinds(self.assets.manifest, self.query_ids, self.cls.query_kinds)
 
     @property
     def entry(self) -> Entry:

@@ -36,6 +36,7 @@ from .results import Results
 OnEvent = Callable[[PlannedCell, str, int, int], None]
 
 
+CLAIM = "run"  # of a results folder, by the process that runs cells into it
 LONGEST_EVENT = 4096  # bytes; a longer one ends what is heard from its cell
 
 
@@ -109,7 +110,7 @@ class Runner:
             return [self.reporter.known(planned) for planned in cells]  # also where nothing may be written
         for i in due:
             self.reporter.truth(cells[i])  # a damaged one is found before anything is computed
-        with self.results.store.claim("run", LONG_CLAIM_S) as held:
+        with self.results.store.claim(CLAIM, LONG_CLAIM_S) as held:
             if not held:
                 holder = self.results.store.holder("run") or "it has just ended"
                 raise UserError(

@@ -10,7 +10,7 @@ from ...datasets.truth import Assets, GroupTruth, Role, Truth
 from ...errors import brief
 from ...leaderboard.rows.row import Metrics, Row
 from ...methods.registry import Listing
-from ..metrics.scores import Blocks, query_ids
+from ..metrics.scores import Blocks, of_kinds, query_ids
 from ..run.reporting import TRUTH_OF, Asked, metrics_of, status_by
 
 TOLERANCE = 1e-6  # of numbers derived from the same scores by another version of NumPy
@@ -26,8 +26,7 @@ def derivable(row: Row) -> Row:
 
 def attributed(assets: Assets, query_set: str, listing: Listing) -> tuple[str, ...]:
     """Return the queries of a set that a method takes."""
-    kinds = {query["id"]: query["kind"] for query in assets.manifest["queries"]}
-    return tuple(query for query in query_ids(assets.manifest, query_set) if kinds[query] in listing.query_kinds)
+    return of_kinds(assets.manifest, query_ids(assets.manifest, query_set), listing.query_kinds)
 
 
 def width(assets: Assets, listing: Listing) -> int:

@@ -72,9 +72,10 @@ def load_row(store: FolderStore, key: str, edited: bool = False) -> Row:
     Raises CorruptFile where it is no valid row, lies where another cell's belongs, or, unless ``edited`` is meant to
     pass, was edited since it was sealed.
     """
-    row = read_row(read_file(store.path(key)), store.path(key))
+    data = read_file(store.path(key))
+    row = read_row(data, store.path(key))
     if row_key(row.key) != key:
         raise CorruptFile(f"{store.path(key)} holds the row of another cell; move it to {store.path(row_key(row.key))}")
     if not edited:
-        store.get(key)  # compares the hash
+        store.check(key, data)
     return row

@@ -15,16 +15,13 @@ import numpy as np
 import pytest
 
 from tdabench.benchmark.run.results import Results
-from tdabench.benchmark.tasks.find import find_task
-from tdabench.benchmark.truth import build
 from tdabench.datasets.truth import Assets
 from tdabench.errors import UserError
 from tdabench.leaderboard.rows.row import Row
 from tdabench.seeds import numpy_generator
-from tdabench.store import FolderStore
 
 from .. import run_helpers
-from ..run_helpers import TASK, run_cells
+from ..run_helpers import assemble_truth, run_cells
 
 CASES = int(os.environ.get("TDABENCH_FAULTS", "3"))
 METHODS = ["pixel", "d-trak"]
@@ -94,16 +91,6 @@ def done(tiny_home, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     return folder, {name: numbers(row) for name, row in rows.items()}
 
 
-def built_again(home: Path) -> None:
-    """Assemble the truth from what was measured, making again what is missing."""
-    spec, store = find_task(TASK), FolderStore(home)
-    made = build.prepare_base(spec, store)
-    jobs = made.jobs(store)
-    for job in jobs:
-        build.run_job(job)
-    build.assemble(made, jobs, store, home / "truth" / spec.label)
-
-
 def tried(folder: Path) -> tuple[dict[str, Any], str]:
     """Return the numbers of the rows as a user would get them now, or what is said in their place."""
     try:
@@ -114,7 +101,7 @@ def tried(folder: Path) -> tuple[dict[str, Any], str]:
 
 def _tried(folder: Path) -> dict[str, Any]:
     if not (folder / "home" / "truth" / "digits-tiny@1").exists():
-        built_again(folder / "home")
+        assemble_truth(folder / "home")
     Assets(folder / "home" / "truth" / "digits-tiny@1").check_files()
     run_cells(folder / "results", METHODS)
     rows = Results(folder / "results").all_rows("digits-tiny")

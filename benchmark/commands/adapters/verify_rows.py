@@ -23,6 +23,7 @@ from ...run.reporting import TRUTH_OF
 from ...run.results import Results
 from ...submission.derive import NOT_DERIVED, Deriver, attributed, width
 from ...tasks.find import find_task, open_assets
+from ...tasks.spec import TaskSpec
 from ..leaderboard import rows_folder
 from ..terminal import console
 
@@ -68,6 +69,7 @@ class Checker:
     known: dict[str, Listing]
     plugins: tuple[Path, ...]
     deriver: Deriver = field(default_factory=Deriver)
+    _tasks: dict[str, tuple[TaskSpec, Assets]] = field(default_factory=dict)
 
     def check(self, row: Row) -> Found:
         """Return what becomes of a row."""
@@ -96,7 +98,7 @@ class Checker:
 
     def _assets(self, row: Row) -> Assets:
         try:
-            assets = open_assets(find_task(row.key.label, self.plugins))
+            _, assets = self._task(row.key.label)
         except UserError as error:
             raise _Unchecked(str(error)) from error
         own = row.source.problem_sha256, row.source.truth_sha256
@@ -104,6 +106,12 @@ class Checker:
             if said != here:
                 raise _Unchecked(f"it is of another {what} ({(said or 'none')[:16]}) than the one here ({here[:16]})")
         return assets
+
+    def _task(self, label: str) -> tuple[TaskSpec, Assets]:
+        if label not in self._tasks:
+            spec = find_task(label, self.plugins)
+            self._tasks[label] = spec, open_assets(spec)
+        return self._tasks[label]
 
     def _record(self, row: Row) -> Record:
         identity = row.diagnostics.get("identity")
@@ -118,7 +126,7 @@ class Checker:
         if row.source.scores_sha256 != record.scores_hash():
             return "its scores are not those whose hash it has"
         ids, n = attributed(assets, row.key.query_set, listing), width(assets, listing)
-        k = find_task(row.key.label, self.plugins).removal.top_k(assets.manifest["n_train"])
+        k = self._task(row.key.label)[0].removal.top_k(assets.manifest["n_train"])
         return self.deriver.disagreement(row, assets, listing, k, lambda: _checked(record.blocks(ids), n))
 
 
