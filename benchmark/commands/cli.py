@@ -432,15 +432,23 @@ def build(
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Assets folder; default: the user's truth folder.")] = None,
     kind: Kind = "subsets",
+    part: Annotated[
+        str, typer.Option(help="K/N: the K-th of N parts of the retrainings; parts may run side by side.")
+    ] = "1/1",
+    begun: Annotated[
+        Path | None, typer.Option(help="A home (`base`, `measured`) in which the build was begun: go on from there.")
+    ] = None,
     plugin: Plugins = None,
     device: Device = "cpu",
 ) -> None:
     """Train the base model, make queries, retrain subsets; run again after an interruption to go on."""
-    from .assets import truth
-    from .exemplars import cases
+    from ..truth.begun import parse_part
+    from .assets.building import Asked
+    from .assets.building import build as subsets
+    from .exemplars.cases import build as exemplars
 
-    make = _of_kind(kind, {"subsets": truth.build, "exemplars": cases.build})
-    make(task, workers, out, _plugins(plugin), device)
+    asked = Asked(workers, out, _plugins(plugin), device, begun, parse_part(part))
+    _of_kind(kind, {"subsets": subsets, "exemplars": exemplars})(task, asked)
 
 
 @truth_app.command()

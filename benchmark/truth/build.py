@@ -125,8 +125,12 @@ def prepare_base(
 
 def find_base(spec: TaskSpec, store: FolderStore, plugins: tuple[Path, ...] = ()) -> Assets | None:
     """Return what ``prepare_base`` made, the problem alone; None where it was not asked for yet."""
-    *_, key = _planned_base(spec, plugins)
-    return whole_assets(store, key)
+    return whole_assets(store, base_key(spec, plugins))
+
+
+def base_key(spec: TaskSpec, plugins: tuple[Path, ...] = ()) -> str:
+    """Return where a task's base model and queries are stored: by recipe, data, split and groups."""
+    return _planned_base(spec, plugins)[-1]
 
 
 def _planned_base(spec: TaskSpec, plugins: tuple[Path, ...]) -> tuple[ImageDataset, Split, Groups | None, str]:
@@ -182,16 +186,12 @@ def undone(jobs: list[Job], store: FolderStore) -> list[Job]:
     return [job for job in jobs if store.kept(job.key) is None]
 
 
-def build_runs(
-    built: Built, store: FolderStore, workers: int, on_done: OnDone = lambda done, total: None, device: str = "cpu"
-) -> list[Job]:
-    """Do the jobs that are not done yet, ``workers`` at a time, and return all of them."""
-    jobs = built.jobs(store, device)
+def build_runs(jobs: list[Job], store: FolderStore, workers: int, on_done: OnDone = lambda done, total: None) -> None:
+    """Do the jobs that are not done yet, ``workers`` at a time."""
     missing = undone(jobs, store)
     on_done(len(jobs) - len(missing), len(jobs))
     for count, _ in enumerate(run_jobs(run_job, missing, workers), 1):
         on_done(len(jobs) - len(missing) + count, len(jobs))
-    return jobs
 
 
 def assemble(built: Built, jobs: list[Job], store: FolderStore, folder: Path) -> Assets:

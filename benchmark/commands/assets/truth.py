@@ -14,52 +14,13 @@ from ....errors import UserError
 from ....models.problem import Problem, read_problem
 from ....models.training import train
 from ....seeds import numpy_generator
-from ....store import LONG_CLAIM_S, FolderStore, home
 from ...metrics import lds
 from ...metrics.scores import query_ids
-from ...processes import cores
-from ...run.plan import check_device
 from ...tasks.find import find_task, open_assets
 from ...tasks.spec import TaskSpec
-from ...truth.build import Built, assemble, build_runs, prepare_base, undone
 from ...truth.outcomes import measure
 from ...truth.queries import attributed
-from ...truth.retraining import seconds_per_update
-from ..terminal import Bar, console, duration
-
-
-def build(task: str, workers: int, out: Path | None, plugins: tuple[Path, ...] = (), device: str = "cpu") -> None:
-    """Build a task's truth, or what is missing of it, ``workers`` models at a time on a device."""
-    check_device(device)
-    spec, store = find_task(task, plugins), FolderStore(home())
-    if workers < 0:
-        raise UserError("--workers must not be negative: 0 means one per core")
-    folder = out or home() / "truth" / spec.label
-    if out is not None and out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
-        raise UserError(f"--out {out} holds other things than a truth: name an empty folder")
-    with store.claim(f"build-{spec.label}", ttl=LONG_CLAIM_S) as held:
-        if not held:
-            raise UserError(f"another process is building {spec.label} in {store.root}: wait for it, or stop it first")
-        torch.set_num_threads(1)
-        built = train_base(spec, store, plugins, device)
-        jobs = built.jobs(store, device)
-        missing = len(undone(jobs, store))
-        workers = workers or (cores() if device == "cpu" else 1)
-        seconds = missing * spec.recipe.steps * seconds_per_update(spec.recipe, built.problem, device) / workers
-        console.print(
-            f"{spec.label}: {missing} of {len(jobs)} models to train, {workers} at a time, about {duration(seconds)}"
-        )
-        with Bar(f"{spec.label} retrainings") as bar:
-            jobs = build_runs(built, store, workers, bar.update, device)
-        assets = assemble(built, jobs, store, folder)
-    size = sum(file["bytes"] for file in assets.manifest["files"].values())
-    console.print(f"{spec.label}: complete, {size / 2**20:.1f} MiB in {assets.folder}", soft_wrap=True, markup=False)
-
-
-def train_base(spec: TaskSpec, store: FolderStore, plugins: tuple[Path, ...], device: str) -> Built:
-    """Train a task's base model, or find it, with its progress."""
-    with Bar(f"{spec.label} base model") as bar:
-        return prepare_base(spec, store, lambda step: bar.update(step, spec.recipe.steps), plugins, device)
+from ..terminal import console
 
 
 def verify(task: str, sample: int, seed: int, plugins: tuple[Path, ...] = ()) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from ....datasets.find import load_dataset
@@ -15,21 +13,25 @@ from ...run.plan import check_device
 from ...tasks.checks import check_task
 from ...tasks.find import find_task, has_assets, open_assets
 from ...tasks.spec import TaskSpec
+from ...truth.begun import WHOLE
 from ...truth.derived import Plugins, Source, derived_store
 from ...truth.exemplars import ExemplarTruth, Job, choose_exemplars, run_job
 from ...truth.queries import split
 from ...truth.retraining import seconds_per_update
-from ..assets.truth import train_base
+from ..assets.building import Asked, train_base
 from ..terminal import Bar, console, duration
 
 
-def build(task: str, workers: int, out: Path | None, plugins: Plugins = (), device: str = "cpu") -> None:
-    """Make a task's exemplar truth, or what is missing of it, ``workers`` models at a time on a device."""
+def build(task: str, asked: Asked) -> None:
+    """Make a task's exemplar truth, or what is missing of it."""
+    workers, plugins, device = asked.workers, asked.plugins, asked.device
     check_device(device)
     spec = find_task(task, plugins)
     if workers < 0:
         raise UserError("--workers must not be negative: 0 means one per core")
-    if out is not None:
+    if asked.begun is not None or asked.part != WHOLE:
+        raise UserError("--begun and --part are for subsets: exemplar truth is a matter of minutes")
+    if asked.out is not None:
         raise UserError(
             f"--out is for subsets: exemplars' problems lie in {derived_store().root}, where runs find them"
         )

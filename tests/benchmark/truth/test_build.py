@@ -221,7 +221,9 @@ def test_a_truth_without_regenerated_queries_has_the_same_losses(home, assets, t
     store = FolderStore(home)
     lean = replace(TASK, truth=replace(TASK.truth, regenerated=False))
     built = truth.prepare_base(lean, store)
-    made = truth.assemble(built, truth.build_runs(built, store, 1), store, tmp_path / "lean")
+    jobs = built.jobs(store)
+    truth.build_runs(jobs, store, 1)
+    made = truth.assemble(built, jobs, store, tmp_path / "lean")
     np.testing.assert_array_equal(made.truth("report").outputs, assets.truth("report").outputs)
     regenerated = {name for name in assets.manifest["files"] if name.startswith("regenerated-")}
     assert regenerated and set(made.manifest["files"]) == set(assets.manifest["files"]) - regenerated
@@ -356,7 +358,8 @@ def test_building_again_trains_nothing_and_gives_the_same_files(home, assets, tm
     store = FolderStore(home)
     built = truth.prepare_base(TASK, store)
     done = []
-    jobs = truth.build_runs(built, store, 1, lambda count, total: done.append((count, total)))
+    jobs = built.jobs(store)
+    truth.build_runs(jobs, store, 1, lambda count, total: done.append((count, total)))
     again = truth.assemble(built, jobs, store, tmp_path)
     assert done == [(28, 28)]
     assert again.manifest["files"] == assets.manifest["files"] and again.sha256 == assets.sha256

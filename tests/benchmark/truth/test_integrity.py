@@ -65,7 +65,9 @@ def spoil(folder: Path, how: str, seed: int) -> Path:
 
 def rebuilt(store: FolderStore, folder: Path) -> Assets:
     built = truth.prepare_base(TASK, store)
-    return truth.assemble(built, truth.build_runs(built, store, 1), store, folder)
+    jobs = built.jobs(store)
+    truth.build_runs(jobs, store, 1)
+    return truth.assemble(built, jobs, store, folder)
 
 
 @pytest.mark.parametrize("how", SPOILS)
