@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import CorruptFile, UserError, brief
 
@@ -47,22 +47,32 @@ class FolderStore:
 
     def put(self, key: str, data: bytes) -> Path:
         """Write ``data`` under ``key`` atomically; raises UserError where the folder cannot be written."""
+        with self.writing(key) as file:
+            file.write(data)
+        return self.path(key)
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[BinaryIO]:
+        """Open a file whose bytes are under ``key`` once all of them are written, and not at all otherwise.
+
+        Raises UserError where the folder cannot be written.
+        """
         path = self.path(key)
         part = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise UserError(
                 f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
             ) from error
-        return path
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
     def get(self, key: str) -> bytes:
         """Return the bytes under ``key``; raises as ``read_file`` does.

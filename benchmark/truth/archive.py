@@ -52,15 +52,14 @@ class _Manifest(BaseModel):
 
 def write_archive(archive: Path, assets: Assets) -> int:
     """Write a truth as an uncompressed tar, whole or not at all, and return its bytes."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name in (MANIFEST, *assets.manifest["files"]):
-            data = assets.store.get(name)
-            member = tarfile.TarInfo(f"{assets.label}/{name}")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    FolderStore(archive.parent).put(archive.name, buffer.getvalue())
-    return len(buffer.getvalue())
+    with FolderStore(archive.parent).writing(archive.name) as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            for name in (MANIFEST, *assets.manifest["files"]):
+                data = assets.store.get(name)
+                member = tarfile.TarInfo(f"{assets.label}/{name}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        return file.tell()
 
 
 def read_archive(archive: Path, folder: Path) -> Assets:

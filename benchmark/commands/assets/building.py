@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from ...truth.begun import WHOLE, Part, take_base, take_runs
 from ...truth.build import Built, Job, assemble, build_runs, prepare_base, undone
 from ...truth.retraining import seconds_per_update
 from ..terminal import Bar, console, duration
+
+POLL_S = 1.0
 
 
 class Asked(NamedTuple):
@@ -46,7 +49,7 @@ def build(task: str, asked: Asked) -> None:
             jobs = _retrain(built, store, asked)
             _write(built, jobs, store, folder)
         return
-    with _alone(store, spec):  # while the base model is made: all parts ask about the same
+    with _alone(store, spec, patient=True):  # while the base model is made: all parts ask about the same
         built = _base(spec, store, asked)
     with _alone(store, spec, f"-{asked.part.number}-of-{asked.part.count}"):
         _left(spec, undone(_retrain(built, store, asked), store))
@@ -62,11 +65,20 @@ def _folder(spec: TaskSpec, asked: Asked) -> Path:
 
 
 @contextmanager
-def _alone(store: FolderStore, spec: TaskSpec, which: str = "") -> Iterator[None]:
-    with store.claim(f"build-{spec.label}{which}", ttl=LONG_CLAIM_S) as held:
-        if not held:
+def _alone(store: FolderStore, spec: TaskSpec, which: str = "", patient: bool = False) -> Iterator[None]:
+    """Keep other builds out; patient: wait where one is at it, else raise UserError."""
+    key, told = f"build-{spec.label}{which}", False
+    while True:
+        with store.claim(key, ttl=LONG_CLAIM_S) as held:
+            if held:
+                yield
+                return
+        if not patient:
             raise UserError(f"another process is building {spec.label} in {store.root}: wait for it, or stop it first")
-        yield
+        if not told:
+            console.print(f"{spec.label}: waiting for {store.holder(key)}, who builds it", soft_wrap=True, markup=False)
+        told = True
+        time.sleep(POLL_S)
 
 
 def _base(spec: TaskSpec, store: FolderStore, asked: Asked) -> Built:

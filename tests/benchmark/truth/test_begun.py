@@ -1,8 +1,9 @@
-"""Builds in parts and builds begun elsewhere: together they are the truth that one build makes."""
+"""Builds in parts and begun elsewhere (truth.md): together they are the truth that one build makes."""
 
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tdabench.benchmark.tasks.find import find_task
 from tdabench.benchmark.truth import build as truth
 from tdabench.benchmark.truth import retraining
 from tdabench.benchmark.truth.begun import Part, parse_part, take_runs
-from tdabench.datasets.truth import Assets
+from tdabench.datasets.truth import Assets, manifest_hash
 from tdabench.errors import UserError
 from tdabench.store import FolderStore
 
@@ -89,6 +90,20 @@ def test_parts_are_put_together_by_a_whole_build(begun, own, tdabench, home):
     assert Assets(own / "truth" / TASK.label).sha256 == Assets(home / "truth" / TASK.label).sha256
 
 
+def test_a_part_waits_for_the_base_model_that_another_trains(begun, own, untrained, tdabench, monkeypatch):
+    other, slept = ExitStack(), []
+    other.enter_context(FolderStore(own).claim(f"build-{TASK.label}"))
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            other.close()
+
+    monkeypatch.setattr("tdabench.benchmark.commands.assets.building.time.sleep", sleep)
+    answer = tdabench("truth", "build", TASK.name, "--part", "1/2", "--begun", begun)
+    assert answer.code == 0 and len(slept) == 3 and answer.out.count("waiting for process") == 1, answer
+
+
 def test_runs_about_other_queries_are_refused(begun, own, tdabench):
     jobs_of(own)
     manifest = next((own / "base").glob("*/manifest.json"))
@@ -96,8 +111,6 @@ def test_runs_about_other_queries_are_refused(begun, own, tdabench):
     key = manifest.parent.relative_to(own).as_posix()
     value = store.get_json(f"{key}/manifest.json")
     value["queries"][0]["sha256"] = "0" * 64
-    from tdabench.datasets.truth import manifest_hash
-
     value["manifest_sha256"] = manifest_hash(value)
     store.put_json(f"{key}/manifest.json", value)
     answer = tdabench("truth", "build", TASK.name, "--begun", begun)
