@@ -6,8 +6,19 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: models this small are slower with more
+
+# What hypothesis draws is the same in every run; HYPOTHESIS_PROFILE=long, or TDABENCH_FUZZ=N cases a test, draws anew.
+settings.register_profile("default", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "long",
+    max_examples=int(os.environ.get("TDABENCH_FUZZ", "10000")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "long" if "TDABENCH_FUZZ" in os.environ else "default"))
 
 if TYPE_CHECKING:
     from tdabench.methods.view import View
