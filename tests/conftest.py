@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,3 +39,27 @@ def view(tiny_problem: Problem, tmp_path) -> View:
     from tdabench.methods.view import View
 
     return View(tiny_problem, tmp_path)
+
+
+PART = 4  # of the cases of a test marked slow, one in so many runs, and at least one
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run every case of the tests marked slow, not a part of them")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out most cases of tests marked slow, the same ones each time; a test asked for by its name runs whole."""
+    if config.getoption("--slow") or os.environ.get("TDABENCH_SLOW") or any("::" in word for word in config.args):
+        return
+    cases = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("slow"):
+            cases[item.nodeid.partition("[")[0]].append(item.nodeid)
+    left_out = {name for names in cases.values() for name in sorted(names, key=_drawn)[-(-len(names) // PART) :]}
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
+    items[:] = [item for item in items if item.nodeid not in left_out]
+
+
+def _drawn(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()

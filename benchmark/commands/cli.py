@@ -45,7 +45,7 @@ Kind = Annotated[str, typer.Option(help="subsets, or exemplars: models tuned on 
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 DEFAULT_RESULTS = Path("tdabench-results")
-MOST_SEED = 2**63  # files are named after seeds
+MOST_SEED = 10**60  # files are named after seeds
 MEMORY = 0.001, 1e9  # GiB: less starts no process, more is no machine's
 
 
