@@ -41,6 +41,18 @@ def view(tiny_problem: Problem, tmp_path) -> View:
     return View(tiny_problem, tmp_path)
 
 
+# Files that take longest, which xdist hands out first: one that came last would leave its other workers idle.
+LONG = (
+    "benchmark/run/test_runner.py",
+    "benchmark/run/test_hostile.py",
+    "test_docs.py",
+    "faults/test_bytes.py",
+    "benchmark/commands/test_attribute.py",
+    "benchmark/contract/test_contract.py",
+    "benchmark/commands/test_removal.py",
+    "benchmark/commands/test_exemplars.py",
+    "benchmark/commands/test_sanity.py",
+)
 PART = 4  # of the cases of a test marked slow, one in so many runs, and at least one
 
 
@@ -48,8 +60,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run every case of the tests marked slow, not a part of them")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # or xdist would take files by their numbers of tests, and not as below
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out most cases of tests marked slow, the same ones each time; a test asked for by its name runs whole."""
+    """Put long files first, and leave out most cases of tests marked slow, the same ones each time.
+
+    A test that is asked for by its name runs whole.
+    """
+    ranks = {f"tests/{name}": rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(LONG)))
     if config.getoption("--slow") or os.environ.get("TDABENCH_SLOW") or any("::" in word for word in config.args):
         return
     cases = defaultdict(list)
