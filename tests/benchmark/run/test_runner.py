@@ -492,7 +492,7 @@ def slices(folder, method):
 def test_a_run_killed_in_the_middle_goes_on_to_the_same_rows(home, tmp_path):
     log, folder = tmp_path / "log", tmp_path / "killed"
     path = plugin(tmp_path, "slow", noted(log) + "\ntime.sleep(0.5)", slice_size=1)
-    names = ["slow", "grad-sim"]
+    names = ["slow", "mucs"]
     words = ["run", "digits-tiny", "--methods", ",".join(names), "--plugin", path, "--results", folder]
     words += ["--jobs", 2, "--no-isolation"]
     process = start(home, folder, *words)
