@@ -20,13 +20,21 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known) or 'none'}"
-    return UserError(f"unknown {what} {name!r}: {hint}")
+    return UserError(f"unknown {what} {shown(name)}: {hint}")
 
 
 def brief(text: str) -> str:
     """Return a text of others, such as an exception's, as one line of at most 200 characters, all printable."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return line if len(line) < 200 else line[:200] + "…"
+
+
+def shown(value: object) -> str:
+    """Return a value of others, such as one from JSON, as one line, brief and printable."""
+    try:
+        return brief(repr(value))
+    except RecursionError:
+        return "a value that is nested too deeply"
 
 
 def printable(text: str) -> str:

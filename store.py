@@ -216,8 +216,8 @@ def _try_claim(path: Path, token: str, ttl: float) -> bool:
 
 
 def _release(path: Path, token: str) -> None:
-    with _alone(path), suppress(OSError, ValueError):
-        if json.loads(path.read_bytes()).get("token") == token:  # else it lapsed and was taken over
+    with _alone(path), suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        if json.loads(path.read_bytes())["token"] == token:  # else it lapsed and was taken over
             path.unlink()
 
 
@@ -228,7 +228,7 @@ def _lapsed(path: Path, ttl: float) -> bool:
         claimed_start = float(owner.get("started", nan))
     except FileNotFoundError:
         return True
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return time.time() - path.stat().st_mtime > 5  # an owner that died between creating and writing
     if host != socket.gethostname():
         return time.time() - since > ttl

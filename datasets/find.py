@@ -61,8 +61,14 @@ def card_of(listing: DatasetListing) -> dict[str, Any]:
     for word in call.keywords if isinstance(call, ast.Call) else ():
         try:
             found[str(word.arg)] = ast.literal_eval(word.value)
-        except ValueError:  # not literal: only an import would tell
-            continue
+        except (
+            ValueError,
+            TypeError,
+            SyntaxError,
+            RecursionError,
+            MemoryError,
+        ):
+            continue  # not literal: only an import would tell
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, brief, shown
 from .base import Card, ImageDataset
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -139,16 +139,16 @@ def _metadata(folder: Path, files: dict[str, Path]) -> dict[str, dict[str, Any]]
     if not path.is_file():
         return {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # as JSON lines are: texts may hold other line ends
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
             row = _row(path, number, line)
             if row["file_name"] not in files:
-                raise UserError(f"{path}, line {number}: there is no {row['file_name']} beside it")
+                raise UserError(f"{path}, line {number}: there is no {shown(row['file_name'])} beside it")
             if row["file_name"] in rows:
-                raise UserError(f"{path}, line {number}: {row['file_name']} has a line already")
+                raise UserError(f"{path}, line {number}: {shown(row['file_name'])} has a line already")
             rows[row["file_name"]] = row
     without = [name for name in files if name not in rows]
     if without:
@@ -159,8 +159,8 @@ def _metadata(folder: Path, files: dict[str, Path]) -> dict[str, dict[str, Any]]
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{path}, line {number}: not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}, line {number}: not JSON ({brief(str(error))})") from None
     if not (isinstance(row, dict) and isinstance(row.get("file_name"), str)):
         raise UserError(f"{path}, line {number}: there is no file_name")
     return row

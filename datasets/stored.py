@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..errors import CorruptFile, UserError
+from ..errors import CorruptFile, UserError, brief
 from ..store import FolderStore, file_hash
 
 ITEMS, COLUMNS, NULL = "items.arrow", "columns.json", "null.safetensors"
@@ -176,9 +177,9 @@ def open_items(folder: Path) -> Stored:
     """Return what ``write_items`` stored; raises CorruptFile where a file of it is missing or broken."""
     try:
         return _opened(folder)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
         raise CorruptFile(
-            f"{folder} cannot be read as a stored dataset ({error}): delete it and fetch again"
+            f"{folder} cannot be read as a stored dataset ({brief(str(error))}): delete it and fetch again"
         ) from error
 
 
@@ -191,7 +192,7 @@ def _opened(folder: Path) -> Stored:
         raise ValueError(f"{len(rows)} of {described['count']} items are there")
     if (folder / ITEMS).stat().st_size <= CHECKED and file_hash(folder / ITEMS) != described["sha256"]:
         raise ValueError(f"{ITEMS} is not what was stored")
-    columns = {name: (column["dtype"], tuple(column["shape"])) for name, column in described["columns"].items()}
+    columns = {name: _kind(rows, name, **column) for name, column in described["columns"].items()}
     names = {name: tuple(values) for name, values in described.get("groups", {}).items()}
     index, hashes = np.arange(len(rows)), bytearray().join(rows.data.column("hash").to_pylist())
     found = {name: StoredColumn(rows, name, *column, index) for name, column in columns.items()}
@@ -203,8 +204,17 @@ def _opened(folder: Path) -> Stored:
         groups={name: _integers(rows, GROUP + name) for name in names},
         group_names=names,
         null=load_file(folder / NULL) if (folder / NULL).is_file() else {},
-        source=described.get("source", {}),
+        source=dict(described.get("source", {})),
     )
+
+
+def _kind(rows: Any, name: str, dtype: str, shape: list[int]) -> tuple[str, tuple[int, ...]]:
+    """Return the type and shape of a column's items; raises ValueError where its first item is no array of these."""
+    found, item = np.dtype(str(dtype)), tuple(map(operator.index, shape))
+    np.frombuffer(rows.data.column(name)[0].as_py(), found).reshape(item)
+    if min(item, default=0) < 0:
+        raise ValueError(f"{name} has the shape {list(item)}")
+    return found.str, item
 
 
 def spoilt(stored: Stored, on_item: Callable[[int, int], None]) -> int:

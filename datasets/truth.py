@@ -30,7 +30,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ..errors import CorruptFile, UserError
+from ..errors import CorruptFile, UserError, brief, shown
 from ..store import FolderStore, read_file, sha256
 
 SCHEMA_VERSION = 2
@@ -105,7 +105,7 @@ class Assets:
         found = self.manifest.get("schema_version") if isinstance(self.manifest, dict) else None
         if found not in READ:
             raise UserError(
-                f"{self.folder / 'manifest.json'} has schema version {found}, not {SCHEMA_VERSION}: rebuild it"
+                f"{self.folder / 'manifest.json'} has schema version {shown(found)}, not {SCHEMA_VERSION}: rebuild it"
             )
         self.schema: int = found
         check_manifest(self.manifest, self.folder / "manifest.json")
@@ -233,9 +233,17 @@ def read_arrays(path: Path, expected: str) -> Arrays:
     if sha256(data) != expected:
         raise CorruptFile(f"{path} was truncated or edited (its hash is not the manifest's): restore it")
     try:
-        return load(data)
-    except SafetensorError as error:
+        return arrays_in(data)
+    except ValueError as error:
         raise CorruptFile(f"{path} is not a safetensors file ({error}): restore it") from error
+
+
+def arrays_in(data: bytes) -> Arrays:
+    """Return the arrays of a safetensors file; raises ValueError for other bytes, and for numbers that NumPy lacks."""
+    try:
+        return load(data)
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(brief(str(error))) from error
 
 
 def whole_assets(store: FolderStore, key: str) -> Assets | None:

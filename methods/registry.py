@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import plugins as outside
-from ..errors import UserError, unknown
+from ..errors import UserError, brief, shown, unknown
 from ..models.recipe import compact
 from ..seeds import digest
 
@@ -95,8 +95,11 @@ def preset_params(cls: type[Method], preset: str) -> Any:
         raise unknown(f"preset of method {cls.name!r}:", preset, cls.presets)
     try:
         given = json.loads(preset)
-    except ValueError as error:
-        raise UserError(f"preset {preset!r} of method {cls.name!r} is not valid JSON ({error})") from None
+        digest(given)  # raises ValueError where a number is not finite
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"preset {shown(preset)} of method {cls.name!r} is not valid JSON ({brief(str(error))})"
+        ) from None
     start = cls.presets["quick"] if "quick" in cls.presets else cls.Params()
     return params_from_json(cls, {**asdict(start), **given})
 
@@ -128,7 +131,10 @@ def _read(source: outside.Source) -> list[Listing]:
 
 def _registered(node: ast.ClassDef, origin: str) -> str | None:
     names = (outside.literal_name(call, "register", node.name, origin) for call in node.decorator_list)
-    return next((name for name in names if name is not None), None)
+    name = next((name for name in names if name is not None), None)
+    if name is not None and not outside.NAME.fullmatch(name):
+        raise UserError(f"{origin}: {shown(name)} is no name of a method: use letters, digits, - and _")
+    return name
 
 
 def _listing(node: ast.ClassDef, name: str, origin: str) -> Listing:
@@ -136,16 +142,32 @@ def _listing(node: ast.ClassDef, name: str, origin: str) -> Listing:
     literals: dict[str, Any] = {}
     for key, value in outside.assigned(node.body):
         if key in ("presets", "ablations") and isinstance(value, ast.Dict):
-            literals[key] = tuple(ast.literal_eval(item) for item in value.keys if item is not None)
+            literals[key] = tuple(_literal(item, key, name, origin) for item in value.keys if item is not None)
         elif key in Listing.__dataclass_fields__ and key not in READ_ELSEWHERE:
             literals[key] = _literal(value, key, name, origin)
-    return Listing(name, origin, summary.replace("\n", " "), description, **literals)
+    typed = {key: _typed(value, key, name, origin) for key, value in literals.items()}
+    return Listing(name, origin, summary.replace("\n", " "), description, **typed)
 
 
 def _literal(value: ast.expr, key: str, name: str, origin: str) -> Any:
     try:
         return ast.literal_eval(value)
-    except ValueError:
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise UserError(
             f"{origin}: {key} of method {name!r} must be a literal, because listings do not import the file"
         ) from None
+
+
+def _typed(value: Any, key: str, name: str, origin: str) -> Any:
+    """Return an attribute in the type that listings have it in; raises UserError for one of another."""
+    found, default = tuple(value) if isinstance(value, list) else value, Listing.__dataclass_fields__[key].default
+    texts = not isinstance(found, tuple) or all(isinstance(item, str) for item in found)
+    if type(found) is not type(default) or not texts:
+        kind = "a tuple of strings" if isinstance(default, tuple) else f"of type {type(default).__name__}"
+        raise UserError(f"{origin}: {key} of method {name!r} must be {kind}, and is {shown(value)}")
+    odd = [item for item in found if not outside.NAME.fullmatch(item)] if key in ("presets", "ablations") else []
+    if odd:
+        raise UserError(
+            f"{origin}: {shown(odd[0])} in {key} of method {name!r} is no name: use letters, digits, - and _"
+        )
+    return found

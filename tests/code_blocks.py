@@ -23,6 +23,7 @@ FENCED = r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<fenced>.*
 INDENTED = r"(?<=\n\n)(?P<indented>(?: {4}[^\n]*\n|\n(?= {4}))+)"
 BLOCK = re.compile(rf"(?:{FENCED})|(?:{INDENTED})", re.DOTALL | re.MULTILINE)
 NOTE = re.compile(r"<!-- (not run|run by):? ([^>]*) -->\s*\Z")
+COMMAND = get_command(app)
 STARTS = {"console": r"(tdabench|pytest|pip|python|apt-get|\.venv/\S*|\.ci/\S*) ", "python": r"(from|import) \w"}
 
 
@@ -64,7 +65,7 @@ def _block(page: Path, text: str, match: re.Match[str]) -> Block:
 def words_of(line: str) -> tuple[list[str], list[str]]:
     """Return a command line's words that name the command, and those of its options that do not exist."""
     words = shlex.split(re.split(r"2>&1|&&|\|\||>>?|\s#", line)[0])[1:]
-    command, at = get_command(app), 0
+    command, at = COMMAND, 0
     while hasattr(command, "commands") and words[at] in command.commands:
         command, at = command.commands[words[at]], at + 1
     known = {name for parameter in command.params for name in parameter.opts}

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.own.sources import Images
-from ...errors import UserError
+from ...errors import UserError, shown
 from ...seeds import digest
 
 METHODS = ("pixel", "d-trak", "mucs")
 PRESETS = {"pixel": "distance"}  # the bandwidth of its quick preset is for digits of 64 pixels
 PLACES = ("model", "images", "queries", "lora", "held_out")
+MOST = 1e12  # of any unit: more is no machine's, and no number in the end
 RATE = 1e-4  # of AdamW, as diffusers' training scripts have it where nobody says
 
 
@@ -91,8 +92,8 @@ class Request:
 def parse_memory(text: str) -> float:
     """Return ``8GB``, ``500 MiB`` or a number of GiB in GiB, 0 for nothing; raises UserError for another text."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])i?b?)?\s*", text.lower())
-    if text and (match is None or float(match[1]) == 0):
-        raise UserError(f"--memory {text!r}: write a size such as 8GB or 500MB")
+    if text and (match is None or not 0 < float(match[1]) < MOST):
+        raise UserError(f"--memory {shown(text)}: write a size such as 8GB or 500MB")
     return float(match[1]) * 1024.0 ** ("kmgt".index(match[2] or "g") - 2) if match else 0.0
 
 

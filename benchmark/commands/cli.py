@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ...errors import UserError, unknown
+from ...errors import UserError, shown, unknown
 from .ending.signals import Stopped, farewell, stopping
 from .ending.streams import lasting_streams
 
@@ -45,6 +45,7 @@ Kind = Annotated[str, typer.Option(help="subsets, or exemplars: models tuned on 
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 DEFAULT_RESULTS = Path("tdabench-results")
+MOST_SEED = 10**60  # files are named after seeds
 MEMORY = 0.001, 1e9  # GiB: less starts no process, more is no machine's
 
 
@@ -612,8 +613,8 @@ def _seeds(text: str) -> list[int]:
         seeds = list(dict.fromkeys(int(part) for part in _split(text)))
     except ValueError:
         seeds = []
-    if not seeds:
-        raise UserError(f"--seeds {text!r}: write whole numbers separated by commas, as in --seeds 0,1,2")
+    if not seeds or max(map(abs, seeds)) >= MOST_SEED:
+        raise UserError(f"--seeds {shown(text)}: write whole numbers separated by commas, as in --seeds 0,1,2")
     return seeds
 
 

@@ -36,6 +36,11 @@ def engine_hashes() -> dict[str, str]:
     return {engine: _hash({engine}) for engine in ENGINES}
 
 
+def look_up() -> None:
+    """Look up what every hash of code needs, so that processes that are forked from this one have it."""
+    engine_hashes()
+
+
 def _hash(roots: set[str]) -> str:
     sources, packages = _closure(roots)
     return sha256(b"".join(sources[name] for name in sorted(sources)) + repr(packages).encode())[:16]
@@ -94,7 +99,12 @@ def _source(module: str) -> tuple[bytes, str] | None:
 def _versions(modules: set[str]) -> list[tuple[str, str]]:
     """Return the distributions that top-level modules are from, with their versions without the build."""
     found = {name for module in modules for name in _distributions().get(module, [])}
-    return [(name, version(name).partition("+")[0]) for name in sorted(found)]
+    return [(name, _version(name)) for name in sorted(found)]
+
+
+@cache
+def _version(name: str) -> str:
+    return version(name).partition("+")[0]
 
 
 @cache

@@ -11,14 +11,16 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from ...datasets.truth import SHIPPED
-from ...errors import UserError, brief
-from ...methods.base import Estimate, Method, Sizes
+from ...errors import UserError, brief, shown
+from ...leaderboard.rows.strict import Number, Strict, first_problem, parse_json
+from ...methods.base import Estimate, Method, Sign, Sizes, Unit
 from ...methods.registry import method_class, params_from_json, params_json
 from ...models.recipe import LATER
 from ...plugins import code_files, is_file
@@ -32,7 +34,40 @@ from .code import code_hash
 
 ANSWER_S = 120.0  # which importing a method, with all that it imports, may take
 LONGEST_ANSWER = 2**22  # bytes
+T = TypeVar("T")
 COPIED = ("version", "needs", "query_kinds", "unit", "slice_size", "members", "query_specific", "sign", "encoders")
+
+
+class _Parameter(Strict):
+    """A field of a method's parameters: as JSON, with its default if it has one."""
+
+    name: str
+    later: bool
+    default: Any = None
+
+
+class _Said(Strict):
+    """What a description has to say, in the types that a class has its attributes in."""
+
+    version: int
+    needs: list[str]
+    query_kinds: list[str]
+    unit: Unit
+    slice_size: Number
+    members: list[str]
+    query_specific: bool
+    sign: Sign
+    encoders: list[str]
+    code: str
+    parameters: list[_Parameter]
+    presets: dict[str, dict[str, Any]]
+    search: dict[str, list[Any]]
+    ablations: dict[str, dict[str, Any]]
+    notes: dict[str, str]
+
+
+_NAMES = TypeAdapter(list[str])
+_COUNTS = TypeAdapter(dict[str, float] | None, config=_Said.model_config)
 
 
 class Described(Method):
@@ -45,17 +80,29 @@ class Described(Method):
     @classmethod
     def reads(cls, params: Any) -> tuple[str, ...]:
         """Ask the method itself."""
-        return tuple(map(str, cls.host.ask("reads", cls.name, params_json(params))))
+        return tuple(cls._told(_NAMES, "reads", params_json(params)))
 
     @classmethod
     def encoders_of(cls, params: Any) -> tuple[str, ...]:
         """Ask the method itself."""
-        return tuple(map(str, cls.host.ask("encoders_of", cls.name, params_json(params))))
+        return tuple(cls._told(_NAMES, "encoders_of", params_json(params)))
 
     def estimate(self, sizes: Sizes) -> Estimate | None:
         """Ask the method itself."""
-        found = self.host.ask("estimate", self.name, params_json(self.params), asdict(sizes))
-        return None if found is None else Estimate(**{name: int(value) for name, value in found.items()})
+        found = self._told(_COUNTS, "estimate", params_json(self.params), asdict(sizes))
+        try:
+            return None if found is None else Estimate(**{name: int(value) for name, value in found.items()})
+        except TypeError as error:
+            raise UserError(f"estimate of method {self.name!r} makes no sense ({brief(str(error))})") from None
+
+    @classmethod
+    def _told(cls, kind: TypeAdapter[T], question: str, *words: Any) -> T:
+        """Return an answer of a kind; raises UserError for one of another."""
+        try:
+            return kind.validate_python(cls.host.ask(question, cls.name, *words))
+        except ValidationError as error:
+            problem = first_problem(error, "the answer")
+            raise UserError(f"{question} of method {cls.name!r} makes no sense ({problem})") from None
 
     def attribute(self, view: Any, state: Any, queries: Any) -> Any:
         """Raise TypeError: only the process of a cell runs a method."""
@@ -75,9 +122,14 @@ def planning_class(name: str, origin: str, plugins: tuple[Path, ...], isolated: 
     host = _HOSTS[asked]
     try:
         if name not in host.classes:
-            host.classes[name] = _described(name, origin, host, host.ask("describe", name))
+            said = _Said.model_validate(host.ask("describe", name))
+            host.classes[name] = _described(name, origin, host, said)
         return host.classes[name]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValidationError as error:
+        raise UserError(
+            f"{origin} describes {name!r} in a way that makes no sense ({first_problem(error, 'the answer')})"
+        ) from None
+    except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{origin} describes {name!r} in a way that makes no sense ({brief(str(error))})") from None
 
 
@@ -116,7 +168,7 @@ class Host:
             if not self._connection.poll(within):
                 kill_cell(self._process, None)
                 raise UserError(f"{self._named} does not answer within {within:g} s: see what it does when imported")
-            found = json.loads(self._connection.recv_bytes(LONGEST_ANSWER))
+            found = parse_json(self._connection.recv_bytes(LONGEST_ANSWER))
         except (EOFError, OSError, ValueError, RecursionError):
             kill_cell(self._process, None)
             raise UserError(
@@ -125,7 +177,7 @@ class Host:
         if not isinstance(found, dict) or not ({"answer", "error"} & set(found)):
             raise UserError(f"{self._named} answers in a way that makes no sense")
         if "error" in found:
-            raise UserError(brief(str(found["error"])))
+            raise UserError(brief(found["error"]) if isinstance(found["error"], str) else shown(found["error"]))
         return found["answer"]
 
 
@@ -210,27 +262,27 @@ def _parameter(one: Field[Any]) -> dict[str, Any]:
     return {"name": one.name, "later": bool(one.metadata.get("later")), **given, **made}
 
 
-def _described(name: str, origin: str, host: Host, facts: Mapping[str, Any]) -> type[Method]:
-    params = make_dataclass("Params", [_field(one) for one in facts["parameters"]], frozen=True)
-    told = {attribute: _tuples(facts[attribute]) for attribute in COPIED}
+def _described(name: str, origin: str, host: Host, said: _Said) -> type[Method]:
+    params = make_dataclass("Params", [_field(one) for one in said.parameters], frozen=True)
+    told = {attribute: _tuples(getattr(said, attribute)) for attribute in COPIED}
     own = {
         "__module__": __name__,
         "origin": origin,
-        "code": str(facts["code"]),
+        "code": said.code,
         "host": host,
         "name": name,
         "Params": params,
     }
-    search = {parameter: tuple(map(_tuples, values)) for parameter, values in facts["search"].items()}
-    more = {"search": search, "ablations": facts["ablations"], "notes": facts["notes"]}
+    search = {parameter: tuple(map(_tuples, values)) for parameter, values in said.search.items()}
+    more = {"search": search, "ablations": said.ablations, "notes": said.notes}
     cls = cast("type[Method]", type("Described", (Described,), {**told, **own, **more}))
-    cls.presets = {preset: params_from_json(cls, values) for preset, values in facts["presets"].items()}
+    cls.presets = {preset: params_from_json(cls, values) for preset, values in said.presets.items()}
     return cls
 
 
-def _field(one: Mapping[str, Any]) -> tuple[str, Any, Any]:
-    given = {"default": _tuples(one["default"])} if "default" in one else {}
-    return str(one["name"]), Any, field(metadata=LATER if one["later"] else {}, **given)
+def _field(one: _Parameter) -> tuple[str, Any, Any]:
+    given = {"default": _tuples(one.default)} if "default" in one.model_fields_set else {}
+    return one.name, Any, field(metadata=LATER if one.later else {}, **given)
 
 
 def _tuples(value: Any) -> Any:

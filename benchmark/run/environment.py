@@ -32,6 +32,7 @@ def environment(device: str, threads: int, concurrent_cells: int) -> dict[str, A
     }
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return version(name).partition("+")[0]

@@ -10,9 +10,10 @@ import torch
 import trak
 
 from ..sandbox.lifetime import adopt_orphans
-from . import worker
+from . import code, worker
 
-__all__ = ["diffusers", "sklearn", "torch", "trak", "worker"]
+__all__ = ["code", "diffusers", "sklearn", "torch", "trak", "worker"]
 
 adopt_orphans()
+code.look_up()
 warnings.filterwarnings("ignore", "forkserver: waitpid")  # the end of an orphan, which it did not start

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
+from ...datasets.truth import arrays_in
 from ...errors import CorruptFile
 from ...store import FolderStore, sha256
 
@@ -78,8 +78,8 @@ class Record:
     def scores(self, part: slice) -> np.ndarray:
         """Return a slice's scores [q, N]; raises CorruptFile where they are not what was stored."""
         try:
-            return load(self.data(part))["scores"]
-        except SafetensorError as error:
+            return arrays_in(self.data(part))["scores"]
+        except (KeyError, ValueError) as error:
             raise self._unreadable(part, error) from error
 
     def _unreadable(self, part: slice, error: Exception) -> CorruptFile:

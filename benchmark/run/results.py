@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import UserError, shown
 from ...leaderboard.rows.files import load_row, load_rows, write_row
 from ...leaderboard.rows.row import Key, Row, row_key
 from ...store import FolderStore
@@ -41,8 +41,8 @@ class Results:
         version = found.get("schema_version") if isinstance(found, dict) else None
         if type(version) is not int or version != SCHEMA_VERSION:
             raise UserError(
-                f"{self.folder} holds results of schema version {version}, this tdabench writes {SCHEMA_VERSION}: "
-                "choose another folder with --results"
+                f"{self.folder} holds results of schema version {shown(version)}, this tdabench writes "
+                f"{SCHEMA_VERSION}: choose another folder with --results"
             )
         self.rows = FolderStore(self.folder / "rows")
 

@@ -9,9 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
+from ...datasets.truth import arrays_in
 from ...errors import CorruptFile, UserError, brief
 from ...leaderboard.rows.row import Row, row_key
 from ...methods.base import UNITS
@@ -95,9 +94,9 @@ def scores_folder(row: Row) -> str:
 def read_scores(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Return the scores [q, N] float32 of a file; raises CorruptFile where it holds anything else."""
     try:
-        arrays = load(path.read_bytes())
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptFile(f"{path.name} is no safetensors file of numbers ({brief(str(error))}): pack again") from error
+        arrays = arrays_in(path.read_bytes())
+    except ValueError as error:
+        raise CorruptFile(f"{path.name} is no safetensors file of numbers ({error}): pack again") from error
     scores = arrays.get("scores")
     if set(arrays) != {"scores"} or scores is None or scores.dtype != np.float32 or scores.shape != shape:
         found = ", ".join(f"{brief(name)} {a.dtype} {list(a.shape)}" for name, a in list(arrays.items())[:3])

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from ...errors import CorruptFile, UserError, brief
+from ...errors import CorruptFile, UserError, brief, shown
 from ...leaderboard.rows.files import read_row
 from ...leaderboard.rows.row import Row
 from ...leaderboard.rows.strict import Name, Strict, first_problem, parse_json
@@ -47,7 +47,7 @@ def read_manifest(path: Path) -> Manifest:
     value = plain_json(path.read_bytes(), path.name)
     found = value.get("schema_version") if isinstance(value, dict) else None
     if found != SCHEMA_VERSION:
-        raise CorruptFile(f"{path.name} has schema version {brief(str(found))}, not {SCHEMA_VERSION}: pack it again")
+        raise CorruptFile(f"{path.name} has schema version {shown(found)}, not {SCHEMA_VERSION}: pack it again")
     try:
         return Manifest.model_validate(value)
     except ValidationError as error:

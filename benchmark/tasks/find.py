@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ... import plugins as outside
 from ...datasets.find import dataset_listings
 from ...datasets.truth import SHIPPED, Assets
-from ...errors import CorruptFile, UserError, unknown
+from ...errors import CorruptFile, UserError, shown, unknown
 from ...methods.registry import listings
 from ...store import home
 from .spec import TaskSpec
@@ -52,7 +52,7 @@ def find_task(name: str, plugins: tuple[Path, ...] = ()) -> TaskSpec:
         raise unknown("task", bare, known)
     spec = _spec(*known[bare])
     if version and version != str(spec.version):
-        raise UserError(f"task {bare!r} is at version {spec.version}, not {version}: ask for {spec.label}")
+        raise UserError(f"task {bare!r} is at version {spec.version}, not {shown(version)}: ask for {spec.label}")
     return spec
 
 

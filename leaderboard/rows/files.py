@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ...errors import CorruptFile
+from ...errors import CorruptFile, shown
 from ...seeds import digest
 from ...store import FolderStore, read_file
 from .row import SCHEMA_VERSION, Row, row_key
@@ -26,8 +26,8 @@ def read_row(data: bytes, where: str | Path) -> Row:
         raise CorruptFile(f"{where} is no result row: it has no schema_version; move it elsewhere")
     if type(value["schema_version"]) is not int or value["schema_version"] != SCHEMA_VERSION:
         raise CorruptFile(
-            f"{where} was written by schema version {value['schema_version']!r}, this tdabench reads {SCHEMA_VERSION}: "
-            "use the tdabench that wrote it, or run its cell again"
+            f"{where} was written by schema version {shown(value['schema_version'])}, this tdabench reads "
+            f"{SCHEMA_VERSION}: use the tdabench that wrote it, or run its cell again"
         )
     try:
         row = Row.model_validate(value)

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import UserError
+from ...errors import UserError, brief, shown
 from ..latents import Autoencoder
 from ..networks import local
 from ..processes import DDPMProcess, open_process
 from ..recipe import AutoencoderSpec, ModelSpec, Sampler
 from .adapters import Adapters
+from .settings import read_settings
 from .text import TextEncoder
 
 NETWORKS = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
@@ -28,6 +29,7 @@ UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}  # they see wh
 PROCESS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 PROCESS += ("rescale_betas_zero_snr", "thresholding", "dynamic_thresholding_ratio", "clip_sample_range")
 PROCESS += ("sample_max_value", "timestep_spacing", "steps_offset", "set_alpha_to_one")
+WHOLE = "the pipeline"
 STEPS = 50  # what the pipelines take where nobody says
 
 # Settings with which a network wants more than image, time, labels or text.
@@ -72,7 +74,7 @@ def read_pipeline(folder: Path, process: Mapping[str, Any] | None = None) -> Pip
         cond=_conditions(folder, net),
         autoencoder=coder,
         text=TextEncoder(folder / "tokenizer", folder / "text_encoder") if index.get("text_encoder") else None,
-        labels=_labels(index),
+        labels=_labels(folder, index),
     )
 
 
@@ -83,30 +85,25 @@ def _index(folder: Path) -> dict[str, Any]:
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} has neither model_index.json nor config.json: name what save_pretrained wrote")
         return {}
-    index = _json(path)
-    parts = {name: value for name, value in index.items() if isinstance(value, list) and value[0]}
+    index = read_settings(path, WHOLE)
+    parts = {name: value for name, value in index.items() if isinstance(value, list) and any(value)}
+    odd = [name for name, value in parts.items() if len(value) != 2 or not all(isinstance(one, str) for one in value)]
+    if odd:
+        raise UserError(
+            f"{path} says {shown(parts[odd[0]])} of {shown(odd[0])}, not a library and a class: save it again"
+        )
     beyond = set(parts) - READ - UNUSED
     if beyond or not {"unet", "transformer"} & set(parts):
-        why = f"has {', '.join(sorted(beyond))}" if beyond else "has no network"
-        raise UserError(f"{folder} holds a {index.get('_class_name')}, which {why}: supported are {SUPPORTED}")
+        why = f"has {brief(', '.join(sorted(beyond)))}" if beyond else "has no network"
+        raise UserError(f"{folder} holds a {shown(index.get('_class_name'))}, which {why}: supported are {SUPPORTED}")
     return {**parts, "id2label": index.get("id2label") or {}}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): save the pipeline again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is no JSON object: save the pipeline again")
-    return value
 
 
 def _network(folder: Path, index: Mapping[str, Any]) -> Any:
     name = next((name for name in ("unet", "transformer") if name in index), None)
-    kind = index[name][1] if name else _json(folder / "config.json").get("_class_name")
+    kind = index[name][1] if name else read_settings(folder / "config.json", WHOLE).get("_class_name")
     if kind not in NETWORKS:
-        raise UserError(f"{folder} holds a {kind}, and the networks known are {', '.join(NETWORKS)}")
+        raise UserError(f"{folder} holds a {shown(kind)}, and the networks known are {', '.join(NETWORKS)}")
     return _model(kind, folder / name if name else folder)
 
 
@@ -166,7 +163,7 @@ def _process(folder: Path, index: Mapping[str, Any], given: Mapping[str, Any] | 
         return dict(given), "vae" not in index
     if home is None:
         raise UserError(f"{folder} has no scheduler_config.json: save the scheduler too, or say its `process`")
-    kind = str(_json(home / "scheduler_config.json").get("_class_name"))
+    kind = str(read_settings(home / "scheduler_config.json", WHOLE).get("_class_name"))
     scheduler = local(getattr(diffusers, kind, diffusers.DDPMScheduler), home)
     settings = {name: scheduler.config[name] for name in PROCESS if scheduler.config.get(name) is not None}
     if not hasattr(scheduler, "alphas_cumprod") or "beta_schedule" not in settings:
@@ -196,7 +193,10 @@ def _spec(net: Any, coder: Autoencoder | None, process: dict[str, Any], clip: bo
     )
 
 
-def _labels(index: Mapping[str, Any]) -> dict[str, int]:
+def _labels(folder: Path, index: Mapping[str, Any]) -> dict[str, int]:
     """Return class numbers by name; one class may have several, between commas."""
-    named = index.get("id2label", {}).items()
-    return {name.strip(): int(number) for number, names in named for name in names.split(",")}
+    named = index.get("id2label", {})
+    try:
+        return {name.strip(): int(number) for number, names in named.items() for name in names.split(",")}
+    except (AttributeError, ValueError):
+        raise UserError(f"{folder / 'model_index.json'} has an id2label that is no names by number: mend it") from None

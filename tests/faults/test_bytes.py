@@ -1,6 +1,6 @@
 """Damage to any byte that a number depends on: afterwards the numbers are the same, or the damage is named.
 
-A few cases for each kind of file; ``TDABENCH_FAULTS=60`` tries that many.
+One case for each kind of file and some more, with ``--slow`` three each; ``TDABENCH_FAULTS=60`` has that many.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _tried(folder: Path) -> dict[str, Any]:
     return {row.key.method: numbers(row) for row in rows}
 
 
-@pytest.mark.parametrize("case", range(CASES))
+@pytest.mark.parametrize("case", [pytest.param(i, marks=pytest.mark.slow if i else ()) for i in range(CASES)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_is_named_or_changes_nothing(kind, case, done, tmp_path, monkeypatch):
     expected, rng = done[1], numpy_generator("faults", kind, case)

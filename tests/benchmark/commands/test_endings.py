@@ -196,7 +196,10 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if RUN[0] in words else ()) for name, (words, *_) in STREAMS.items()],
+)
 def test_output_that_cannot_be_written_takes_nothing_away(name, results, home):
     words, line, code, said = STREAMS[name]
     done = subprocess.run(
@@ -214,6 +217,7 @@ def test_output_that_cannot_be_written_takes_nothing_away(name, results, home):
 # signals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_stopped_says_what_is_kept_and_how_to_go_on(number, code, results, home):
     path = plugin(results.parent, "slow", "time.sleep(1 if queries.ids else 0)", slice_size=1)

@@ -72,6 +72,7 @@ def test_a_later_cell_takes_over_what_helpers_made(tmp_path):
     assert again.source.scores_sha256 == first.source.scores_sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("death", "status", "reason"),
     [
