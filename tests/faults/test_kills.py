@@ -132,13 +132,14 @@ def test_a_killed_command_ends_the_next_time_as_if_nothing_had_happened(name, gi
         process = start(folder, command.words)
         if is_killed(process, float(rng.uniform(0, seconds))):
             kills += 1
+            print(f"{name}: killed {kills} times, ended {ends} times", flush=True)
             assert_gone(folder, rng)
         else:
             assert process.returncode == 0 and left(folder) == expected
             folder, ends = fresh(command, given, tmp_path / "killed"), ends + 1
     done(start(folder, command.words))
     assert left(folder) == expected and not survivors(marked(str(folder)), within=60)
-    print(f"\n{name}: {kills} kills, {ends + 1} ends, undisturbed {seconds:.1f} s")
+    print(f"{name}: killed {kills} times, ended {ends + 1} times, {seconds:.1f} s undisturbed")
 
 
 def assert_gone(folder: Path, rng: np.random.Generator) -> None:
