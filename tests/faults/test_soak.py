@@ -33,11 +33,10 @@ WAYS = [
     ("time.sleep(600)", "timeout", "killed after"),
 ]
 FAILS = f"""
-number = int(self.params.number)
+number = view.seed
 if number % {EVERY} == {EVERY // 2}:
     exec({[code for code, *_ in WAYS]}[number // {EVERY} % {len(WAYS)}])
 """
-PARAMS = 'Params = make_dataclass("Params", [("number", int, 0)], frozen=True)\n    presets = {"quick": Params()}'
 
 tiny_home, home = run_helpers.tiny_home, run_helpers.home
 
@@ -52,9 +51,9 @@ def state(process: psutil.Process) -> dict[str, int]:
 def seen(home, tmp_path):
     """The rows of all cells, and what the runner held after each."""
     torch.set_num_threads(1)
-    path, rows, held = plugin(tmp_path, "soaks", FAILS, body=PARAMS), [], []
+    path, rows, held = plugin(tmp_path, "soaks", FAILS), [], []
     process = psutil.Process()
-    cells = [cell for number in range(CELLS) for cell in plan(["soaks"], [path], {"number": number})]
+    cells = plan(["soaks"], [path], seeds=range(CELLS))
 
     def note(cell, row, fresh):
         rows.append(row)
