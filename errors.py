@@ -11,6 +11,10 @@ class UserError(Exception):
     """A mistake in the input: the message says what is wrong, where, and what to do; the command exits with 2."""
 
 
+class Stop(BaseException):
+    """Asks this process to end: what guards against code of others lets it pass."""
+
+
 class CorruptFile(UserError):
     """A stored file that does not hold what its manifest or schema promises."""
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
-from .errors import UserError
+from .errors import Stop, UserError
 from .seeds import digest
 from .store import read_file, sha256
 
@@ -119,7 +119,9 @@ def imported(origin: str) -> ModuleType:
     try:
         with _without_exit():
             return _file_module(Path(origin).resolve()) if is_file(origin) else importlib.import_module(origin)
-    except (Exception, SystemExit, GeneratorExit) as error:
+    except Stop:
+        raise
+    except BaseException as error:  # a module may raise anything
         raise UserError(
             f"{origin} does not import: {type(error).__name__}: {error}; mend the file and try again"
         ) from error

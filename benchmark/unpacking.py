@@ -12,7 +12,8 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated
@@ -121,11 +122,25 @@ class _Unpacking:
 
 
 def _write(stream: IO[bytes] | gzip.GzipFile, path: Path, size: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        for start in range(0, size, CHUNK):
-            file.write(_exactly(stream, min(CHUNK, size - start)))
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(exist_ok=False)
+    for start in range(0, size, CHUNK):
+        data = _exactly(stream, min(CHUNK, size - start))
+        with _writing(path), path.open("ab") as file:
+            file.write(data)
     _exactly(stream, -size % BLOCK)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Let an error of the disk that is written to not be taken for one of the archive."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
+        ) from error
 
 
 def _exactly(stream: IO[bytes] | gzip.GzipFile, size: int) -> bytes:

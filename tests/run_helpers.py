@@ -247,6 +247,24 @@ def run_here(folder: Path, planned: PlannedCell) -> tuple[dict[str, int], dict[s
     return tuple(counts)
 
 
+def numbers(row: Row) -> tuple[Any, ...]:
+    """Return all that a row says but times and bytes, which a cell that runs again measures again."""
+    passes = (row.cost.forward_passes, row.cost.backward_passes) if row.cost else None
+    return row.status, row.key, row.metrics, passes, row.source.scores_sha256, row.source.truth_sha256
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Return the processes with a mark in their environment, which they have from the command that started them."""
+    return [process for process in psutil.process_iter() if _environment_of(process).get("TDABENCH_MARK") == mark]
+
+
+def _environment_of(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except (psutil.Error, OSError):
+        return {}
+
+
 def survivors(processes: Iterable[psutil.Process], within: float) -> list[psutil.Process]:
     """Return the processes that do not end in time; a zombie has ended, whoever forgets to bury it."""
     end = time.monotonic() + within

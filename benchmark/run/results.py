@@ -78,6 +78,11 @@ class Results:
         """Return where a cell's output goes."""
         return self.store.path(f"logs/{row_key(key).removesuffix('.json')}.log")
 
+    def new_log(self, key: Key) -> Path:
+        """Empty a cell's log, and return where it lies; raises UserError where it cannot be written."""
+        path = self.log(key)
+        return self.store.put(path.relative_to(self.folder).as_posix(), b"")
+
     def scored(self, planned: PlannedCell) -> Row | None:
         """Return the row of a cell that has scores, as they would be computed now; None where there is none."""
         row = self.row(planned.key)

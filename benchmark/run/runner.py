@@ -162,7 +162,7 @@ class Runner:
         self._prepare(planned, record, spec)
         resumed = bool(record.parts())
         receive, send = multiprocessing.Pipe(duplex=False)
-        words = str(record.store.root), str(self.results.log(planned.key)), send, str(home())
+        words = str(record.store.root), str(self.results.new_log(planned.key)), send, str(home())
         process = forkserver().Process(target=worker.main, args=words, daemon=True)
         start_guard()
         process.start()

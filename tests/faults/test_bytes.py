@@ -17,11 +17,10 @@ import pytest
 from tdabench.benchmark.run.results import Results
 from tdabench.datasets.truth import Assets
 from tdabench.errors import UserError
-from tdabench.leaderboard.rows.row import Row
 from tdabench.seeds import numpy_generator
 
 from .. import run_helpers
-from ..run_helpers import assemble_truth, run_cells
+from ..run_helpers import assemble_truth, numbers, run_cells
 
 CASES = int(os.environ.get("TDABENCH_FAULTS", "3"))
 METHODS = ["pixel", "d-trak"]
@@ -71,12 +70,6 @@ def lengthened(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 SPOILS: list[Callable[[bytes, np.random.Generator], bytes]] = [flipped, truncated, zeroed, lengthened]
-
-
-def numbers(row: Row) -> tuple[Any, ...]:
-    """Return all that a row says but times and bytes, which a cell that runs again measures again."""
-    passes = (row.cost.forward_passes, row.cost.backward_passes) if row.cost else None
-    return row.status, row.key, row.metrics, passes, row.source.scores_sha256, row.source.truth_sha256
 
 
 @pytest.fixture(scope="module")

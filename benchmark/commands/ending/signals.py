@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ....errors import Stop
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 KEPT = {
     "run": "cells that ended, and slices of queries that were scored, are kept",
@@ -19,7 +21,7 @@ KEPT = {
 ELSE = "what was finished is kept"
 
 
-class Stopped(BaseException):
+class Stopped(Stop):
     """A signal asked this process to end; no KeyboardInterrupt, which the command-line library would swallow."""
 
     def __init__(self, number: int) -> None:
