@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tdabench.benchmark.tasks.find import find_task
+from tdabench.benchmark.tasks.find import find_task, open_assets
 from tdabench.benchmark.truth import build as truth
 from tdabench.benchmark.truth.counterfactuals import Counterfactual, Laboratory
 from tdabench.benchmark.truth.variants import derived
 from tdabench.datasets.truth import SHIPPED, Assets
+from tdabench.errors import CorruptFile
 from tdabench.store import FolderStore
 
 from ... import run_helpers
@@ -128,6 +129,23 @@ def test_a_manifest_edited_by_hand_is_refused_by_every_command(command, name, ow
     answer = tdabench(*words[command])
     assert answer.code == 2 and "manifest.json" in answer.err and answer.err.count("\n") == 1, answer
     assert not (tmp_path / "results" / "rows").exists()
+
+
+OF_ANOTHER_TASK = {
+    "recipe": lambda manifest: manifest["recipe"].update(steps=1),
+    "n_train": lambda manifest: manifest.update(n_train=manifest["n_train"] + 1),
+    "truth": lambda manifest: manifest["truth_plan"].update(report=1),
+    "groups": lambda manifest: manifest.update(groups={"by": "class"}),
+}
+
+
+@pytest.mark.parametrize("name", OF_ANOTHER_TASK)
+def test_a_whole_truth_of_another_task_is_refused(name, own, expected):
+    folder = shutil.copytree(expected.folder, own / "truth" / TASK.label)
+    assert open_assets(TASK).sha256 == expected.sha256
+    run_helpers.edit_manifest(folder, OF_ANOTHER_TASK[name])
+    with pytest.raises(CorruptFile, match=f"was built from another {name} than {TASK.label}'s"):
+        open_assets(TASK)
 
 
 @pytest.mark.parametrize("label", ["digits@1", "digits-edm@1"])
