@@ -13,7 +13,7 @@ from tdabench.leaderboard.rows.files import RESULTS, load_rows, read_row, write_
 from tdabench.leaderboard.rows.row import Row, row_key
 from tdabench.store import FolderStore
 
-from ..helpers import HASH, lds_row, make_key, removal_row
+from ..helpers import HASH, lds_row, make_key, make_source, removal_row
 
 
 def altered(**changes: Any) -> bytes:
@@ -41,6 +41,16 @@ def test_rows_with_groups_come_back_too(tmp_path: Path) -> None:
     assert load_rows(tmp_path) == [row] and row.metrics is not None and row.metrics.groups
 
 
+def test_what_few_rows_have_is_written_where_it_is_there(tmp_path: Path) -> None:
+    words = ("adapter_sha256", "isolation", "precision", "groups", "exemplars")
+    source = make_source(adapter_sha256="b" * 16, isolation="none")
+    rare = removal_row("trak").model_copy(update={"source": source, "key": make_key(precision="bf16")})
+    for row, has in ((lds_row(), False), (rare, True)):
+        text = write_row(FolderStore(tmp_path / str(has)), row).read_text()
+        assert [f'"{word}": ' in text for word in words] == [has] * len(words) and '"removal": ' in text
+        assert load_rows(tmp_path / str(has)) == [row]
+
+
 def test_rows_are_loaded_by_task_and_version(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     for task, version in (("digits", 1), ("digits", 2), ("digits-lt", 1)):
@@ -58,6 +68,9 @@ def test_rows_are_loaded_by_task_and_version(tmp_path: Path) -> None:
         (altered()[:400], "is not valid JSON"),
         (b"", "is not valid JSON"),
         (b"[1, 2]", "is no result row"),
+        (b'{"a": 1, "b": 2, "b": 2}', "the name 'b' stands twice in one object"),
+        (b'{"a": 1e999}', "1e999 is too large a number"),
+        (b"[" * 99_999, "is nested too deeply"),
         (altered(schema_version=2), "written by schema version 2, this tdabench reads 1"),
         (altered(surprise=1), "surprise: Extra inputs are not permitted"),
         (altered(status="fine"), "status: Input should be 'ok'"),
@@ -103,6 +116,8 @@ OF_REMOVAL: dict[str, tuple[str, Any]] = {
     "more removed than there is": ("metrics.removal.union.size", 10**6),
     "a seed too many": ("metrics.removal.union.seeds", [1, 2, 3, 4, 5, 6]),
     "a seed twice": ("metrics.removal.union.seeds", [1, 1, 3, 4, 5]),
+    "a target too many": ("metrics.removal.union.target_ids", [f"generated-{i}" for i in range(9)]),
+    "a control too few": ("metrics.removal.union.control_ids", ["control-0"]),
     "a target twice": ("metrics.removal.union.target_ids.1", "generated-0"),
     "a curve upside down": ("metrics.removal.union.similarities.ssim.curve.0.low", 99.0),
 }

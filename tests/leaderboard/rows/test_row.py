@@ -20,11 +20,31 @@ def test_replicates_are_stored_short_and_scores_exact() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"n_nan": 1}, {"values": [0.1]}, {"query_ids": ["q"] * 20}, {"mean": float("nan")}, {"low": float("inf")}],
+    [
+        {"n_nan": 1},
+        {"values": [0.1], "mean": 0.1},
+        {"query_ids": ["q"] * 20},
+        {"mean": float("nan")},
+        {"mean": None},
+        {"low": float("inf")},
+        {"low": 0.5, "high": 0.4},
+        {"low": None},
+        {"high": None},
+        {"values": [None] * 20, "n_nan": 20, "mean": 0.0},
+        {"values": [0.0] * 20, "mean": None},
+        {"values": [0.0] * 20, "mean": 1e-6},
+    ],
 )
 def test_lds_result_must_be_consistent(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         LdsResult.model_validate(make_lds(0.4).model_dump() | change)
+
+
+def test_no_values_have_no_mean_and_nothing_changes_later() -> None:
+    nothing = {"values": [None] * 20, "n_nan": 20, "mean": None, "low": None, "high": None}
+    result = LdsResult.model_validate(make_lds(0.4).model_dump() | nothing)
+    with pytest.raises(ValidationError, match="frozen"):
+        result.mean = 0.4
 
 
 def test_keys_differ_wherever_cells_do() -> None:
