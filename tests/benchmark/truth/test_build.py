@@ -306,6 +306,20 @@ def test_an_interrupted_writing_leaves_no_manifest(copied, monkeypatch):
     assert not (copied / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("text", ["[]", "null", "{}", "{", '{"files": [1]}', '{"files": null}'])
+def test_a_truth_is_written_over_what_is_none(text, assets, tmp_path):
+    (tmp_path / "manifest.json").write_text(text)
+    files = [("problem.safetensors", {"x": np.arange(3)})]
+    assert write_assets(tmp_path, files, assets.manifest).arrays("problem.safetensors")["x"].tolist() == [0, 1, 2]
+
+
+def test_what_the_training_set_depends_on_is_told_apart_where_it_is_said(assets, copied):
+    run_helpers.edit_manifest(copied, lambda manifest: manifest.update(training_sha256="a" * 64))
+    assert Assets(copied).training_sha256 == "a" * 64
+    run_helpers.edit_manifest(copied, lambda manifest: manifest.pop("training_sha256"))
+    assert Assets(copied).training_sha256 == Assets(copied).problem_sha256
+
+
 def test_images_of_another_revision_are_refused(copied):
     run_helpers.edit_manifest(copied, lambda manifest: manifest["dataset"].update(fingerprint="0" * 64))
     with pytest.raises(CorruptFile, match="not those"):

@@ -151,5 +151,12 @@ def test_a_whole_truth_of_another_task_is_refused(name, own, expected):
 @pytest.mark.parametrize("label", ["digits@1", "digits-edm@1"])
 def test_what_ships_is_whole(label):
     assets = Assets(SHIPPED / label)
-    for name in assets.manifest["files"]:
-        assets.arrays(name)
+    assets.check_files()
+    n, measured = assets.manifest["n_train"], len(assets.query_ids)
+    for role in ("open", "report"):
+        truth = assets.truth(role)
+        assert truth.masks.dtype == bool and truth.masks.shape[1] == n
+        assert truth.masks.mean(axis=1) == pytest.approx(0.5, abs=0.02)
+        assert truth.outputs.shape[1:3] == (len(truth.masks), measured) and truth.full.shape[1] == measured
+        images, full = assets.regenerated(role)
+        assert images.shape[1:3] == (len(truth.masks), len(assets.generated_ids)) and images.shape[2:] == full.shape[1:]
