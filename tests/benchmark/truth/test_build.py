@@ -313,6 +313,21 @@ def test_a_truth_is_written_over_what_is_none(text, assets, tmp_path):
     assert write_assets(tmp_path, files, assets.manifest).arrays("problem.safetensors")["x"].tolist() == [0, 1, 2]
 
 
+def test_files_of_a_base_are_part_of_what_is_written_on_it(assets, tmp_path):
+    extra = [("extra.safetensors", {"x": np.arange(3)})]
+    for _ in range(2):  # the second time over the first
+        written = write_assets(tmp_path / "new", extra, assets.manifest, base=assets)
+        written.check_files()
+        assert set(written.manifest["files"]) == {*assets.manifest["files"], "extra.safetensors"}
+    assets.check_files()
+
+
+def test_without_regenerated_queries_there_are_none_to_return(copied):
+    run_helpers.edit_manifest(copied, lambda manifest: manifest["files"].pop("regenerated-full.safetensors"))
+    with pytest.raises(UserError, match="no regenerated queries"):
+        Assets(copied).regenerated("open")
+
+
 def test_what_the_training_set_depends_on_is_told_apart_where_it_is_said(assets, copied):
     run_helpers.edit_manifest(copied, lambda manifest: manifest.update(training_sha256="a" * 64))
     assert Assets(copied).training_sha256 == "a" * 64
