@@ -16,7 +16,7 @@ from tdabench.benchmark.truth import build as truth
 from tdabench.benchmark.truth import retraining
 from tdabench.benchmark.truth.retraining import Members, Retraining, retrained
 from tdabench.datasets.find import load_dataset
-from tdabench.datasets.truth import Assets, write_assets
+from tdabench.datasets.truth import Assets, whole_assets, write_assets
 from tdabench.errors import CorruptFile, UserError
 from tdabench.models.draws import Draws, Law
 from tdabench.models.problem import read_problem
@@ -320,6 +320,21 @@ def test_files_of_a_base_are_part_of_what_is_written_on_it(assets, tmp_path):
         written.check_files()
         assert set(written.manifest["files"]) == {*assets.manifest["files"], "extra.safetensors"}
     assets.check_files()
+
+
+def test_assets_that_are_kept_are_whole_or_made_again(copied, capsys):
+    store = FolderStore(copied.parent)
+    assert whole_assets(store, "nowhere") is None and not capsys.readouterr().err
+    assert whole_assets(store, "assets").sha256 == Assets(copied).sha256
+    (copied / "weights-10.safetensors").write_bytes(b"")
+    assert whole_assets(store, "assets") is None and "is damaged: set aside" in capsys.readouterr().err
+    assert not copied.exists()
+
+
+def test_a_manifest_that_was_edited_is_refused(copied):
+    run_helpers.edit_manifest(copied, lambda manifest: manifest["queries"].reverse(), seal=False)
+    with pytest.raises(CorruptFile, match=r"manifest\.json was edited"):
+        Assets(copied)
 
 
 def test_without_regenerated_queries_there_are_none_to_return(copied):

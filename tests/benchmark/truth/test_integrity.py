@@ -15,6 +15,7 @@ from tdabench.benchmark.truth.counterfactuals import Counterfactual, Laboratory
 from tdabench.benchmark.truth.variants import derived
 from tdabench.datasets.truth import SHIPPED, Assets
 from tdabench.errors import CorruptFile
+from tdabench.leaderboard.rows.files import RESULTS, load_rows
 from tdabench.store import FolderStore
 
 from ... import run_helpers
@@ -160,3 +161,10 @@ def test_what_ships_is_whole(label):
         assert truth.outputs.shape[1:3] == (len(truth.masks), measured) and truth.full.shape[1] == measured
         images, full = assets.regenerated(role)
         assert images.shape[1:3] == (len(truth.masks), len(assets.generated_ids)) and images.shape[2:] == full.shape[1:]
+
+
+@pytest.mark.parametrize("label", ["digits@1", "digits-edm@1"])
+def test_rows_that_ship_are_of_the_truth_that_ships(label):
+    assets, rows = Assets(SHIPPED / label), load_rows(RESULTS, label)
+    assert {row.source.problem_sha256 for row in rows if row.source.problem_sha256} == {assets.problem_sha256}
+    assert {row.source.truth_sha256 for row in rows} == {assets.sha256}
