@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from tdabench.benchmark.metrics import lds as metrics
+from tdabench.benchmark.metrics.scores import lds_metrics
+from tdabench.datasets.truth import Truth
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -104,6 +109,36 @@ def test_constant_scores_have_no_lds_whatever_the_rounding(value: float) -> None
     rng = np.random.default_rng(4)
     predicted = metrics.subset_scores(np.full((2, 1500), value), random_masks(rng, 24, 1500))
     assert np.isnan(metrics.lds(predicted, rng.normal(size=(24, 2)))).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_unit_of_scores_is_of_no_account(scale: float) -> None:
+    rng = np.random.default_rng(4)
+    scores, masks, losses = rng.normal(size=(3, 40)), random_masks(rng, 16, 40), rng.normal(size=(16, 3))
+    one, other = (metrics.lds(metrics.subset_scores(each, masks), losses) for each in (scores, scale * scores))
+    np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+def test_a_row_holds_what_these_functions_return() -> None:
+    rng, ids = np.random.default_rng(8), ("a", "b", "c")
+    scores, masks, outputs = rng.normal(size=(3, 40)), random_masks(rng, 24, 40), rng.normal(size=(3, 24, 3, 2))
+    outputs += rng.normal(size=(24, 3, 1))
+    queries = [{"id": query, "kind": "heldout", "role": "test"} for query in ids]
+    assets: Any = SimpleNamespace(manifest={"task": "digits", "version": 1, "queries": queries})
+    truth = Truth("report", ids, masks, outputs, outputs[:, 0])
+    [result] = lds_metrics(assets, truth, [(ids[:2], scores[:2])], ids).lds.values()
+    predicted, plan = metrics.subset_scores(scores, masks), metrics.resampling("digits", 1, "heldout", 3, 24)
+    predicted[:, 2] = np.nan  # of the query without scores
+    target, replicates = truth.target(ids), truth.replicates(ids)
+    values, resampled = metrics.lds(predicted, target), metrics.bootstrap_lds(predicted, target, plan)
+    assert result.values == [*values[:2].tolist(), None] and (result.n_nan, result.n_subsets) == (1, 24)
+    assert (result.mean, result.low, result.high) == pytest.approx((values[:2].mean(), *metrics.interval(resampled)))
+    limits = (metrics.ceiling(replicates), *metrics.interval(metrics.bootstrap_ceiling(replicates, plan)))
+    assert (result.ceiling, result.ceiling_low, result.ceiling_high) == pytest.approx(limits)
+    assert limits[1] < limits[0] < limits[2]
+    assert result.shuffled_mean == pytest.approx(np.nanmean(metrics.shuffled_control(predicted, target)))
+    once = lds_metrics(assets, replace(truth, outputs=outputs[:1]), [(ids, scores)], ids).lds["heldout"]
+    assert (once.n_nan, once.ceiling, once.ceiling_low, once.ceiling_high) == (0, None, None, None)
 
 
 @given(SEEDS)
