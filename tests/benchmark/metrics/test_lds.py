@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from tdabench.benchmark.metrics import lds as metrics
-from tdabench.benchmark.metrics.scores import lds_metrics
+from tdabench.benchmark.metrics.scores import lds_metrics, query_ids, top_items
 from tdabench.datasets.truth import Truth
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -141,6 +141,17 @@ def test_a_row_holds_what_these_functions_return() -> None:
     assert (once.n_nan, once.ceiling, once.ceiling_low, once.ceiling_high) == (0, None, None, None)
 
 
+def test_the_best_items_of_a_querys_set_are_by_score_then_id() -> None:
+    roles = {"a": "dev", "b": "test", "c": "test", "d": "control", "e": "test"}
+    queries = [{"id": query, "kind": "heldout", "role": role} for query, role in roles.items()]
+    assets: Any = SimpleNamespace(manifest={"n_train": 5, "queries": queries})
+    ids = query_ids(assets.manifest, "".join(["te", "st"]))  # equal, not the same object
+    assert ids == ("b", "c", "e")
+    scores = np.array([[1.0, 3.0, 3.0, -9.0, 2.0], [0.0, 1.0, 2.0, np.inf, 4.0]])
+    top = top_items(assets, [(("b", "c"), scores)], ids, 3)
+    assert (top.query_ids, top.ids, top.n_train) == (list(ids), [[1, 2, 4], None, None], 5)
+
+
 @given(SEEDS)
 @settings(max_examples=25, deadline=None)
 def test_lds_sees_ranks_only(seed: int) -> None:
@@ -210,6 +221,12 @@ def test_bootstrap_leaves_out_queries_without_an_lds() -> None:
     replicates = metrics.bootstrap_lds(broken, np.column_stack([truth, truth[:, 0]]), indices)
     np.testing.assert_allclose(replicates[0], metrics.lds(signal, truth).mean())
     assert np.isnan(replicates[1])
+
+
+def test_a_replicate_of_one_subset_has_no_lds() -> None:
+    signal, (truth,) = noisy_truth(1, 40, 3, 1.0)
+    once = metrics.Resampling(np.array([[0, 1, 2]]), np.zeros((1, 40), dtype=int))
+    assert np.isnan(metrics.bootstrap_lds(signal, truth, once)).all()
 
 
 def test_bootstrap_refuses_indices_of_another_size() -> None:

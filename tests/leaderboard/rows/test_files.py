@@ -47,7 +47,8 @@ def test_what_few_rows_have_is_written_where_it_is_there(tmp_path: Path) -> None
     rare = removal_row("trak").model_copy(update={"source": source, "key": make_key(precision="bf16")})
     for row, has in ((lds_row(), False), (rare, True)):
         text = write_row(FolderStore(tmp_path / str(has)), row).read_text()
-        assert [f'"{word}": ' in text for word in words] == [has] * len(words) and '"removal": ' in text
+        assert [f'"{word}": ' in text for word in words] == [has] * len(words)
+        assert '"removal": ' in text and '"git_revision": null' in text
         assert load_rows(tmp_path / str(has)) == [row]
 
 
