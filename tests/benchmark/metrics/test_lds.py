@@ -74,6 +74,11 @@ def test_block_of_the_wrong_width_is_refused() -> None:
         metrics.subset_scores(np.ones((2, 5)), np.ones((3, 4), dtype=bool))
 
 
+def test_a_block_of_more_than_two_axes_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not hold 5 training ids"):
+        metrics.accumulate_subset_scores([(slice(0, 5), np.ones((2, 5, 3)))], np.ones((4, 5), dtype=bool))
+
+
 def test_lds_equals_scipy_with_ties() -> None:
     rng = np.random.default_rng(1)
     predicted, outputs = rng.integers(0, 6, (40, 7)), rng.integers(0, 6, (40, 7))

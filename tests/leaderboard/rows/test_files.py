@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tdabench.errors import CorruptFile
-from tdabench.leaderboard.rows.files import RESULTS, load_rows, read_row, write_row
+from tdabench.leaderboard.rows.files import RESULTS, load_row, load_rows, read_row, write_row
 from tdabench.leaderboard.rows.row import Row, row_key
 from tdabench.store import FolderStore
 
@@ -165,6 +165,8 @@ def test_a_sealed_row_that_was_edited_is_refused_unless_it_is_meant_to_pass(tmp_
     path.write_bytes(path.read_bytes() + b"\n")
     with pytest.raises(CorruptFile, match="edited or damaged"):
         load_rows(store)
+    with pytest.raises(CorruptFile, match="edited or damaged"):
+        load_row(store, row_key(row.key))
     assert load_rows(store, edited=True) == [row]
 
 
