@@ -267,6 +267,11 @@ def test_a_folder_of_another_schema_is_refused(text, tmp_path):
         Results(tmp_path)
 
 
+def test_a_folder_of_this_schema_is_taken_over(tmp_path):
+    (tmp_path / "results.json").write_text('{"schema_version": 1}')
+    assert Results(tmp_path).all_rows() == []
+
+
 @pytest.mark.parametrize("part", ["rows", "cells"])
 def test_results_of_unknown_schema_are_refused(part, tmp_path):
     (tmp_path / part).mkdir()
