@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tdabench import seeds
 from tdabench.errors import CorruptFile, UserError
-from tdabench.store import FolderStore, sha256
+from tdabench.store import FolderStore, home, read_file, sha256
 
 AXES = st.lists(st.text(max_size=5) | st.integers(-5, 10**6), max_size=4).map(tuple)
 
@@ -209,6 +209,30 @@ def test_damaged_json_is_a_corrupt_file_named_in_the_message(store, data):
         store.get_json("row.json")
 
 
+def test_the_users_folder_is_where_the_variable_says_or_in_the_cache(monkeypatch):
+    monkeypatch.setenv("HOME", "/users/ada")
+    found = []
+    for value in ("/data/tda", "~/tda", "", None):
+        monkeypatch.delenv("TDABENCH_HOME") if value is None else monkeypatch.setenv("TDABENCH_HOME", value)
+        found.append(str(home()))
+    assert found == ["/data/tda", "/users/ada/tda"] + ["/users/ada/.cache/tdabench"] * 2
+
+
+def test_what_is_no_plain_file_or_cannot_be_read_is_named(tmp_path, monkeypatch):
+    with pytest.raises(CorruptFile, match="is no plain file"):
+        read_file(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_file(tmp_path / "nowhere")
+    (tmp_path / "locked").write_bytes(b"")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(13, "Permission denied"))
+    with pytest.raises(UserError, match=r"cannot read .*locked: Permission denied"):
+        read_file(tmp_path / "locked")
+
+
+def refuse(number: int, text: str) -> bytes:
+    raise OSError(number, text)
+
+
 # claims
 
 
@@ -348,12 +372,29 @@ def test_a_claim_that_is_none_lapses_after_a_moment(text, store):
         assert held
 
 
+def test_who_holds_a_claim_is_named_while_it_counts(store, monkeypatch):
+    assert store.holder("job") is None
+    with store.claim("job"):
+        [path] = written(store)
+        assert store.holder("job").startswith(f"process {os.getpid()} on {socket.gethostname()}, since 2")
+        owner = json.loads(path.read_bytes())
+        path.write_text(json.dumps(owner | {"started": 1.0}))
+        assert store.holder("job") is None, "its process is another by now"
+        for days, counts in ((6, True), (8, False)):
+            path.write_text(json.dumps(owner | {"host": "elsewhere", "time": time.time() - days * 86400}))
+            assert (store.holder("job") is not None) is counts
+    for text in ("{", "[" * 99_999, '{"pid": 1}', json.dumps(owner | {"host": "elsewhere", "time": 1e300})):
+        path.write_text(text)
+        assert store.holder("job") == "another process"
+
+
 # what can be made again
 
 
 def test_what_is_kept_comes_back_and_counts_only_with_its_hash(store):
     store.keep("a/b", b"bytes")
-    assert store.kept("a/b") == b"bytes" and list(store.keys()) == ["a/b", "a/b.sha256"]
+    assert store.kept("a/b") == store.get("a/b") == b"bytes" and list(store.keys()) == ["a/b", "a/b.sha256"]
+    assert store.kept("a/c") is None
     store.delete("a/b.sha256")
     assert store.kept("a/b") is None and store.exists("a/b")
 
@@ -374,7 +415,8 @@ def test_a_hash_that_is_no_text_is_another_hash(tmp_path, capsys):
     store = FolderStore(tmp_path)
     store.keep("a/b", b"bytes")
     assert store.seal_of("a/b") == sha256(b"bytes") and store.seal_of("a/c") is None
-    (tmp_path / "a" / "b.sha256").write_bytes(b"\xff" * 64)
-    with pytest.raises(CorruptFile, match="its hash differs"):
-        store.get("a/b")
+    for other in (b"\xff" * 64, b"0" * 64, b"f" * 64, b""):  # on either side of any hash
+        (tmp_path / "a" / "b.sha256").write_bytes(other)
+        with pytest.raises(CorruptFile, match="its hash differs"):
+            store.get("a/b")
     assert store.kept("a/b") is None and "set aside" in capsys.readouterr().err

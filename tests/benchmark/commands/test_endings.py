@@ -13,6 +13,7 @@ import time
 import psutil
 import pytest
 
+from tdabench.benchmark.commands.ending.signals import Stopped, farewell
 from tdabench.benchmark.run.results import Results
 from tdabench.store import FolderStore
 
@@ -217,6 +218,25 @@ def test_output_that_cannot_be_written_takes_nothing_away(name, results, home):
 # signals
 
 
+STOPPED = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
+KEPT = {
+    "run digits": "cells that ended, and slices",
+    "truth build digits": "models that were trained",
+    "truth export digits": "what was finished",
+    "attribute problem.py": "what was read",
+    "running": "what was finished",
+}
+
+
+@pytest.mark.parametrize("number", STOPPED)
+@pytest.mark.parametrize("words", KEPT)
+def test_who_stops_a_command_is_told_what_is_kept(words, number, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tdabench", *words.split(), "a b"])
+    said = farewell(Stopped(number))
+    assert said.startswith(f"{STOPPED[number]}: {KEPT[words]}") and said.endswith(f"to go on: tdabench {words} 'a b'")
+    assert Stopped(number).code == 128 + number
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_stopped_says_what_is_kept_and_how_to_go_on(number, code, results, home):
@@ -237,7 +257,8 @@ def test_a_run_that_is_stopped_says_what_is_kept_and_how_to_go_on(number, code, 
     os.killpg(process.pid, number)  # as a terminal does
     error = process.communicate(timeout=60)[1]
     assert process.returncode == code and error.count("\n") == 1, error
-    assert "are kept" in error and error.rstrip().endswith(" ".join(["to go on: tdabench", *words]))
+    assert error.startswith(f"{STOPPED[number]}: cells that ended"), error
+    assert error.rstrip().endswith(" ".join(["to go on: tdabench", *words]))
     assert others and not survivors(others, within=15)
     assert not list((results.parent / "own").glob(".*.claim"))
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from tdabench.benchmark.metrics import lds as metrics
+from tdabench.benchmark.metrics.scores import lds_metrics, query_ids, top_items
+from tdabench.datasets.truth import Truth
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -69,6 +74,11 @@ def test_block_of_the_wrong_width_is_refused() -> None:
         metrics.subset_scores(np.ones((2, 5)), np.ones((3, 4), dtype=bool))
 
 
+def test_a_block_of_more_than_two_axes_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not hold 5 training ids"):
+        metrics.accumulate_subset_scores([(slice(0, 5), np.ones((2, 5, 3)))], np.ones((4, 5), dtype=bool))
+
+
 def test_lds_equals_scipy_with_ties() -> None:
     rng = np.random.default_rng(1)
     predicted, outputs = rng.integers(0, 6, (40, 7)), rng.integers(0, 6, (40, 7))
@@ -104,6 +114,47 @@ def test_constant_scores_have_no_lds_whatever_the_rounding(value: float) -> None
     rng = np.random.default_rng(4)
     predicted = metrics.subset_scores(np.full((2, 1500), value), random_masks(rng, 24, 1500))
     assert np.isnan(metrics.lds(predicted, rng.normal(size=(24, 2)))).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_unit_of_scores_is_of_no_account(scale: float) -> None:
+    rng = np.random.default_rng(4)
+    scores, masks, losses = rng.normal(size=(3, 40)), random_masks(rng, 16, 40), rng.normal(size=(16, 3))
+    one, other = (metrics.lds(metrics.subset_scores(each, masks), losses) for each in (scores, scale * scores))
+    np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+def test_a_row_holds_what_these_functions_return() -> None:
+    rng, ids = np.random.default_rng(8), ("a", "b", "c")
+    scores, masks, outputs = rng.normal(size=(3, 40)), random_masks(rng, 24, 40), rng.normal(size=(3, 24, 3, 2))
+    outputs += rng.normal(size=(24, 3, 1))
+    queries = [{"id": query, "kind": "heldout", "role": "test"} for query in ids]
+    assets: Any = SimpleNamespace(manifest={"task": "digits", "version": 1, "queries": queries})
+    truth = Truth("report", ids, masks, outputs, outputs[:, 0])
+    [result] = lds_metrics(assets, truth, [(ids[:2], scores[:2])], ids).lds.values()
+    predicted, plan = metrics.subset_scores(scores, masks), metrics.resampling("digits", 1, "heldout", 3, 24)
+    predicted[:, 2] = np.nan  # of the query without scores
+    target, replicates = truth.target(ids), truth.replicates(ids)
+    values, resampled = metrics.lds(predicted, target), metrics.bootstrap_lds(predicted, target, plan)
+    assert result.values == [*values[:2].tolist(), None] and (result.n_nan, result.n_subsets) == (1, 24)
+    assert (result.mean, result.low, result.high) == pytest.approx((values[:2].mean(), *metrics.interval(resampled)))
+    limits = (metrics.ceiling(replicates), *metrics.interval(metrics.bootstrap_ceiling(replicates, plan)))
+    assert (result.ceiling, result.ceiling_low, result.ceiling_high) == pytest.approx(limits)
+    assert limits[1] < limits[0] < limits[2]
+    assert result.shuffled_mean == pytest.approx(np.nanmean(metrics.shuffled_control(predicted, target)))
+    once = lds_metrics(assets, replace(truth, outputs=outputs[:1]), [(ids, scores)], ids).lds["heldout"]
+    assert (once.n_nan, once.ceiling, once.ceiling_low, once.ceiling_high) == (0, None, None, None)
+
+
+def test_the_best_items_of_a_querys_set_are_by_score_then_id() -> None:
+    roles = {"a": "dev", "b": "test", "c": "test", "d": "control", "e": "test"}
+    queries = [{"id": query, "kind": "heldout", "role": role} for query, role in roles.items()]
+    assets: Any = SimpleNamespace(manifest={"n_train": 5, "queries": queries})
+    ids = query_ids(assets.manifest, "".join(["te", "st"]))  # equal, not the same object
+    assert ids == ("b", "c", "e")
+    scores = np.array([[1.0, 3.0, 3.0, -9.0, 2.0], [0.0, 1.0, 2.0, np.inf, 4.0]])
+    top = top_items(assets, [(("b", "c"), scores)], ids, 3)
+    assert (top.query_ids, top.ids, top.n_train) == (list(ids), [[1, 2, 4], None, None], 5)
 
 
 @given(SEEDS)
@@ -175,6 +226,12 @@ def test_bootstrap_leaves_out_queries_without_an_lds() -> None:
     replicates = metrics.bootstrap_lds(broken, np.column_stack([truth, truth[:, 0]]), indices)
     np.testing.assert_allclose(replicates[0], metrics.lds(signal, truth).mean())
     assert np.isnan(replicates[1])
+
+
+def test_a_replicate_of_one_subset_has_no_lds() -> None:
+    signal, (truth,) = noisy_truth(1, 40, 3, 1.0)
+    once = metrics.Resampling(np.array([[0, 1, 2]]), np.zeros((1, 40), dtype=int))
+    assert np.isnan(metrics.bootstrap_lds(signal, truth, once)).all()
 
 
 def test_bootstrap_refuses_indices_of_another_size() -> None:

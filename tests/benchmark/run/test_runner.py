@@ -222,8 +222,9 @@ def test_a_method_that_learns_is_handed_the_open_truth_and_no_other(tmp_path):
     assert row.diagnostics["losses"] == truth.target(dev).astype("float32").tolist()
 
 
-def test_a_method_that_does_not_ask_gets_no_truth(tmp_path):
-    path = plugin(tmp_path, "modest", fit="assert view.open_truth is None")
+def test_a_method_that_does_not_ask_gets_no_truth_nor_where_queries_came_from(tmp_path):
+    nameless = "assert set(queries.source) == {-1}"
+    path = plugin(tmp_path, "modest", nameless, fit="assert view.open_truth is None")
     assert run_cells(tmp_path / "results", ["modest"], [path])["modest"].status == "ok"
 
 

@@ -16,7 +16,7 @@ from tdabench.benchmark.truth import build as truth
 from tdabench.benchmark.truth import retraining
 from tdabench.benchmark.truth.retraining import Members, Retraining, retrained
 from tdabench.datasets.find import load_dataset
-from tdabench.datasets.truth import Assets, write_assets
+from tdabench.datasets.truth import Assets, whole_assets, write_assets
 from tdabench.errors import CorruptFile, UserError
 from tdabench.models.draws import Draws, Law
 from tdabench.models.problem import read_problem
@@ -306,6 +306,50 @@ def test_an_interrupted_writing_leaves_no_manifest(copied, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_assets(copied, files.items(), assets.manifest)
     assert not (copied / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{}", "{", '{"files": [1]}', '{"files": null}'])
+def test_a_truth_is_written_over_what_is_none(text, assets, tmp_path):
+    (tmp_path / "manifest.json").write_text(text)
+    files = [("problem.safetensors", {"x": np.arange(3)})]
+    assert write_assets(tmp_path, files, assets.manifest).arrays("problem.safetensors")["x"].tolist() == [0, 1, 2]
+
+
+def test_files_of_a_base_are_part_of_what_is_written_on_it(assets, tmp_path):
+    extra = [("extra.safetensors", {"x": np.arange(3)})]
+    for _ in range(2):  # the second time over the first
+        written = write_assets(tmp_path / "new", extra, assets.manifest, base=assets)
+        written.check_files()
+        assert set(written.manifest["files"]) == {*assets.manifest["files"], "extra.safetensors"}
+    assets.check_files()
+
+
+def test_assets_that_are_kept_are_whole_or_made_again(copied, capsys):
+    store = FolderStore(copied.parent)
+    assert whole_assets(store, "nowhere") is None and not capsys.readouterr().err
+    assert whole_assets(store, "assets").sha256 == Assets(copied).sha256
+    (copied / "weights-10.safetensors").write_bytes(b"")
+    assert whole_assets(store, "assets") is None and "is damaged: set aside" in capsys.readouterr().err
+    assert not copied.exists()
+
+
+def test_a_manifest_that_was_edited_is_refused(copied):
+    run_helpers.edit_manifest(copied, lambda manifest: manifest["queries"].reverse(), seal=False)
+    with pytest.raises(CorruptFile, match=r"manifest\.json was edited"):
+        Assets(copied)
+
+
+def test_without_regenerated_queries_there_are_none_to_return(copied):
+    run_helpers.edit_manifest(copied, lambda manifest: manifest["files"].pop("regenerated-full.safetensors"))
+    with pytest.raises(UserError, match="no regenerated queries"):
+        Assets(copied).regenerated("open")
+
+
+def test_what_the_training_set_depends_on_is_told_apart_where_it_is_said(assets, copied):
+    run_helpers.edit_manifest(copied, lambda manifest: manifest.update(training_sha256="a" * 64))
+    assert Assets(copied).training_sha256 == "a" * 64
+    run_helpers.edit_manifest(copied, lambda manifest: manifest.pop("training_sha256"))
+    assert Assets(copied).training_sha256 == Assets(copied).problem_sha256
 
 
 def test_images_of_another_revision_are_refused(copied):

@@ -15,7 +15,7 @@ from tdabench.benchmark.tasks.spec import ExemplarPlan, GroupPlan
 from tdabench.benchmark.truth import build as truth
 from tdabench.benchmark.truth.outcomes import measure, regenerate
 from tdabench.benchmark.truth.queries import attributed
-from tdabench.datasets.truth import Assets
+from tdabench.datasets.truth import Assets, GroupTruth
 from tdabench.errors import UserError
 from tdabench.models.problem import load_dataset, read_problem
 from tdabench.models.training import train
@@ -82,6 +82,13 @@ def test_effects_are_losses_without_less_those_with_everything(assets):
     without = found.outputs.astype(np.float64).mean(-1)[:, :, [3, 0]]
     full = found.full.astype(np.float64).mean(-1)[:, None, [3, 0]]
     np.testing.assert_allclose(found.effects(ids), without - full, rtol=1e-12)
+
+
+def test_a_replicate_without_a_pair_is_compared_with_all_models():
+    outputs, full = np.array([5.0, 7.0, 9.0]), np.array([1.0, 2.0])  # of 3 and 2 seeds
+    outputs, full = np.tile(outputs[:, None, None, None], (1, 4, 1, 2)), np.tile(full[:, None, None], (1, 1, 2))
+    made = GroupTruth(("a", "b", "c", "d"), ("q",), np.zeros(8, int), outputs, full)
+    np.testing.assert_allclose(made.effects(("q",))[:, :, 0], np.array([[4.0] * 4, [5.0] * 4, [7.5] * 4]))
 
 
 def test_a_query_loses_most_without_its_own_class(assets, problem):

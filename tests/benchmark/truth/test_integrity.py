@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tdabench.benchmark.tasks.find import find_task
+from tdabench.benchmark.tasks.find import find_task, open_assets
 from tdabench.benchmark.truth import build as truth
 from tdabench.benchmark.truth.counterfactuals import Counterfactual, Laboratory
 from tdabench.benchmark.truth.variants import derived
 from tdabench.datasets.truth import SHIPPED, Assets
+from tdabench.errors import CorruptFile
+from tdabench.leaderboard.rows.files import RESULTS, load_rows
 from tdabench.store import FolderStore
 
 from ... import run_helpers
@@ -132,8 +134,39 @@ def test_a_manifest_edited_by_hand_is_refused_by_every_command(command, name, ow
     assert not (tmp_path / "results" / "rows").exists()
 
 
+OF_ANOTHER_TASK = {
+    "recipe": lambda manifest: manifest["recipe"].update(steps=1),
+    "n_train": lambda manifest: manifest.update(n_train=manifest["n_train"] + 1),
+    "truth": lambda manifest: manifest["truth_plan"].update(report=1),
+    "groups": lambda manifest: manifest.update(groups={"by": "class"}),
+}
+
+
+@pytest.mark.parametrize("name", OF_ANOTHER_TASK)
+def test_a_whole_truth_of_another_task_is_refused(name, own, expected):
+    folder = shutil.copytree(expected.folder, own / "truth" / TASK.label)
+    assert open_assets(TASK).sha256 == expected.sha256
+    run_helpers.edit_manifest(folder, OF_ANOTHER_TASK[name])
+    with pytest.raises(CorruptFile, match=f"was built from another {name} than {TASK.label}'s"):
+        open_assets(TASK)
+
+
 @pytest.mark.parametrize("label", ["digits@1", "digits-edm@1"])
 def test_what_ships_is_whole(label):
     assets = Assets(SHIPPED / label)
-    for name in assets.manifest["files"]:
-        assets.arrays(name)
+    assets.check_files()
+    n, measured = assets.manifest["n_train"], len(assets.query_ids)
+    for role in ("open", "report"):
+        truth = assets.truth(role)
+        assert truth.masks.dtype == bool and truth.masks.shape[1] == n
+        assert truth.masks.mean(axis=1) == pytest.approx(0.5, abs=0.02)
+        assert truth.outputs.shape[1:3] == (len(truth.masks), measured) and truth.full.shape[1] == measured
+        images, full = assets.regenerated(role)
+        assert images.shape[1:3] == (len(truth.masks), len(assets.generated_ids)) and images.shape[2:] == full.shape[1:]
+
+
+@pytest.mark.parametrize("label", ["digits@1", "digits-edm@1"])
+def test_rows_that_ship_are_of_the_truth_that_ships(label):
+    assets, rows = Assets(SHIPPED / label), load_rows(RESULTS, label)
+    assert {row.source.problem_sha256 for row in rows if row.source.problem_sha256} == {assets.problem_sha256}
+    assert {row.source.truth_sha256 for row in rows} == {assets.sha256}

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tdabench.errors import CorruptFile
-from tdabench.leaderboard.rows.files import RESULTS, load_rows, read_row, write_row
+from tdabench.leaderboard.rows.files import RESULTS, load_row, load_rows, read_row, write_row
 from tdabench.leaderboard.rows.row import Row, row_key
 from tdabench.store import FolderStore
 
-from ..helpers import HASH, lds_row, make_key, removal_row
+from ..helpers import HASH, lds_row, make_key, make_source, removal_row
 
 
 def altered(**changes: Any) -> bytes:
@@ -41,6 +41,17 @@ def test_rows_with_groups_come_back_too(tmp_path: Path) -> None:
     assert load_rows(tmp_path) == [row] and row.metrics is not None and row.metrics.groups
 
 
+def test_what_few_rows_have_is_written_where_it_is_there(tmp_path: Path) -> None:
+    words = ("adapter_sha256", "isolation", "precision", "groups", "exemplars")
+    source = make_source(adapter_sha256="b" * 16, isolation="none")
+    rare = removal_row("trak").model_copy(update={"source": source, "key": make_key(precision="bf16")})
+    for row, has in ((lds_row(), False), (rare, True)):
+        text = write_row(FolderStore(tmp_path / str(has)), row).read_text()
+        assert [f'"{word}": ' in text for word in words] == [has] * len(words)
+        assert '"removal": ' in text and '"git_revision": null' in text
+        assert load_rows(tmp_path / str(has)) == [row]
+
+
 def test_rows_are_loaded_by_task_and_version(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     for task, version in (("digits", 1), ("digits", 2), ("digits-lt", 1)):
@@ -58,6 +69,11 @@ def test_rows_are_loaded_by_task_and_version(tmp_path: Path) -> None:
         (altered()[:400], "is not valid JSON"),
         (b"", "is not valid JSON"),
         (b"[1, 2]", "is no result row"),
+        (b'"schema_version"', "is no result row"),
+        (b"{}", "it has no schema_version"),
+        (b'{"a": 1, "b": 2, "b": 2}', "the name 'b' stands twice in one object"),
+        (b'{"a": 1e999}', "1e999 is too large a number"),
+        (b"[" * 99_999, "is nested too deeply"),
         (altered(schema_version=2), "written by schema version 2, this tdabench reads 1"),
         (altered(surprise=1), "surprise: Extra inputs are not permitted"),
         (altered(status="fine"), "status: Input should be 'ok'"),
@@ -80,6 +96,8 @@ EDITS: dict[str, tuple[str, Any]] = {
     "an LDS of 5": ("metrics.lds.heldout.values.0", 5.0),
     "an interval upside down": ("metrics.lds.heldout.low", 0.99),
     "a ceiling's interval with one end": ("metrics.lds.heldout.ceiling_low", None),
+    "a ceiling above 1": ("metrics.lds.heldout.ceiling_high", 1.5),
+    "a ceiling below -1": ("metrics.lds.heldout.ceiling_low", -1.5),
     "negative subsets": ("metrics.lds.heldout.n_subsets", -1),
     "a query twice": ("metrics.lds.heldout.query_ids.1", "q0"),
     "negative seconds": ("cost.fit_s", -1.0),
@@ -103,6 +121,9 @@ OF_REMOVAL: dict[str, tuple[str, Any]] = {
     "more removed than there is": ("metrics.removal.union.size", 10**6),
     "a seed too many": ("metrics.removal.union.seeds", [1, 2, 3, 4, 5, 6]),
     "a seed twice": ("metrics.removal.union.seeds", [1, 1, 3, 4, 5]),
+    "a change without a query": ("metrics.removal.union.similarities.ssim.targets.after.0", [0.1]),
+    "a target too many": ("metrics.removal.union.target_ids", [f"generated-{i}" for i in range(9)]),
+    "a control too few": ("metrics.removal.union.control_ids", ["control-0"]),
     "a target twice": ("metrics.removal.union.target_ids.1", "generated-0"),
     "a curve upside down": ("metrics.removal.union.similarities.ssim.curve.0.low", 99.0),
 }
@@ -135,6 +156,18 @@ def test_file_under_another_cells_name_is_refused(tmp_path: Path) -> None:
     path.rename(path.with_name("test-seed1.json"))
     with pytest.raises(CorruptFile, match=r"another cell.*test-seed0\.json"):
         load_rows(tmp_path)
+
+
+def test_a_sealed_row_that_was_edited_is_refused_unless_it_is_meant_to_pass(tmp_path: Path) -> None:
+    store, row = FolderStore(tmp_path), lds_row()
+    path = write_row(store, row, sealed=True)
+    assert load_rows(store) == [row]
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(CorruptFile, match="edited or damaged"):
+        load_rows(store)
+    with pytest.raises(CorruptFile, match="edited or damaged"):
+        load_row(store, row_key(row.key))
+    assert load_rows(store, edited=True) == [row]
 
 
 def test_not_a_number_in_a_free_section_becomes_null(tmp_path: Path) -> None:

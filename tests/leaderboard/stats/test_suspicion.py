@@ -55,6 +55,27 @@ def test_report_against_open_takes_the_ends_that_favour_the_method(report, dev, 
     assert not above_open(one, row(*dev, (0.5, 0.7), "generated")), "other kinds do not compare"
 
 
+@pytest.mark.parametrize("end", ["low", "ceiling_high"])
+def test_without_one_end_of_the_reported_intervals_nothing_is_suspected(end):
+    one, dev = without(row(0.9, 0.99, (0.6, 0.8)), end), row(0.1, 0.2, (0.5, 0.7))
+    assert not above_ceiling(one) and not above_open(one, dev)
+
+
+@pytest.mark.parametrize("end", ["high", "ceiling_low"])
+def test_without_one_end_of_the_open_intervals_nothing_is_suspected(end):
+    one, dev = row(0.9, 0.99, (0.6, 0.8)), row(0.1, 0.2, (0.5, 0.7))
+    assert above_open(one, dev) and not above_open(one, without(dev, end))
+
+
+def without(one: Row, end: str) -> Row:
+    lds = {kind: result.model_copy(update={end: None}) for kind, result in one.metrics.lds.items()}
+    return one.model_copy(update={"metrics": Metrics.model_construct(lds=lds)})
+
+
+def test_a_share_of_dev_queries_below_zero_counts_as_none():
+    assert not above_open(row(-0.1, 0.1, (0.7, 0.9)), row(-0.9, -0.8, (0.5, 0.7)))
+
+
 def test_plugins_that_ran_in_the_open_are_marked():
     for isolation, marks in (("none", ("no-isolation",)), ("landlock 7", ())):
         source = make_source(adapter_sha256="b" * 16, isolation=isolation)
