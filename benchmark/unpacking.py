@@ -137,6 +137,8 @@ def _writing(path: Path) -> Iterator[None]:
     """Let an error of the disk that is written to not be taken for one of the archive."""
     try:
         yield
+    except (FileExistsError, NotADirectoryError):
+        raise  # a name that is a file and a folder is the archive's fault
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another folder"

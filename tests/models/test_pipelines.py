@@ -335,7 +335,7 @@ BROKEN = {
     "unknown network": (
         "ddpm",
         edit("model_index.json", unet=["diffusers", "UNet1DModel"]),
-        "holds a UNet1DModel, and the networks known are",
+        "holds a 'UNet1DModel', and the networks known are",
     ),
     "no network named": ("ddpm", edit("model_index.json", unet=[None, None]), "which has no network: supported"),
     "more conditions": ("sd", edit("unet/config.json", time_cond_proj_dim=8), "wants more than text|lacks"),
@@ -417,8 +417,8 @@ PICTURES = {
     "no captions": ("sd", lambda f: None, "has not a caption for every image"),
     "no labels": ("dit", lambda f: None, "has no labels, which this model takes"),
     "no line": ("sd", write("metadata.jsonl", ROW), "says nothing of 5 image files, such as 01.png"),
-    "two lines": ("sd", write("metadata.jsonl", ROW + b"\n" + ROW), "line 2: 00.png has a line already"),
-    "no file": ("sd", write("metadata.jsonl", ROW.replace(b"00", b"99")), "line 1: there is no 99.png beside it"),
+    "two lines": ("sd", write("metadata.jsonl", ROW + b"\n" + ROW), "line 2: '00.png' has a line already"),
+    "no file": ("sd", write("metadata.jsonl", ROW.replace(b"00", b"99")), "line 1: there is no '99.png' beside it"),
     "no JSON": ("sd", write("metadata.jsonl", b"{"), "line 1: not JSON"),
     "no name": ("sd", write("metadata.jsonl", b"{}"), "line 1: there is no file_name"),
 }

@@ -86,7 +86,7 @@ def assert_nothing_written(folder):
     ("words", "said"),
     [
         (["run", "digit-tiny"], ["unknown task 'digit-tiny'", "did you mean", "'digits-tiny'"]),
-        (["run", "digits-tiny@7"], ["version 1, not 7", LABEL]),
+        (["run", "digits-tiny@7"], ["version 1, not '7'", LABEL]),
         (["run", "digits-tiny", "--methods", "pixl"], ["unknown method 'pixl'", "did you mean 'pixel'?"]),
         (["run", "digits-tiny", "--methods", "zzzzzz"], ["unknown method 'zzzzzz'", "known: ", "random"]),
         (["run", "digits-tiny", "--methods", "pixel:distanz"], ["preset of 'pixel'", "did you mean 'distance'?"]),

@@ -263,7 +263,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "a null character in a name": (row(lambda v: v["environment"].update({"a\x00b": 1})), "control characters"),
     "a path for a method": (row(lambda v: v["key"].update(method="../x")), "key.method"),
     "an unknown task": (of_another("task", "digit-tiny"), "unknown task 'digit-tiny'"),
-    "another task version": (of_another("task_version", 7), "version 1, not 7"),
+    "another task version": (of_another("task_version", 7), "version 1, not '7'"),
     "a task without truth": (of_another("task", "emoji"), "task 'emoji' has no ground truth here"),
     "a shape that lies": (lying, "no safetensors file"),
     "other numbers": (of_bfloat16, "slice-00000-00006"),
