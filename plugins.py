@@ -106,6 +106,14 @@ def literal_name(call: ast.expr, function: str, of: str, origin: str) -> str | N
     return name.value
 
 
+def literal(value: ast.expr) -> Any:
+    """Return the value of a literal; raises ValueError for an expression that only an import could tell."""
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise ValueError("it is no literal") from None
+
+
 def assigned(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
     """Yield what the statements of a module or class assign to names, annotated or not."""
     for statement in body:

@@ -67,9 +67,7 @@ class FolderStore:
                 os.fsync(file.fileno())
             part.replace(path)
         except OSError as error:
-            raise UserError(
-                f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
-            ) from error
+            raise unwritable(path, error) from error
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -265,6 +263,11 @@ def read_file(path: Path) -> bytes:
         raise
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; check the path") from error
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """Return what to raise where the disk does not take a file."""
+    return UserError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder")
 
 
 def file_hash(path: Path) -> str:

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from ..errors import UserError, brief
 from ..leaderboard.rows.strict import Strict
+from ..store import unwritable
 
 BLOCK = tarfile.BLOCKSIZE
 CHUNK = 2**20
@@ -140,9 +141,7 @@ def _writing(path: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError):
         raise  # a name that is a file and a folder is the archive's fault
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
-        ) from error
+        raise unwritable(path, error) from error
 
 
 def _exactly(stream: IO[bytes] | gzip.GzipFile, size: int) -> bytes:

@@ -60,15 +60,9 @@ def card_of(listing: DatasetListing) -> dict[str, Any]:
     call, found = values.get("CARD"), {}
     for word in call.keywords if isinstance(call, ast.Call) else ():
         try:
-            found[str(word.arg)] = ast.literal_eval(word.value)
-        except (
-            ValueError,
-            TypeError,
-            SyntaxError,
-            RecursionError,
-            MemoryError,
-        ):
-            continue  # not literal: only an import would tell
+            found[str(word.arg)] = outside.literal(word.value)
+        except ValueError:  # only an import would tell
+            continue
     return found
 
 

@@ -151,8 +151,8 @@ def _listing(node: ast.ClassDef, name: str, origin: str) -> Listing:
 
 def _literal(value: ast.expr, key: str, name: str, origin: str) -> Any:
     try:
-        return ast.literal_eval(value)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return outside.literal(value)
+    except ValueError:
         raise UserError(
             f"{origin}: {key} of method {name!r} must be a literal, because listings do not import the file"
         ) from None

@@ -36,11 +36,6 @@ def engine_hashes() -> dict[str, str]:
     return {engine: _hash({engine}) for engine in ENGINES}
 
 
-def look_up() -> None:
-    """Look up what every hash of code needs, so that processes that are forked from this one have it."""
-    engine_hashes()
-
-
 def _hash(roots: set[str]) -> str:
     sources, packages = _closure(roots)
     return sha256(b"".join(sources[name] for name in sorted(sources)) + repr(packages).encode())[:16]

@@ -15,5 +15,5 @@ from . import code, worker
 __all__ = ["code", "diffusers", "sklearn", "torch", "trak", "worker"]
 
 adopt_orphans()
-code.look_up()
+code.engine_hashes()  # what every hash of code looks up is then there in all processes that are forked from this one
 warnings.filterwarnings("ignore", "forkserver: waitpid")  # the end of an orphan, which it did not start

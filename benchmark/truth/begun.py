@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from ...datasets.truth import Assets, whole_assets
+from ...datasets.truth import whole_assets, write_assets
 from ...errors import UserError
 from ...store import FolderStore
 from ..tasks.spec import TaskSpec
-from .build import Job, base_key, find_base
+from .build import Job, base_key
 
 
 class Part(NamedTuple):
@@ -40,22 +39,20 @@ def parse_part(text: str) -> Part:
     return part
 
 
-def take_base(spec: TaskSpec, origin: FolderStore, store: FolderStore, plugins: tuple[Path, ...] = ()) -> Assets:
-    """Copy the base model and queries of a build that was begun in the home ``origin``, and return them.
+def take_base(spec: TaskSpec, origin: FolderStore, store: FolderStore, plugins: tuple[Path, ...] = ()) -> None:
+    """Take the base model and queries of a build that was begun in the home ``origin``, unless they are here.
 
     Raises UserError where there are none of the task as it is here, or where ``store`` has others: runs of the one say
     nothing of the other's queries.
     """
     key = base_key(spec, plugins)
-    theirs, ours = whole_assets(origin, key), find_base(spec, store, plugins)
+    theirs, ours = whole_assets(origin, key), whole_assets(store, key)
     if theirs is None:
         raise UserError(f"{origin.root} has no base model of {spec.label} as it is here: was it another version's?")
     if ours is None:
-        shutil.copytree(theirs.folder, store.path(key))
-        return Assets(store.path(key))
-    if ours.problem_sha256 != theirs.problem_sha256:
+        write_assets(store.path(key), (), theirs.manifest, theirs)
+    elif ours.problem_sha256 != theirs.problem_sha256:
         raise UserError(f"{origin.root} has another base model of {spec.label} than {ours.folder}: delete one of them")
-    return ours
 
 
 def take_runs(jobs: list[Job], origin: FolderStore, store: FolderStore) -> int:

@@ -34,24 +34,33 @@ class Asked(NamedTuple):
     begun: Path | None = None
     part: Part = WHOLE
 
+    def check(self) -> None:
+        """Raise UserError for a device that is not there, or less than no workers."""
+        check_device(self.device)
+        if self.workers < 0:
+            raise UserError("--workers must not be negative: 0 means one per core")
+
+    @property
+    def at_once(self) -> int:
+        """How many models train at a time."""
+        return self.workers or (cores() if self.device == "cpu" else 1)
+
 
 def build(task: str, asked: Asked) -> None:
     """Build a task's truth, or what is missing of it; where a part was asked for, that part of its retrainings."""
-    check_device(asked.device)
+    asked.check()
     spec, store = find_task(task, asked.plugins), FolderStore(home())
-    if asked.workers < 0:
-        raise UserError("--workers must not be negative: 0 means one per core")
     folder = _folder(spec, asked)
     torch.set_num_threads(1)
     if asked.part == WHOLE:
-        with _alone(store, spec):
+        with alone(store, spec):
             built = _base(spec, store, asked)
             jobs = _retrain(built, store, asked)
             _write(built, jobs, store, folder)
         return
-    with _alone(store, spec, patient=True):  # while the base model is made: all parts ask about the same
+    with alone(store, spec, patient=True):  # while the base model is made: all parts ask about the same
         built = _base(spec, store, asked)
-    with _alone(store, spec, f"-{asked.part.number}-of-{asked.part.count}"):
+    with alone(store, spec, f"-{asked.part.number}-of-{asked.part.count}"):
         _left(spec, undone(_retrain(built, store, asked), store))
 
 
@@ -65,8 +74,8 @@ def _folder(spec: TaskSpec, asked: Asked) -> Path:
 
 
 @contextmanager
-def _alone(store: FolderStore, spec: TaskSpec, which: str = "", patient: bool = False) -> Iterator[None]:
-    """Keep other builds out; patient: wait where one is at it, else raise UserError."""
+def alone(store: FolderStore, spec: TaskSpec, which: str = "", patient: bool = False) -> Iterator[None]:
+    """Keep other builds of a task out, or of one part of it; patient: wait where one is at it, else raise UserError."""
     key, told = f"build-{spec.label}{which}", False
     while True:
         with store.claim(key, ttl=LONG_CLAIM_S) as held:
@@ -109,8 +118,7 @@ def _retrain(built: Built, store: FolderStore, asked: Asked) -> list[Job]:
         console.print(f"{label}: {taken} measured models taken from {asked.begun}", soft_wrap=True, markup=False)
     mine = asked.part.of(jobs)
     missing = len(undone(mine, store))
-    workers = asked.workers or (cores() if asked.device == "cpu" else 1)
-    recipe = built.spec.recipe
+    workers, recipe = asked.at_once, built.spec.recipe
     seconds = missing * recipe.steps * seconds_per_update(recipe, built.problem, asked.device) / workers
     console.print(f"{label}: {missing} of {len(mine)} models to train, {workers} at a time, about {duration(seconds)}")
     with Bar(f"{label} retrainings") as bar:

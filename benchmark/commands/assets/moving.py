@@ -12,6 +12,7 @@ from ...tasks.find import check_assets, find_task, has_assets, open_assets
 from ...tasks.spec import TaskSpec
 from ...truth.archive import read_archive, write_archive
 from ..terminal import console
+from .building import alone
 
 
 def export(task: str, archive: Path, plugins: tuple[Path, ...] = ()) -> None:
@@ -43,9 +44,7 @@ def import_archive(archive: Path, plugins: tuple[Path, ...] = (), replace: bool 
 
 
 def _place(archive: Path, assets: Assets, spec: TaskSpec, replace: bool) -> None:
-    with FolderStore(home()).claim(f"build-{spec.label}", LONG_CLAIM_S) as held:
-        if not held:
-            raise UserError(f"another process is building {spec.label} in {home()}: wait for it, or stop it first")
+    with alone(FolderStore(home()), spec):
         there = _truth_there(spec)
         if there == assets.sha256:
             console.print(f"{spec.label}: this truth is here already", soft_wrap=True, markup=False)

@@ -7,9 +7,8 @@ import torch
 from ....datasets.find import load_dataset
 from ....datasets.truth import Assets
 from ....errors import UserError
-from ....store import LONG_CLAIM_S, FolderStore, home
-from ...processes import cores, one_thread, run_jobs
-from ...run.plan import check_device
+from ....store import FolderStore, home
+from ...processes import one_thread, run_jobs
 from ...tasks.checks import check_task
 from ...tasks.find import find_task, has_assets, open_assets
 from ...tasks.spec import TaskSpec
@@ -18,25 +17,22 @@ from ...truth.derived import Plugins, Source, derived_store
 from ...truth.exemplars import ExemplarTruth, Job, choose_exemplars, run_job
 from ...truth.queries import split
 from ...truth.retraining import seconds_per_update
-from ..assets.building import Asked, train_base
+from ..assets.building import Asked, alone, train_base
 from ..terminal import Bar, console, duration
 
 
 def build(task: str, asked: Asked) -> None:
     """Make a task's exemplar truth, or what is missing of it."""
-    workers, plugins, device = asked.workers, asked.plugins, asked.device
-    check_device(device)
-    spec = find_task(task, plugins)
-    if workers < 0:
-        raise UserError("--workers must not be negative: 0 means one per core")
+    asked.check()
+    spec = find_task(task, asked.plugins)
     if asked.begun is not None or asked.part != WHOLE:
         raise UserError("--begun and --part are for subsets: exemplar truth is a matter of minutes")
     if asked.out is not None:
         raise UserError(
             f"--out is for subsets: exemplars' problems lie in {derived_store().root}, where runs find them"
         )
-    truth = truth_of(spec, _assets(spec, plugins, device), plugins)
-    make(truth, workers or (cores() if device == "cpu" else 1), device)
+    truth = truth_of(spec, _assets(spec, asked.plugins, asked.device), asked.plugins)
+    make(truth, asked.at_once, asked.device)
     files = [file for case in truth.cases for file in truth.assets(case).manifest["files"].values()]
     size = sum(file["bytes"] for file in files)
     where = f"{len(truth.cases)} cases, {size / 2**20:.1f} MiB in {derived_store().root}/{spec.label}-exemplars-*"
@@ -54,11 +50,8 @@ def _assets(spec: TaskSpec, plugins: Plugins, device: str) -> Assets:
         return open_assets(spec)
     _check(spec, plugins)
     store = FolderStore(home())
-    with store.claim(f"build-{spec.label}", ttl=LONG_CLAIM_S) as held:
-        if not held:
-            raise UserError(f"another process is building {spec.label} in {store.root}: wait for it, or stop it first")
-        with one_thread():
-            return train_base(spec, store, plugins, device).base
+    with alone(store, spec), one_thread():
+        return train_base(spec, store, plugins, device).base
 
 
 def _check(spec: TaskSpec, plugins: Plugins) -> None:

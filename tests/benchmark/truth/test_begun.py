@@ -69,6 +69,15 @@ def test_a_build_goes_on_from_another_home(begun, own, untrained, home, tdabench
     assert Assets(own / "truth" / TASK.label).sha256 == Assets(home / "truth" / TASK.label).sha256
 
 
+def test_a_base_model_that_was_half_taken_is_taken_again(begun, own, untrained, tdabench):
+    whole = next((begun / "base").glob(f"{TASK.label}-*"))
+    half = own / "base" / whole.name
+    half.mkdir(parents=True)
+    shutil.copyfile(whole / "problem.safetensors", half / "problem.safetensors")
+    answer = tdabench("truth", "build", TASK.name, "--begun", begun)
+    assert answer.code == 0 and (half / "manifest.json").is_file(), answer
+
+
 def test_a_damaged_run_is_not_taken(begun, own):
     ours, theirs = FolderStore(own), FolderStore(begun)
     jobs = jobs_of(begun)
