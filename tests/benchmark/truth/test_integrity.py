@@ -27,8 +27,9 @@ REMOVED = Counterfactual((3, 5, 8), seed=1)
 
 @pytest.fixture
 def own(home, tmp_path, monkeypatch) -> Path:
-    """A home of a test's own, with the caches of a build and without its truth."""
-    copied = shutil.copytree(home, tmp_path / "home", ignore=shutil.ignore_patterns("truth", "derived"))
+    """A home of a test's own, with the caches of a build and without its truth, nor what other tests trained."""
+    left_out = shutil.ignore_patterns("truth", "derived", "counterfactual", "models")
+    copied = shutil.copytree(home, tmp_path / "home", ignore=left_out)
     monkeypatch.setenv("TDABENCH_HOME", str(copied))
     store = FolderStore(copied)
     used = store.path(truth.prepare_base(TASK, store).jobs(store)[0].key).parent
