@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..errors import CorruptFile
 from ..seeds import digest
-from ..store import FolderStore
+from ..store import FolderStore, unwritable
 from .rows import BlockFiles, Making, Rows
 
 LIMIT = 16 * 2**30  # bytes that a results folder keeps
@@ -182,6 +183,25 @@ def used(folder: Path) -> int:
         with suppress(FileNotFoundError):
             total += path.stat().st_size if path.is_file() else 0
     return total
+
+
+@contextmanager
+def in_use(folder: Path, limit: int = LIMIT) -> Iterator[None]:
+    """Keep rows from being deleted while cells may read them; before, make room where nobody else keeps them so.
+
+    Raises UserError where the folder cannot be written.
+    """
+    lock = folder.with_name(f".{folder.name}.lock")
+    try:
+        file = lock.open("a")
+    except OSError as error:
+        raise unwritable(lock, error) from error
+    with file:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            make_room(folder, limit)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 def make_room(folder: Path, limit: int = LIMIT) -> None:

@@ -100,7 +100,7 @@ def run(
         bool, typer.Option(help="Keep methods from truths, other results and the network, where the kernel can.")
     ] = True,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for another run that runs cells into the same folder.")
+        bool, typer.Option("--wait", help="Wait for another run of the same cells into the same folder.")
     ] = False,
 ) -> None:
     """Score methods on a task, measure what their scores foretell, and print the leaderboard."""

@@ -17,7 +17,7 @@ from ..processes import one_thread
 from ..run.forecast import Forecast, calibrate, forecast, start_up
 from ..run.plan import Options, PlannedCell, Planner
 from ..run.results import Results
-from ..run.runner import CLAIM, Runner
+from ..run.runner import Busy, Runner
 from ..tasks.find import find_task, has_assets, open_assets
 from ..tasks.spec import TaskSpec
 from ..truth.build import find_base
@@ -28,7 +28,7 @@ POLL_S = 1.0
 
 @dataclass(frozen=True)
 class Session:
-    """Where cells of one task are planned and run; wait: until no other process runs cells into the same folder."""
+    """Where cells of one task are planned and run; wait: until no other process runs the same cells."""
 
     planner: Planner
     folder: Path
@@ -66,7 +66,7 @@ class Session:
         A dry run ends after the estimate, and returns none.
         """
         if self.wait and not dry_run:
-            self._queue()
+            self._queue(cells)
         due = self.to_compute(cells)
         self.announce(cells, due, start_up() if due and not dry_run else None)
         if dry_run:
@@ -80,19 +80,18 @@ class Session:
         while True:
             try:
                 return self.runner.run(cells)
-            except UserError:
-                if not self.wait or self.results.store.holder(CLAIM) is None:
+            except Busy:
+                if not self.wait:
                     raise
-                self._queue()
+                self._queue(cells)
 
-    def _queue(self) -> None:
+    def _queue(self, cells: list[PlannedCell]) -> None:
+        """Wait while another process runs one of the cells that are due."""
         said = None
-        while (holder := self.results.store.holder(CLAIM)) is not None:
-            if holder != said:
-                console.print(
-                    f"waiting for {holder}, which runs cells into {self.folder}", soft_wrap=True, markup=False
-                )
-                said = holder
+        while (busy := self.runner.busy(cells)) is not None:
+            if busy.holder != said:
+                said = busy.holder
+                console.print(f"waiting for {said}, which runs cells into {self.folder}", soft_wrap=True, markup=False)
             time.sleep(POLL_S)
 
     def to_compute(self, cells: list[PlannedCell]) -> list[PlannedCell]:

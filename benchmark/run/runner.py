@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing.connection import wait
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CorruptFile, UserError, brief
-from ...leaderboard.rows.row import Row, Status
-from ...methods.kept import make_room
+from ...leaderboard.rows.row import Row, Status, row_key
+from ...methods.kept import in_use
 from ...store import LONG_CLAIM_S, home
 from ..sandbox.enclosure import closed_to_methods
 from ..sandbox.fork_server import forkserver, start_guard
@@ -36,7 +36,6 @@ from .results import Results
 OnEvent = Callable[[PlannedCell, str, int, int], None]
 
 
-CLAIM = "run"  # of a results folder, by the process that runs cells into it
 LONGEST_EVENT = 4096  # bytes; a longer one ends what is heard from its cell
 
 
@@ -75,6 +74,27 @@ class Running:
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 
+class Busy(UserError):
+    """A cell is being run by another process; ``holder``: which, as people say it."""
+
+    def __init__(self, results: Results, key: str) -> None:
+        self.holder = results.store.holder(key) or "it has just ended"
+        task, method = key.split("/")[1:3]
+        super().__init__(
+            f"another tdabench is running {method} on {task} into {results.folder} ({self.holder}): --wait for it, or "
+            "use another --results"
+        )
+
+
+def claims_of(cells: Iterable[PlannedCell]) -> dict[str, None]:
+    """Return, in order, the keys of the claims on cells and on those whose scores they read.
+
+    In the same order for everybody, so that of several who want the same cells at once somebody gets them.
+    """
+    read = [one for planned in cells for one in (planned, *planned.members.values())]
+    return dict.fromkeys(sorted(f"cells/{row_key(one.key).removesuffix('.json')}/run" for one in read))
+
+
 @dataclass
 class Runner:
     """Runs planned cells into a results folder; ``on_event`` sees (cell, label, done, total), ``on_row`` each row."""
@@ -102,7 +122,8 @@ class Runner:
     def run(self, cells: Iterable[PlannedCell]) -> list[Row]:
         """Return the row of every cell, running those that are missing, stale or due again.
 
-        Raises UserError where another process is running cells into this folder: both would write the same slices.
+        Raises Busy where another process is running one of these, or one that they read: both would write the same
+        slices. Others may be run by other processes meanwhile.
         """
         cells = list(cells)
         due = self.due(cells)
@@ -110,18 +131,23 @@ class Runner:
             return [self.reporter.known(planned) for planned in cells]  # also where nothing may be written
         for i in due:
             self.reporter.truth(cells[i])  # a damaged one is found before anything is computed
-        with self.results.store.claim(CLAIM, LONG_CLAIM_S) as held:
-            if not held:
-                holder = self.results.store.holder("run") or "it has just ended"
-                raise UserError(
-                    f"another tdabench is running cells into {self.results.folder} ({holder}): --wait for it, or use "
-                    "another --results"
-                )
-            make_room(self.results.kept)
-            return self._run(cells)
+        claims = claims_of(cells[i] for i in due)
+        with ExitStack() as stack:
+            for key in claims:
+                if not stack.enter_context(self.results.store.claim(key, LONG_CLAIM_S)):
+                    raise Busy(self.results, key)
+            waiting = self.due(cells)
+            if claims_of(cells[i] for i in waiting).keys() <= claims.keys():
+                stack.enter_context(in_use(self.results.kept))
+                return self._run(cells, list(waiting))
+        return self.run(cells)  # another process has just made more of them due
 
-    def _run(self, cells: list[PlannedCell]) -> list[Row]:
-        waiting = list(self.due(cells))
+    def busy(self, cells: list[PlannedCell]) -> Busy | None:
+        """Return why ``run`` would be refused now, if it would."""
+        claims = claims_of(cells[i] for i in self.due(cells))
+        return next((Busy(self.results, key) for key in claims if self.results.store.holder(key)), None)
+
+    def _run(self, cells: list[PlannedCell], waiting: list[int]) -> list[Row]:
         rows = {i: self.reporter.known(cells[i]) for i in range(len(cells)) if i not in waiting}
         try:
             while waiting or self._live:

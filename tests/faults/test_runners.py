@@ -10,18 +10,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tdabench.benchmark.run.plan import Options
 from tdabench.benchmark.run.results import Results
+from tdabench.benchmark.run.runner import Busy, Runner, claims_of
 
 from .. import run_helpers
 from ..run_helpers import TASK, environment, numbers, plugin, run_cells
 
 RUNNERS = int(os.environ.get("TDABENCH_RUNNERS", "2"))
 COMMAND = [sys.executable, "-m", "tdabench.benchmark.commands.cli"]
-HELD = "another tdabench is running cells into"
+HELD = "another tdabench is running notes-0@1 on digits-tiny@1 into"
 NAMES = [f"notes-{i}" for i in range(4)]
 NOTES = "time.sleep(0.5)\nwith open(os.environ.get('TDABENCH_MARKS', os.devnull), 'a') as marks: marks.write('{}\\n')"
 
@@ -80,15 +83,32 @@ def test_runs_that_wait_come_one_after_the_other_and_compute_nothing_twice(singl
     assert found(tmp_path) == expected and scored(tmp_path) == NAMES
 
 
-def test_disjoint_runs_on_one_folder_are_refused_too_or_queue(single, home, tmp_path):
-    """A claim is of the whole folder, since rows kept for later cells are shared in it."""
+def test_disjoint_runs_on_one_folder_go_side_by_side(single, home, tmp_path):
     files, expected = single
-    first, second = words_of(files, NAMES[:2]), words_of(files, NAMES[2:])
-    for answer in together(home, tmp_path, [first, second]):
-        assert answer.returncode == 0 or (answer.returncode == 2 and HELD in answer.stderr), answer
-    answers = together(home, tmp_path, [[*first, "--wait"], [*second, "--wait"]])
+    answers = together(home, tmp_path, [words_of(files, NAMES[:2]), words_of(files, NAMES[2:])])
     assert [answer.returncode for answer in answers] == [0, 0], answers
     assert found(tmp_path) == expected and scored(tmp_path) == NAMES
+
+
+def test_runs_that_share_a_cell_score_it_once(single, home, tmp_path):
+    files, expected = single
+    first, second = words_of(files, NAMES[:3], "--wait"), words_of(files, NAMES[1:], "--wait")
+    answers = together(home, tmp_path, [first, second])
+    assert [answer.returncode for answer in answers] == [0, 0], answers
+    assert found(tmp_path) == expected and scored(tmp_path) == NAMES
+
+
+def test_a_cell_whose_member_is_run_elsewhere_is_refused_and_leaves_no_claim(home, tmp_path):
+    member, other = run_helpers.plan(["random", "pixel"])
+    ensemble, results = replace(other, members={"random:quick": member}), Results(tmp_path)
+    held, free = claims_of([member]), claims_of([other])
+    assert claims_of([ensemble]).keys() == held.keys() | free.keys()
+    with (
+        results.store.claim(*held),
+        pytest.raises(Busy, match=r"is running random@1 on digits-tiny@1 into .* \(process \d+ on "),
+    ):
+        Runner(results, Options()).run([ensemble])
+    assert all(results.store.holder(key) is None for key in held | free) and not results.all_rows()
 
 
 RANDOM = ("run", TASK, "--methods", "random", "--results")

@@ -278,6 +278,20 @@ def test_room_is_made_by_what_was_used_least_recently(keeping, tmp_path):
     make_room(tmp_path / "nowhere")
 
 
+def test_no_room_is_made_while_another_run_may_read_rows(keeping, tmp_path):
+    folder = tmp_path / "kept"
+    for x in (1, 2):
+        ask(keeping(), {"x": x})
+    size = kept.used(next(folder.iterdir()))
+    with kept.in_use(folder):
+        with kept.in_use(folder, limit=2 * size):
+            assert len(list(folder.iterdir())) == 2
+        with kept.in_use(folder, limit=2 * size):
+            assert len(list(folder.iterdir())) == 2, "the end of another run is not the end of all"
+    with kept.in_use(folder, limit=2 * size):
+        assert len(list(folder.iterdir())) == 1
+
+
 def test_without_inputs_nothing_is_kept(keeping, tmp_path):
     view, calls = keeping(), []
     view.kept("numbers", numbers(view, calls), (3,))

@@ -15,6 +15,7 @@ import pytest
 
 from tdabench.benchmark.commands.ending.signals import Stopped, farewell
 from tdabench.benchmark.run.results import Results
+from tdabench.benchmark.run.runner import claims_of
 from tdabench.store import FolderStore
 
 from ... import run_helpers
@@ -266,19 +267,20 @@ def test_a_run_that_is_stopped_says_what_is_kept_and_how_to_go_on(number, code, 
 # claims
 
 
-def test_a_run_waits_for_another_that_it_names(results, tdabench):
+def test_a_run_waits_for_another_of_the_same_cell_that_it_names(results, tdabench):
     """The other is a process that holds the claim for two seconds."""
+    (key,) = claims_of(run_helpers.plan(["random"]))
     code = "import sys, time\nfrom tdabench.store import FolderStore\n"
-    code += "with FolderStore(sys.argv[1]).claim('run') as held:\n    print(held, flush=True)\n    time.sleep(2)"
+    code += "with FolderStore(sys.argv[1]).claim(sys.argv[2]) as held:\n    print(held, flush=True)\n    time.sleep(2)"
     for wait in (False, True):
-        with subprocess.Popen([sys.executable, "-c", code, results], stdout=subprocess.PIPE, text=True) as other:
+        with subprocess.Popen([sys.executable, "-c", code, results, key], stdout=subprocess.PIPE, text=True) as other:
             assert other.stdout is not None and other.stdout.readline() == "True\n"
             answer = tdabench(*RUN, results, "--force", *(["--wait"] if wait else []))
             named = f"process {other.pid} on "
             if wait:
                 assert answer.code == 0 and f"waiting for {named}" in answer.out, answer
             else:
-                assert_one_line(answer, named, "--wait")
+                assert_one_line(answer, "random@1", named, "--wait")
 
 
 def test_the_holder_of_a_claim_is_known_while_it_holds(tmp_path):

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from tdabench.benchmark.run import runner as module
 from tdabench.benchmark.run.forecast import Rates, forecast, sizes_of
 from tdabench.benchmark.run.plan import Options
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner
-from tdabench.methods import Sizes
+from tdabench.methods import Sizes, kept
 from tdabench.methods.d_trak import DTrak
 from tdabench.methods.registry import method_class
 from tdabench.models.problem import read_problem
@@ -141,7 +140,7 @@ def test_costs_of_another_environment_are_not_taken_over(options, tmp_path):
 
 def test_a_run_makes_room_before_it_starts(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(module, "make_room", asked.append)
+    monkeypatch.setattr(kept, "make_room", lambda folder, limit: asked.append(folder))
     run_cells(tmp_path, ["random"])
     assert asked == [tmp_path / "kept"]
 
