@@ -91,8 +91,9 @@ class Record:
             yield ids[part], self.scores(part)
 
     def matrix(self) -> np.ndarray:
-        """Return the scores of all complete slices, [q, N]."""
-        return np.concatenate([self.scores(part) for part in self.parts()])
+        """Return the scores of all complete slices, [q, N]; [0, 0] of none."""
+        found = [self.scores(part) for part in self.parts()]
+        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
     def damage(self) -> str | None:
         """Return what is wrong with a file of the record, None where all are as they were stored."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UserError, shown
+from ...errors import CorruptFile, UserError, shown
 from ...leaderboard.rows.files import load_row, load_rows, write_row
 from ...leaderboard.rows.row import Key, Row, row_key
 from ...store import FolderStore
@@ -95,9 +95,15 @@ class Results:
         return [[row.source.scores_sha256, row.status, row.reason] for row in rows if row is not None]
 
     def scores(self, planned: PlannedCell) -> dict[str, np.ndarray]:
-        """Return a cell's stored scores [N] by query."""
-        matrix = self.record(planned.key, planned.identity).matrix()
-        return dict(zip(planned.attributed_ids, matrix, strict=True))
+        """Return a cell's stored scores [N] by query; raises CorruptFile where they are not those of all queries."""
+        record = self.record(planned.key, planned.identity)
+        found = record.matrix()
+        if len(found) != len(planned.attributed_ids):
+            raise CorruptFile(
+                f"{record.store.root} has scores of {len(found)} queries, not {len(planned.attributed_ids)}: run the "
+                "cell again with --force"
+            )
+        return dict(zip(planned.attributed_ids, found, strict=True))
 
     @property
     def kept(self) -> Path:

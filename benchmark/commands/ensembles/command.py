@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import from_numpy
 
 from ....errors import UserError
@@ -64,7 +65,7 @@ def measured(session: Session, entries: Sequence[Entry]) -> tuple[list[Candidate
     candidates, left_out = [], {}
     for planned, row in zip(cells, session.run(cells), strict=True):
         if row.status == "ok":
-            scores = from_numpy(session.results.record(planned.key, planned.identity).matrix())
+            scores = from_numpy(np.stack(list(session.results.scores(planned).values())))
             candidates.append(Candidate(planned, row, standings([row])[0], scores))
         else:
             left_out[str(planned.entry)] = f"{row.status}: {row.reason}"
