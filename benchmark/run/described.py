@@ -5,11 +5,9 @@ The runner writes rows and computes metrics, so no code of a submitted method ma
 
 from __future__ import annotations
 
-import atexit
 import json
 import multiprocessing
 import os
-import shutil
 import tempfile
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from ...plugins import code_files, is_file
 from ...plugins import code_hash as plugin_hash
 from ...store import HOME, home
 from ..sandbox.enclosure import PACKAGE, use_temporary
-from ..sandbox.fork_server import forkserver, start_guard
+from ..sandbox.fork_server import forkserver, start_guard, temporary_of_process
 from ..sandbox.isolation import shut_in
 from ..sandbox.lifetime import kill_cell
 from .code import code_hash
@@ -153,8 +151,7 @@ class Host:
         self.classes: dict[str, type[Method]] = {}  # what it described so far; an edited file has another host
         self._connection, theirs = multiprocessing.Pipe()
         self._named = ", ".join(map(str, plugins)) or "an installed method"
-        temporary = tempfile.mkdtemp(prefix="tdabench-host-")
-        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        temporary = tempfile.mkdtemp(prefix="host-", dir=temporary_of_process())
         words = tuple(map(str, plugins)), theirs, str(home()), temporary, isolated, answers or Answers
         self._process = forkserver().Process(target=serve, args=words, daemon=True)
         start_guard()

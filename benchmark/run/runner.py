@@ -22,7 +22,7 @@ from ...leaderboard.rows.row import Row, Status, row_key
 from ...methods.kept import in_use
 from ...store import LONG_CLAIM_S, home
 from ..sandbox.enclosure import closed_to_methods
-from ..sandbox.fork_server import forkserver, start_guard
+from ..sandbox.fork_server import forkserver, start_guard, temporary_of_process
 from ..sandbox.lifetime import kill_cell, out_of_memory_kills, parent_of
 from . import worker
 from .code import engine_hashes
@@ -175,7 +175,7 @@ class Runner:
                 self._live[index] = self._start(planned)
 
     def _start(self, planned: PlannedCell) -> Running:
-        temporary = tempfile.mkdtemp(prefix="tdabench-cell-")
+        temporary = tempfile.mkdtemp(prefix="cell-", dir=temporary_of_process())
         try:
             return self._started(planned, temporary)
         except BaseException:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import shutil
+import tempfile
+from functools import cache
+from multiprocessing.util import get_temp_dir
 from typing import Any
 
 from ..processes import keep_memory
@@ -22,7 +27,16 @@ def forkserver() -> Any:
     return context
 
 
+@cache
+def temporary_of_process() -> str:
+    """Return the folder of what is temporary in this process and in what it starts; it goes when this one ends."""
+    folder = tempfile.mkdtemp(prefix="tdabench-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def start_guard() -> None:
     """Start the process that ends all cells when this one ends however, unless it is running."""
     if not any(child.name == GUARD for child in multiprocessing.active_children()):
-        forkserver().Process(target=guard, name=GUARD, daemon=True).start()
+        left = temporary_of_process(), get_temp_dir()
+        forkserver().Process(target=guard, args=(left,), name=GUARD, daemon=True).start()

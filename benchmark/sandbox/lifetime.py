@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Collection
@@ -26,9 +27,10 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def guard() -> None:
-    """Be the process that waits for the runner's end, and then ends all that was forked from its server.
+def guard(temporary: Collection[str]) -> None:
+    """Be the process that waits for the runner's end, ends all that was forked from its server, and tidies up.
 
+    temporary: folders that the runner removes itself where it ends in peace.
     A process of its own, since a thread in a cell would wait for what the method's code holds.
     """
     os.setsid()  # Ctrl-C is the runner's
@@ -38,6 +40,8 @@ def guard() -> None:
     while left := [child for child in _children(server) if child.pid != os.getpid()]:
         _kill(left)
         psutil.wait_procs(left, timeout=1.0)
+    for folder in temporary:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def kill_cell(process: Any, server: int | None) -> None:

@@ -490,8 +490,10 @@ def slices(folder, method):
     return list((folder / "cells").glob(f"digits-tiny@1/{method}@1/*/*/*/slice-*.json"))
 
 
-def test_a_run_killed_in_the_middle_goes_on_to_the_same_rows(home, tmp_path):
-    log, folder = tmp_path / "log", tmp_path / "killed"
+def test_a_run_killed_in_the_middle_goes_on_to_the_same_rows(home, tmp_path, monkeypatch):
+    log, folder, temporary = tmp_path / "log", tmp_path / "killed", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     path = plugin(tmp_path, "slow", noted(log) + "\ntime.sleep(0.5)", slice_size=1)
     names = ["slow", "mucs"]
     words = ["run", "digits-tiny", "--methods", ",".join(names), "--plugin", path, "--results", folder]
@@ -499,7 +501,7 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_rows(home, tmp_path):
     process = start(home, folder, *words)
     wait_until(lambda: len(slices(folder, "slow")) >= 2, process)
     family = kill(process)
-    assert not survivors(family, within=10)
+    assert not survivors(family, within=10) and not list(temporary.iterdir())
     before = calls(log)
     assert 2 <= len(before) < Q
     assert start(home, folder, *words).wait() == 0, (folder / "output").read_text()
