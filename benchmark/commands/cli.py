@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from ...errors import UserError, shown, unknown
+from ...errors import UserError
 from .ending.signals import Stopped, farewell, stopping
 from .ending.streams import lasting_streams
-
-if TYPE_CHECKING:
-    from ..run.plan import Selection
-
-T = TypeVar("T")
+from .words import data, submit, truth
+from .words.options import (
+    DEFAULT_RESULTS,
+    Device,
+    Excluded,
+    Names,
+    Plugins,
+    Preset,
+    ResultsDir,
+    Seeds,
+    Task,
+    memory_of,
+    plugins_of,
+    seeds_of,
+    selection_of,
+    split,
+)
 
 app = typer.Typer(
     help="Which training-data-attribution method for diffusion models can be trusted, and what it costs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-truth_app = typer.Typer(help="Build, check and move ground truth.", no_args_is_help=True)
-app.add_typer(truth_app, name="truth")
-data_app = typer.Typer(help="Bring datasets here, and look at them.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
-submit_app = typer.Typer(
-    help="Pack rows of a method for the leaderboard, and verify what others packed.", no_args_is_help=True
-)
-app.add_typer(submit_app, name="submit")
-
-Task = Annotated[str, typer.Argument(help="Task, as `tdabench list` has it.")]
-Names = Annotated[str, typer.Option(help="Comma-separated methods, each `name` or `name:preset`; default: all.")]
-Excluded = Annotated[str, typer.Option(help="Comma-separated methods to leave out.")]
-Preset = Annotated[str, typer.Option(help="Preset of methods named without one.")]
-Seeds = Annotated[str, typer.Option(help="Comma-separated seeds of the methods' own randomness.")]
-ResultsDir = Annotated[Path, typer.Option(help="Folder for rows, scores and logs.")]
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="A file with methods, datasets or tasks of your own; repeatable.")
-]
-Kind = Annotated[str, typer.Option(help="subsets, or exemplars: models tuned on a few items, without any subsets.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-
-DEFAULT_RESULTS = Path("tdabench-results")
-MOST_SEED = 10**60  # files are named after seeds
-MEMORY = 0.001, 1e9  # GiB: less starts no process, more is no machine's
+app.add_typer(truth.app, name="truth")
+app.add_typer(data.app, name="data")
+app.add_typer(submit.app, name="submit")
 
 
 def _print_version(wanted: bool) -> None:
@@ -108,11 +98,11 @@ def run(
     from . import run as command
     from .session import open_session
 
-    limits = timeout, _memory(memory), micro_batch
+    limits = timeout, memory_of(memory), micro_batch
     options = checked_options(device, jobs, *limits, force, retry, precision, isolation)
-    wanted, removal = command.parse_metrics(_split(metrics), encoders, budget, dry_run)
-    session = open_session(task, results, _plugins(plugin), options, encoders, wanted == {"exemplars"}, wait)
-    cells = session.planner.selected(_selection(methods, exclude, preset, seeds))
+    wanted, removal = command.parse_metrics(split(metrics), encoders, budget, dry_run)
+    session = open_session(task, results, plugins_of(plugin), options, encoders, wanted == {"exemplars"}, wait)
+    cells = session.planner.selected(selection_of(methods, exclude, preset, seeds))
     raise typer.Exit(command.run(session, cells, wanted, removal))
 
 
@@ -169,10 +159,10 @@ def attribute(
         tuple(label or ()),
         None if guidance < 0 else guidance,
         lora,
-        tuple(_split(methods)),
+        tuple(split(methods)),
         preset,
         top,
-        tuple(_seeds(seeds)),
+        tuple(seeds_of(seeds)),
         learning_rate,
         minutes,
         parse_memory(memory),
@@ -181,7 +171,7 @@ def attribute(
         shortlist or None,
     )
     ran = device, jobs, micro_batch, precision, encoders, dry_run
-    raise typer.Exit(command.attribute(request, out, results, _plugins(plugin), *ran))
+    raise typer.Exit(command.attribute(request, out, results, plugins_of(plugin), *ran))
 
 
 @app.command()
@@ -203,8 +193,8 @@ def plan(
     from .plan import command, unbuilt
     from .session import open_planner
 
-    plugins, wanted = _plugins(plugin), command.parse_metrics(_split(metrics))
-    chosen, spec = _selection(methods, exclude, preset, seeds), find_task(task, plugins)
+    plugins, wanted = plugins_of(plugin), command.parse_metrics(split(metrics))
+    chosen, spec = selection_of(methods, exclude, preset, seeds), find_task(task, plugins)
     if not has_assets(spec) and not wanted:
         unbuilt.plan(spec, chosen, device, tflops, plugins)
         return
@@ -232,8 +222,8 @@ def tune(
     from . import tune as command
     from .session import open_session
 
-    session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
-    command.tune(session, method, preset, trials, _split(only))
+    session = open_session(task, results, plugins_of(plugin), checked_options(device, jobs))
+    command.tune(session, method, preset, trials, split(only))
 
 
 @app.command()
@@ -252,8 +242,8 @@ def ablate(
     from . import ablate as command
     from .session import open_session
 
-    session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
-    raise typer.Exit(command.ablate(session, method, preset, _split(only)))
+    session = open_session(task, results, plugins_of(plugin), checked_options(device, jobs))
+    raise typer.Exit(command.ablate(session, method, preset, split(only)))
 
 
 @app.command()
@@ -277,8 +267,8 @@ def ensembles(
     from .removal import parse_settings
     from .session import open_session
 
-    session = open_session(task, results, _plugins(plugin), checked_options(device, jobs))
-    command.ensembles(session, _split(methods), preset, keep, parse_settings(("union",), "auto", budget, dry_run))
+    session = open_session(task, results, plugins_of(plugin), checked_options(device, jobs))
+    command.ensembles(session, split(methods), preset, keep, parse_settings(("union",), "auto", budget, dry_run))
 
 
 @app.command()
@@ -294,7 +284,7 @@ def show(
     """Draw queries beside the training images that methods put on top."""
     from . import pictures
 
-    pictures.top_items(task, picture, results, _split(methods), queries, count, _plugins(plugin))
+    pictures.top_items(task, picture, results, split(methods), queries, count, plugins_of(plugin))
 
 
 @app.command(name="list")
@@ -305,7 +295,7 @@ def list_all(
     """List tasks, datasets and methods."""
     from . import list as command
 
-    command.show(what, _plugins(plugin))
+    command.show(what, plugins_of(plugin))
 
 
 @app.command()
@@ -358,7 +348,7 @@ def report(
     """Make the leaderboard's page from rows: one HTML file that needs no network."""
     from .report import command
 
-    asked = command.Asked(results, pictures, _plugins(plugin))
+    asked = command.Asked(results, pictures, plugins_of(plugin))
     if serve:
         from .report.server import serve as run_server
 
@@ -378,7 +368,7 @@ def check_method(
     """Check a method against the adapter contract on a tiny twin of a task."""
     from .adapters import check_method as command
 
-    raise typer.Exit(command.check_method(method, preset, _plugins(plugin)))
+    raise typer.Exit(command.check_method(method, preset, plugins_of(plugin)))
 
 
 @app.command()
@@ -411,7 +401,7 @@ def verify_rows(
     """Derive rows' metrics again from scores and truth. Exit code 0: all agree; 1: one differs, or all are unknown."""
     from .adapters import verify_rows as command
 
-    raise typer.Exit(command.verify_rows(results, task or None, _plugins(plugin)))
+    raise typer.Exit(command.verify_rows(results, task or None, plugins_of(plugin)))
 
 
 @app.command(name="new-method")
@@ -423,207 +413,6 @@ def new_method(
     from .adapters import new_method as command
 
     command.new_method(name, folder)
-
-
-@truth_app.command()
-def build(
-    task: Task,
-    workers: Annotated[
-        int, typer.Option(help="Retrainings at a time, on a GPU too; 0: one per core, one on a GPU.")
-    ] = 0,
-    out: Annotated[Path | None, typer.Option(help="Assets folder; default: the user's truth folder.")] = None,
-    kind: Kind = "subsets",
-    part: Annotated[
-        str, typer.Option(help="K/N: the K-th of N parts of the retrainings; parts may run side by side.")
-    ] = "1/1",
-    begun: Annotated[
-        Path | None, typer.Option(help="A home (`base`, `measured`) in which the build was begun: go on from there.")
-    ] = None,
-    plugin: Plugins = None,
-    device: Device = "cpu",
-) -> None:
-    """Train the base model, make queries, retrain subsets; run again after an interruption to go on."""
-    from ..truth.begun import parse_part
-    from .assets.building import Asked
-    from .assets.building import build as subsets
-    from .exemplars.cases import build as exemplars
-
-    asked = Asked(workers, out, _plugins(plugin), device, begun, parse_part(part))
-    _of_kind(kind, {"subsets": subsets, "exemplars": exemplars})(task, asked)
-
-
-@truth_app.command()
-def verify(
-    task: Task,
-    sample: Annotated[int, typer.Option(help="How many retrainings to repeat.")] = 2,
-    seed: Annotated[int, typer.Option(help="Which ones: another seed picks others.")] = 0,
-    plugin: Plugins = None,
-) -> None:
-    """Check all hashes and repeat randomly picked retrainings."""
-    from .assets import truth as command
-
-    raise typer.Exit(command.verify(task, sample, seed, _plugins(plugin)))
-
-
-@truth_app.command()
-def info(task: Task, plugin: Plugins = None) -> None:
-    """Print size, noise ceilings and provenance."""
-    from .assets import truth as command
-
-    command.info(task, _plugins(plugin))
-
-
-@truth_app.command()
-def export(
-    task: Task, archive: Annotated[Path, typer.Argument(help="The .tar file to write.")], plugin: Plugins = None
-) -> None:
-    """Write a task's truth as one archive."""
-    from .assets import moving as command
-
-    command.export(task, archive, _plugins(plugin))
-
-
-@truth_app.command(name="import")
-def import_archive(
-    archive: Annotated[Path, typer.Argument(help="An archive that `truth export` wrote.")],
-    plugin: Plugins = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Set another truth that is here aside.")] = False,
-) -> None:
-    """Check an archive and put its truth where tasks find it."""
-    from .assets import moving as command
-
-    command.import_archive(archive, _plugins(plugin), replace)
-
-
-@truth_app.command()
-def samples(
-    task: Task,
-    picture: Annotated[Path, typer.Argument(help="The PNG file to write.")],
-    kind: Kind = "subsets",
-    plugin: Plugins = None,
-) -> None:
-    """Draw what the task's base model generates beside training images, or tuned models beside exemplars."""
-    from . import pictures
-    from .exemplars import drawing
-
-    draw = _of_kind(kind, {"subsets": pictures.samples, "exemplars": drawing.samples})
-    draw(task, picture, _plugins(plugin))
-
-
-@data_app.command()
-def fetch(
-    name: Annotated[str, typer.Argument(help="Dataset, as `tdabench list` has it.")],
-    data: Annotated[
-        Path | None, typer.Option(help="A copy of its files, as `data info` says; default: the hub.")
-    ] = None,
-    text: Annotated[
-        Path | None, typer.Option(help="Folder with tokenizer/ and text_encoder/, for a dataset with captions.")
-    ] = None,
-) -> None:
-    """Store a dataset here, in an order that its items decide, so that tasks find it."""
-    from .assets import data as command
-
-    command.fetch(name, data, text)
-
-
-@data_app.command(name="verify")
-def data_verify(
-    name: Annotated[str, typer.Argument(help="Dataset, as `tdabench list` has it.")],
-    data: Annotated[Path | None, typer.Option(help="A source to be compared; default: what is stored here.")] = None,
-    plugin: Plugins = None,
-) -> None:
-    """Check what is stored, or say whether a source is the same track. Exit code 0: it is; 1: another."""
-    from .assets import tracks
-
-    raise typer.Exit(tracks.verify(name, data, _plugins(plugin)))
-
-
-@data_app.command(name="info")
-def data_info(
-    name: Annotated[str, typer.Argument(help="Dataset, as `tdabench list` has it.")], plugin: Plugins = None
-) -> None:
-    """Print a dataset's card, size and fingerprint."""
-    from .assets import data as command
-
-    command.info(name, _plugins(plugin))
-
-
-@submit_app.command()
-def pack(
-    method: Annotated[Path, typer.Option(help="The Python file that registers the method.")],
-    results: ResultsDir = DEFAULT_RESULTS,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .tar.gz file to write.")] = Path(
-        "submission.tar.gz"
-    ),
-    licence: Annotated[str, typer.Option(help="Licence of the adapter, as SPDX names it.")] = "Apache-2.0",
-) -> None:
-    """Make one archive of a method's file, its rows, their scores and the contract suite's report."""
-    from .adapters import submit as command
-
-    command.pack(method, results, output, licence)
-
-
-@submit_app.command(name="verify")
-def verify_submission(
-    archive: Annotated[Path, typer.Argument(help="An archive that `submit pack` wrote.")],
-    rerun: Annotated[bool, typer.Option("--rerun", help="Import and run the submitted code, on some queries.")] = False,
-    queries: Annotated[int, typer.Option(help="How many queries of each row are run again.")] = 4,
-    seed: Annotated[int | None, typer.Option(help="Which ones; default: drawn now, for nobody to foresee.")] = None,
-    tolerance: Annotated[
-        float, typer.Option(help="Largest change of a score, in spreads of its query's scores.")
-    ] = 0.01,
-    device: Device = "cpu",
-    timeout: Annotated[float, typer.Option(help="Seconds after which a cell is killed.")] = 3600.0,
-    into: Annotated[Path | None, typer.Option(help="Folder for the rows, as verified, if all is well.")] = None,
-) -> None:
-    """Derive again all that a submission claims, without trusting it. Exit code 0: it holds; 1: it does not."""
-    from .adapters import submit as command
-
-    again = command.Rerun(queries, seed, device, timeout, tolerance) if rerun else None
-    raise typer.Exit(command.verify(archive, again, into))
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _of_kind(kind: str, ways: dict[str, T]) -> T:
-    if kind not in ways:
-        raise unknown("kind of truth", kind, ways)
-    return ways[kind]
-
-
-def _plugins(given: list[Path] | None) -> tuple[Path, ...]:
-    """Return the plugin files, each once; raises UserError for one that is none, or whose names are taken."""
-    from ..tasks.find import check_plugins
-
-    plugins = tuple({os.path.realpath(path): path for path in given or ()}.values())
-    check_plugins(plugins)
-    return plugins
-
-
-def _selection(methods: str, exclude: str, preset: str, seeds: str) -> Selection:
-    from ..run.plan import Selection
-
-    return Selection(_split(methods), _split(exclude), preset, _seeds(seeds))
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        seeds = list(dict.fromkeys(int(part) for part in _split(text)))
-    except ValueError:
-        seeds = []
-    if not seeds or max(map(abs, seeds)) >= MOST_SEED:
-        raise UserError(f"--seeds {shown(text)}: write whole numbers separated by commas, as in --seeds 0,1,2")
-    return seeds
-
-
-def _memory(gib: float) -> float:
-    if not (gib == 0 or MEMORY[0] <= gib <= MEMORY[1]):
-        raise UserError(
-            f"--memory {gib:g}: give GiB from {MEMORY[0]:g} to {MEMORY[1]:g}, or 0 for 80 % of what is free"
-        )
-    return gib
 
 
 def main() -> None:
