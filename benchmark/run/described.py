@@ -174,7 +174,8 @@ class Host:
         if not isinstance(found, dict) or not ({"answer", "error"} & set(found)):
             raise UserError(f"{self._named} answers in a way that makes no sense")
         if "error" in found:
-            raise UserError(brief(found["error"]) if isinstance(found["error"], str) else shown(found["error"]))
+            said = found["error"]
+            raise UserError(brief(said) if isinstance(said, str) and said.strip() else f"{self._named}: {shown(said)}")
         return found["answer"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tdabench.benchmark.run import described
@@ -77,6 +77,7 @@ def answers(value: object) -> st.SearchStrategy[bytes]:
 
 
 @given(answers(SAID) | documents({"error": "no idea"}))
+@example(data=b'{"error": ""}')
 @few
 def test_a_method_is_described_in_its_types_or_refused(answering, data):
     cls = parsed(describing, answering(data))
