@@ -49,9 +49,11 @@ def keep_memory() -> None:
         os.environ.setdefault(name, value)
 
 
-def die_with_parent() -> None:
-    """End this process within a second of its parent's end, so that a killed run leaves no process behind."""
-    parent = os.getppid()
+def die_with_parent(parent: int) -> None:
+    """End this process within a second of its parent's end, so that a killed run leaves no process behind.
+
+    parent: as the parent knows its pid, since it may have ended before this process asks.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -61,9 +63,9 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def prepare() -> None:
+def prepare(parent: int) -> None:
     """Make this process a single-threaded worker: two such beat one process with two threads."""
-    die_with_parent()
+    die_with_parent(parent)
     import torch
 
     from ..models.precision import set_precision
@@ -76,7 +78,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: in
     """Yield (job, result) as jobs finish, ``workers`` at a time; an exception ends the others and is raised."""
     keep_memory()
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=prepare)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=prepare, initargs=(os.getpid(),))
     try:
         with _deaf_to_interrupts():
             pending: dict[Future[Result], Job] = {executor.submit(function, job): job for job in jobs}

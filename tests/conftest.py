@@ -22,6 +22,10 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "long" if "TDABENCH_FUZZ" in os.environ else "default"))
 
+# What these ask for takes hours, and no test of it is cut short.
+if {"TDABENCH_KILLS", "TDABENCH_INJECTED", "TDABENCH_SOAK", "TDABENCH_FUZZ", "HYPOTHESIS_PROFILE"} & set(os.environ):
+    os.environ.setdefault("PYTEST_TIMEOUT", "0")
+
 if TYPE_CHECKING:
     from tdabench.methods.view import View
     from tdabench.models.problem import Problem
@@ -47,6 +51,7 @@ LONG = (
     "benchmark/run/test_hostile.py",
     "test_docs.py",
     "faults/test_bytes.py",
+    "faults/test_injected.py",
     "benchmark/commands/test_attribute.py",
     "benchmark/contract/test_contract.py",
     "benchmark/commands/test_removal.py",

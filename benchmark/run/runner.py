@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 import signal
 import sys
@@ -23,7 +24,7 @@ from ...methods.kept import in_use
 from ...store import LONG_CLAIM_S, home
 from ..sandbox.enclosure import closed_to_methods
 from ..sandbox.fork_server import forkserver, start_guard, temporary_of_process
-from ..sandbox.lifetime import kill_cell, out_of_memory_kills, parent_of
+from ..sandbox.lifetime import kill_cell, out_of_memory_kills, server_of
 from . import worker
 from .code import engine_hashes
 from .described import Described
@@ -193,7 +194,7 @@ class Runner:
         start_guard()
         process.start()
         send.close()
-        return Running(planned, process, receive, resumed, temporary, parent_of(process.pid))
+        return Running(planned, process, receive, resumed, temporary, server_of(process.pid, os.getpid()))
 
     def _prepare(self, planned: PlannedCell, record: Record, spec: worker.Spec) -> None:
         """Leave of the record what this start goes on with, and say what is asked for."""

@@ -295,9 +295,9 @@ def main(folder: str, log: str, connection: Any, stored: str) -> None:
     _end(store, lambda *event: connection.send_bytes(json.dumps(event).encode()))
 
 
-def make_share(folder: str) -> None:
+def make_share(folder: str, cell: int) -> None:
     """Be a helper of a cell, in its process group: make a share of its rows, and leave the outcome in the folder."""
-    die_with_parent()
+    die_with_parent(cell)
     _end(FolderStore(folder), silent)
 
 

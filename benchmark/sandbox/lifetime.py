@@ -34,8 +34,9 @@ def guard(temporary: Collection[str]) -> None:
     A process of its own, since a thread in a cell would wait for what the method's code holds.
     """
     os.setsid()  # Ctrl-C is the runner's
-    runner, server = multiprocessing.parent_process(), os.getppid()
-    assert runner is not None
+    runner = multiprocessing.parent_process()
+    assert runner is not None and runner.pid is not None
+    server = server_of(os.getpid(), runner.pid)
     runner.join()
     while left := [child for child in _children(server) if child.pid != os.getpid()]:
         _kill(left)
@@ -62,17 +63,21 @@ def kill_cell(process: Any, server: int | None) -> None:
         _kill([*(one for child in orphans for one in _children(child.pid)), *orphans])
 
 
-def parent_of(pid: int) -> int | None:
-    """Return the process that a process was forked from, None where it is gone."""
-    try:
-        return psutil.Process(pid).ppid()
-    except psutil.Error:
-        return None
+def server_of(pid: int, runner: int) -> int | None:
+    """Return the runner's server that a process was forked from, None where either is gone.
 
-
-def _children(pid: int, all_below: bool = True) -> list[psutil.Process]:
+    A process that lost its parent has another one, often the first of the machine, whose children are everybody.
+    """
     with suppress(psutil.Error):
-        return psutil.Process(pid).children(recursive=all_below)
+        server = psutil.Process(pid).ppid()
+        if psutil.Process(server).ppid() == runner:
+            return server
+    return None
+
+
+def _children(pid: int | None, all_below: bool = True) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return [] if pid is None else psutil.Process(pid).children(recursive=all_below)
     return []
 
 

@@ -13,7 +13,7 @@ from ...store import FolderStore
 
 PAUSE = 0.2  # seconds between looks at what helpers have done
 RUN = f"{__name__.rpartition('.')[0].rpartition('.')[0]}.run"
-CODE = f"from {RUN}.worker import make_share; import sys; make_share(sys.argv[1])"
+CODE = f"from {RUN}.worker import make_share; import sys; make_share(sys.argv[1], int(sys.argv[2]))"
 
 
 class ShareFailed(RuntimeError):
@@ -41,7 +41,7 @@ def run_helpers(folders: Mapping[Path, str], watch: Callable[[], None]) -> None:
 def _start(folder: Path) -> subprocess.Popen[bytes]:
     FolderStore(folder).delete("outcome.json")
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)}
-    return subprocess.Popen([sys.executable, "-c", CODE, str(folder)], env=found)
+    return subprocess.Popen([sys.executable, "-c", CODE, str(folder), str(os.getpid())], env=found)
 
 
 def _check(folder: Path, device: str, code: int) -> None:

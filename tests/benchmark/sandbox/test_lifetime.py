@@ -1,0 +1,47 @@
+"""Processes end with what they work for, and nothing else ends with them."""
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+
+from tdabench.benchmark.sandbox.lifetime import server_of
+
+WORKER = "import sys, time; from tdabench.benchmark.processes import die_with_parent; {}; time.sleep(60)"
+SHELL = [sys.executable, "-c", "import subprocess; subprocess.Popen(['sleep', '60']).wait()"]
+
+
+def worker(words: str, **more) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", WORKER.format(words)], **more)
+
+
+def test_a_worker_whose_parent_ended_before_it_asked_ends_as_well():
+    process = worker(f"die_with_parent({os.getppid()})")
+    assert process.wait(timeout=30) == 1
+
+
+def test_a_worker_lives_as_long_as_its_parent():
+    process = worker(f"die_with_parent({os.getpid()}); print('up', flush=True)", stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"up\n"
+    time.sleep(1.0)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_only_a_process_that_the_runner_started_is_its_server():
+    process = subprocess.Popen(SHELL)
+    try:
+        while not (children := psutil.Process(process.pid).children()):
+            time.sleep(0.01)
+        child = children[0].pid
+        assert server_of(child, os.getpid()) == process.pid
+        assert server_of(child, os.getppid()) is None
+        assert server_of(process.pid, os.getpid()) is None
+    finally:
+        psutil.Process(process.pid).children()[0].kill()
+        process.wait()
+    assert server_of(child, os.getpid()) is None
