@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -491,8 +493,7 @@ def slices(folder, method):
 
 
 def test_a_run_killed_in_the_middle_goes_on_to_the_same_rows(home, tmp_path, monkeypatch):
-    log, folder, temporary = tmp_path / "log", tmp_path / "killed", tmp_path / "temporary"
-    temporary.mkdir()
+    log, folder, temporary = tmp_path / "log", tmp_path / "killed", Path(tempfile.mkdtemp(prefix="killed-"))
     monkeypatch.setenv("TMPDIR", str(temporary))
     path = plugin(tmp_path, "slow", noted(log) + "\ntime.sleep(0.5)", slice_size=1)
     names = ["slow", "mucs"]
@@ -502,6 +503,8 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_rows(home, tmp_path, mon
     wait_until(lambda: len(slices(folder, "slow")) >= 2, process)
     family = kill(process)
     assert not survivors(family, within=10) and not list(temporary.iterdir())
+    temporary.rmdir()
+    monkeypatch.delenv("TMPDIR")
     before = calls(log)
     assert 2 <= len(before) < Q
     assert start(home, folder, *words).wait() == 0, (folder / "output").read_text()

@@ -3,11 +3,15 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 import psutil
+import pytest
 
+from tdabench.benchmark.sandbox.fork_server import forkserver
 from tdabench.benchmark.sandbox.lifetime import server_of
+from tdabench.errors import UserError
 
 WORKER = "import sys, time; from tdabench.benchmark.processes import die_with_parent; {}; time.sleep(60)"
 SHELL = [sys.executable, "-c", "import subprocess; subprocess.Popen(['sleep', '60']).wait()"]
@@ -45,3 +49,9 @@ def test_only_a_process_that_the_runner_started_is_its_server():
         psutil.Process(process.pid).children()[0].kill()
         process.wait()
     assert server_of(child, os.getpid()) is None
+
+
+def test_too_long_a_path_for_temporary_files_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 30)))
+    with pytest.raises(UserError, match="too long a path for sockets: set TMPDIR to a shorter one"):
+        forkserver()
