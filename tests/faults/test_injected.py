@@ -1,7 +1,9 @@
 """A disk that is full or broken at any write: a line says so, and the next run ends as if nothing had happened.
 
-Commands run in processes whose forks their cells and trainings are, in which the n-th operation on a file below the
-test's folder fails. A few cases; ``TDABENCH_INJECTED=40`` tries that many for every command.
+Commands run in forks of this process, cells and trainings too, in which the n-th operation on a file below the test's
+folder fails. A few cases; ``TDABENCH_INJECTED=40`` tries that many for every command.
+
+All compute with one thread: a fork that asks for more waits for ever for those that earlier tests left behind.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from tdabench.benchmark.commands import cli
-from tdabench.benchmark.run import runner
+from tdabench.benchmark.run import plan, runner
 from tdabench.benchmark.run.results import Results
-from tdabench.benchmark.sandbox.fork_server import forkserver
 from tdabench.benchmark.truth import build, counterfactuals
 from tdabench.seeds import numpy_generator
 from tdabench.store import file_hash
@@ -127,28 +129,20 @@ class Written:
 
 
 def call(folder: Path, words: tuple[str, ...], disk: Disk | None = None) -> Answer:
-    """Run a command in a process of its own, in a folder; its code is -9 where it was killed.
-
-    From the fork server, as a fork of this process would wait for ever for threads of earlier tests.
-    """
-    process = forkserver().Process(target=_be_command, args=(folder, words, disk))
-    process.start()
-    process.join(600)
-    if process.exitcode is None:
-        process.kill()
-    process.join()
+    """Run a command in a fork of this process, in a folder; its code is -9 where it was killed."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _be_command(folder, words, disk)
+        finally:
+            os._exit(99)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     out, err = ((folder.parent / name).read_text() for name in ("out", "err"))
-    return Answer(process.exitcode, out, err)
+    return Answer(code, out, err)
 
 
 def _be_command(folder: Path, words: tuple[str, ...], disk: Disk | None) -> None:
-    try:
-        _run_command(folder, words, disk)
-    finally:
-        os._exit(99)
-
-
-def _run_command(folder: Path, words: tuple[str, ...], disk: Disk | None) -> None:
+    torch.set_num_threads(1)
     os.chdir(folder)
     os.environ["TDABENCH_HOME"] = str(folder / "home")
     for number, name in ((1, "out"), (2, "err")):
@@ -172,6 +166,7 @@ def _keep_to_forks() -> None:
     run_helpers.uncalibrated(patch)
     patch.setattr(runner, "forkserver", lambda: multiprocessing.get_context("fork"))
     patch.setattr(runner, "start_guard", lambda: None)
+    patch.setattr(plan, "cores", lambda: 1)
     patch.setattr(runner, "server_of", lambda pid, runner: None)
     for module in (build, counterfactuals):
         patch.setattr(module, "run_jobs", lambda function, jobs, workers: [(job, function(job)) for job in jobs])

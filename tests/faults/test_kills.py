@@ -41,12 +41,13 @@ class Command(NamedTuple):
     short: bool = False
 
 
+ATTRIBUTE = ("attribute", "--model", "model", "--images", "images", "--queries", "asked", "-o", "out")
 COMMANDS = {
     "run": Command(("run", TASK, "--methods", "pixel,d-trak"), ("home/truth",)),
     "build": Command(("truth", "build", TASK), ()),
     "exemplars": Command(("truth", "build", TASK, "--kind", "exemplars"), ("home/base",)),
     "removal": Command(("run", TASK, "--methods", "random", "--metrics", "removal"), ("home/truth",)),
-    "attribute": Command(("attribute", "--model", "model", "--images", "images", "-o", "out"), ("model", "images")),
+    "attribute": Command(ATTRIBUTE, ("model", "images", "asked")),
     "import": Command(("truth", "import", "truth.tar"), ("truth.tar",), True),
     "export": Command(("truth", "export", TASK, "own.tar"), ("home/truth",), True),
 }

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdabench.benchmark.attribution.request import parse_memory
-from tdabench.benchmark.commands import cli
 from tdabench.benchmark.commands.plan.command import parse_metrics as planned_metrics
 from tdabench.benchmark.commands.run import METRICS
 from tdabench.benchmark.commands.run import parse_metrics as run_metrics
+from tdabench.benchmark.commands.words.options import MEMORY, memory_of, seeds_of, split
 from tdabench.benchmark.metrics.removal.similarities import parse_encoders
 from tdabench.benchmark.run.plan import MOST, checked_options, parse_entries
 from tdabench.benchmark.tasks.find import find_task
@@ -62,10 +62,10 @@ def test_a_preset_is_parameters_that_make_a_key_or_refused(name, data):
 @given(LISTS | st.lists(st.integers(), min_size=1).map(lambda many: ",".join(map(str, many))))
 @few
 def test_seeds_are_distinct_whole_numbers_or_refused(text):
-    seeds = parsed(cli._seeds, text)
+    seeds = parsed(seeds_of, text)
     if seeds is not None:
         assert seeds and len(set(seeds)) == len(seeds) and all(0 <= derive("a", seed) < 2**63 for seed in seeds)
-        assert cli._seeds(",".join(map(str, seeds))) == seeds
+        assert seeds_of(",".join(map(str, seeds))) == seeds
         assert all(len(str(seed)) < 100 for seed in seeds)  # for a file is called after each
 
 
@@ -83,8 +83,8 @@ def test_a_size_is_a_finite_number_of_gib_or_refused(text):
 @given(st.floats() | st.sampled_from([0.0, 0.001, 1e9]))
 @few
 def test_a_limit_in_gib_is_one_a_machine_can_have_or_refused(gib):
-    found = parsed(cli._memory, gib)
-    assert found is None or found == 0 or cli.MEMORY[0] <= found <= cli.MEMORY[1]
+    found = parsed(memory_of, gib)
+    assert found is None or found == 0 or MEMORY[0] <= found <= MEMORY[1]
 
 
 FLOATS = st.floats() | st.sampled_from([0.0, 1.0, 1e30])
@@ -102,9 +102,9 @@ def test_options_are_within_bounds_or_refused(device, jobs, timeout, memory, mic
 @given(LISTS | st.lists(st.sampled_from([*METRICS, "union", "per-query"])).map(",".join))
 @few
 def test_metrics_are_known_or_refused(text):
-    found = parsed(run_metrics, cli._split(text), "auto", -1, True)
+    found = parsed(run_metrics, split(text), "auto", -1, True)
     assert found is None or set(found[0]) <= set(METRICS)
-    beside = parsed(planned_metrics, cli._split(text))
+    beside = parsed(planned_metrics, split(text))
     assert beside is None or len(set(beside)) == len(beside)
 
 

@@ -20,8 +20,8 @@ from ..terminal import console
 from .cases import truth_of
 
 
-def samples(task: str, path: Path, plugins: Plugins = ()) -> None:
-    """Write a line for each tuning: its exemplars, then its samples before tuning and at each strength.
+def samples(task: str, path: Path, plugins: Plugins = (), alone: bool = False) -> None:
+    """Write a line for each tuning: its exemplars unless ``alone``, then samples before tuning and at each strength.
 
     Samples of a line are from the same noise. Raises UserError where cases are missing.
     """
@@ -37,10 +37,11 @@ def samples(task: str, path: Path, plugins: Plugins = ()) -> None:
     blocks = [
         labelled(sheet(torch.cat(images), len(images[0])), label)
         for images, label in zip(zip(*lines, strict=True), ("exemplars", "before", *steps), strict=True)
-    ]
+    ][int(alone) :]
     gap = torch.full((len(blocks[0]), 8, 3), 255, dtype=torch.uint8)
     write_png(path, torch.cat([part for block in blocks for part in (block, gap)][:-1], dim=1))
-    console.print(f"{path}: exemplars of {spec.label}, and samples of the models tuned on them", soft_wrap=True)
+    shown = "" if alone else f"exemplars of {spec.label}, and "
+    console.print(f"{path}: {shown}samples of the models tuned on exemplars", soft_wrap=True)
 
 
 def _line(truth: ExemplarTruth, run: Sequence[Case], width: int) -> list[Tensor]:

@@ -87,6 +87,7 @@ def samples(
     task: Task,
     picture: Annotated[Path, typer.Argument(help="The PNG file to write.")],
     kind: Kind = "subsets",
+    alone: Annotated[bool, typer.Option("--alone", help="Leave the dataset's own images out.")] = False,
     plugin: Plugins = None,
 ) -> None:
     """Draw what the task's base model generates beside training images, or tuned models beside exemplars."""
@@ -94,4 +95,4 @@ def samples(
     from ..exemplars import drawing
 
     draw = of_kind(kind, {"subsets": pictures.samples, "exemplars": drawing.samples})
-    draw(task, picture, plugins_of(plugin))
+    draw(task, picture, plugins_of(plugin), alone)

@@ -224,6 +224,9 @@ def test_a_picture_has_exemplars_and_samples_in_lines(tdabench, base_home, tmp_p
                 start = left + i * cell + 2
                 shown = picture[top : top + side : 6, start : start + side : 6, 0]
                 np.testing.assert_allclose(shown, image[0].clamp(-1, 1).numpy(), atol=0.005)
+    assert tdabench("truth", "samples", TASK, tmp_path / "alone.png", "--kind", "exemplars", "--alone").code == 0
+    with Image.open(tmp_path / "alone.png") as opened:
+        np.testing.assert_allclose(np.asarray(opened) / 127.5 - 1, picture[:, 2 * cell + 8 :])
     monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "empty"))
     answer = tdabench("truth", "samples", TASK, path, "--kind", "exemplars")
     assert answer.code == 2 and "--kind exemplars" in answer.err

@@ -58,3 +58,17 @@ def test_queries_stand_beside_their_top_items(folder, tmp_path, tdabench) -> Non
 def test_mistakes_are_one_line(folder, tmp_path, tdabench, words, says) -> None:
     answer = tdabench("show", tmp_path / "top.png", TASK, "--results", folder, *words)
     assert answer.code == 2 and says in answer.err and not (tmp_path / "top.png").exists()
+
+
+def test_samples_stand_alone_or_beside_training_images(home, tmp_path, tdabench) -> None:
+    for name, words in (("both", ()), ("alone", ("--alone",))):
+        assert tdabench("truth", "samples", TASK, tmp_path / f"{name}.png", *words).code == 0
+    both, alone = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("both", "alone"))
+    np.testing.assert_array_equal(both[: len(alone), : alone.shape[1]], alone[: len(both)])
+    problem = read_problem(assets().folder)
+    generated = problem.queries.where(kind="generated")
+    for i, made in enumerate(generated.pixels[:10]):
+        left = i * CELL + EDGE
+        shown = alone[EDGE : EDGE + SIDE * ZOOM : ZOOM, left : left + SIDE * ZOOM : ZOOM, 0] / 127.5 - 1
+        np.testing.assert_allclose(shown, made[0].clamp(-1, 1).numpy(), atol=0.01)
+    assert both.shape[1] > alone.shape[1]
