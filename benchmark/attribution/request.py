@@ -13,7 +13,7 @@ from ...errors import UserError, shown
 from ...seeds import digest
 
 METHODS = ("pixel", "d-trak", "mucs")
-PRESETS = {"pixel": "distance"}  # the bandwidth of its quick preset is for digits of 64 pixels
+PRESETS = {"pixel": "distance"}  # nothing in it was tuned on a task
 PLACES = ("model", "images", "queries", "lora", "held_out")
 MOST = 1e12  # of any unit: more is no machine's, and no number in the end
 RATE = 1e-4  # of AdamW, as diffusers' training scripts have it where nobody says
