@@ -13,7 +13,6 @@ from scipy.spatial.distance import cdist
 from scipy.stats import kstest, rankdata, spearmanr, zscore
 
 from tdabench.datasets.base import ImageDataset
-from tdabench.datasets.queries import Queries
 from tdabench.methods.ensemble import Ensemble
 from tdabench.methods.ensemble import Params as EnsembleParams
 from tdabench.methods.pixel import Params as PixelParams
@@ -72,21 +71,15 @@ def test_random_scores_are_keyed_by_query_and_seed(many):
 # pixel
 
 
-def similarities(params: PixelParams, view: View, queries: Queries) -> torch.Tensor:
-    method = Pixel(params)
-    return whole(method.attribute(view, method.fit(view), queries))
-
-
 @pytest.mark.parametrize("similarity", ["cosine", "distance", "rbf"])
 def test_pixel_similarities_are_scipys(many, similarity):
     queries = many.problem.queries
-    found = similarities(PixelParams(similarity, bandwidth=0.3), many, queries)
+    found = whole(Pixel(PixelParams(similarity, bandwidth=3.0)).attribute(many, None, queries))
     x, y = queries.x.flatten(1).double().numpy(), many.train.images.flatten(1).double().numpy()
-    bandwidth = 0.3 * np.mean([cdist(part, y, "sqeuclidean").mean(1) for part in np.split(y, 9)])
     expected = {
         "cosine": 1 - cdist(x, y, "cosine"),
         "distance": -cdist(x, y),
-        "rbf": np.exp(-cdist(x, y, "sqeuclidean") / bandwidth),
+        "rbf": np.exp(-cdist(x, y, "sqeuclidean") * 64 / 4 / 3),
     }[similarity]
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
@@ -95,7 +88,7 @@ def test_pixel_similarities_are_scipys(many, similarity):
 @pytest.mark.parametrize("similarity", ["cosine", "distance", "rbf"])
 def test_a_planted_copy_of_the_query_is_the_most_similar(many, similarity):
     queries = replace(many.problem.queries, x=many.train.images[[17, 8500, 3]])
-    found = similarities(PixelParams(similarity), many, queries)
+    found = whole(Pixel(PixelParams(similarity)).attribute(many, None, queries))
     assert found.argmax(1).tolist() == [17, 8500, 3]
 
 
@@ -103,18 +96,20 @@ def test_cosine_ignores_brightness_and_the_others_do_not(many):
     queries = many.problem.queries
     half = replace(queries, x=queries.x / 2)
     for similarity in ("cosine", "distance", "rbf"):
-        one, other = (similarities(PixelParams(similarity), many, each) for each in (queries, half))
+        one, other = (whole(Pixel(PixelParams(similarity)).attribute(many, None, each)) for each in (queries, half))
         assert torch.allclose(one, other, atol=1e-6) == (similarity == "cosine")
 
 
-def test_a_bandwidth_means_the_same_for_images_of_any_size_and_for_equal_ones(many):
-    queries, larger = many.problem.queries, many.train.images.repeat(1, 1, 2, 2)
-    grown = replace(many, problem=replace(many.problem, train=replace(many.train, images=larger)))
-    params = PixelParams("rbf")
-    again = similarities(params, grown, replace(queries, x=queries.x.repeat(1, 1, 2, 2)))
-    assert torch.allclose(similarities(params, many, queries), again, rtol=1e-5)
-    equal = replace(many, problem=replace(many.problem, train=replace(many.train, images=0 * many.train.images)))
-    assert similarities(params, equal, queries).isfinite().all()
+def test_a_bandwidth_means_the_same_for_images_of_any_size(many):
+    def tiled(images):
+        return images.repeat(1, 1, 2, 2)
+
+    queries, train = many.problem.queries, many.train
+    larger = replace(many.problem, train=replace(train, images=tiled(train.images)))
+    rbf = Pixel(PixelParams("rbf", 8.0))
+    one = whole(rbf.attribute(many, None, queries))
+    other = whole(rbf.attribute(replace(many, problem=larger), None, replace(queries, x=tiled(queries.x))))
+    torch.testing.assert_close(one, other)
 
 
 # ensembles
