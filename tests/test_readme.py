@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/digits-results.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
 def test_the_tables_are_those_of_the_committed_rows(page: str) -> None:
     rows, text = load_rows(RESULTS), (ROOT / page).read_text(encoding="utf-8")
     assert rows and update_readme(text, rows) == text
