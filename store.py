@@ -227,7 +227,7 @@ def _lapsed(path: Path, ttl: float) -> bool:
     except FileNotFoundError:
         return True
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return time.time() - path.stat().st_mtime > 5  # an owner that died between creating and writing
+        return True  # of an owner that died while it wrote, as nobody else writes at that time
     if host != socket.gethostname():
         return time.time() - since > ttl
     started = _started(pid)

@@ -329,15 +329,13 @@ def test_of_many_that_find_a_lapsed_claim_one_gets_it(store, slow_look):
         assert sorted(won, key=str) == [False] * 7 + [True]
 
 
-def test_a_claim_left_half_written_lapses_after_a_moment(store):
+def test_a_claim_left_half_written_is_nobodys(store):
     with store.claim("job"):
         [path] = written(store)
-    path.write_bytes(b"{")
-    with store.claim("job") as held:
-        assert not held  # its owner may be writing this very moment
-    os.utime(path, (0, 0))
-    with store.claim("job") as held:
-        assert held
+    for half in (b"", b"{"):
+        path.write_bytes(half)
+        with store.claim("job") as held:
+            assert held
 
 
 @pytest.mark.parametrize("change", [{"started": 1.0}, {"pid": 0}, {"pid": -5}, {"pid": 2**22 + 1}])
@@ -363,11 +361,10 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("text", MALFORMED)
-def test_a_claim_that_is_none_lapses_after_a_moment(text, store):
+def test_a_claim_that_is_none_is_nobodys(text, store):
     with store.claim("job"):
         [path] = written(store)
     path.write_text(text)
-    os.utime(path, (0, 0))
     with store.claim("job") as held:
         assert held
 
@@ -383,9 +380,11 @@ def test_who_holds_a_claim_is_named_while_it_counts(store, monkeypatch):
         for days, counts in ((6, True), (8, False)):
             path.write_text(json.dumps(owner | {"host": "elsewhere", "time": time.time() - days * 86400}))
             assert (store.holder("job") is not None) is counts
-    for text in ("{", "[" * 99_999, '{"pid": 1}', json.dumps(owner | {"host": "elsewhere", "time": 1e300})):
+    path.write_text(json.dumps(owner | {"host": "elsewhere", "time": 1e300}))
+    assert store.holder("job") == "another process"
+    for text in ("{", "[" * 99_999, '{"pid": 1}'):
         path.write_text(text)
-        assert store.holder("job") == "another process"
+        assert store.holder("job") is None
 
 
 # what can be made again
