@@ -22,7 +22,8 @@ from ..run_helpers import plan, plugin
 CELLS = int(os.environ.get("TDABENCH_SOAK", "20"))
 WARM = min(50, CELLS // 2)  # cells after which the runner has all that it will have
 EVERY = 20  # one cell in so many fails
-ROOM = 32 * 2**20  # bytes that rows of so many cells may take
+ROW = 90_000  # bytes of a row, which the runner returns: 2 x 2,000 replicates of the LDS as Python has floats, mostly
+ROOM = 16 * 2**20 + CELLS * ROW
 MEMORY, SECONDS = 2 * 2**30, 20.0
 
 # What the seed of a cell picks: how it fails, its row's status, and a part of the reason.
