@@ -264,7 +264,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "a path for a method": (row(lambda v: v["key"].update(method="../x")), "key.method"),
     "an unknown task": (of_another("task", "digit-tiny"), "unknown task 'digit-tiny'"),
     "another task version": (of_another("task_version", 7), "version 1, not '7'"),
-    "a task without truth": (of_another("task", "emoji"), "task 'emoji' has no ground truth here"),
+    "a task without truth": (of_another("task", "cifar2"), "task 'cifar2' has no ground truth here"),
     "a shape that lies": (lying, "no safetensors file"),
     "other numbers": (of_bfloat16, "slice-00000-00006"),
     "a huge header": (huge_header, "no safetensors file"),
