@@ -21,7 +21,7 @@ BENCHMARK = __name__.rpartition(".")[0].rpartition(".")[0]
 PRELOADED = f"{BENCHMARK}.run.heavy_imports"
 GUARD = "tdabench-guard"
 LONGEST_SOCKET = 107 if sys.platform.startswith("linux") else 103  # bytes of a path that a socket may have
-SOCKET = "/pymp-12345678/listener-12345678"
+SOCKET = "/pymp-12345678/listener-12345678"  # as multiprocessing names it, below the folder for temporary files
 
 
 def forkserver() -> Any:

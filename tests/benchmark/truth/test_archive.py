@@ -137,9 +137,8 @@ SPOILT |= {
 def with_nan_weight(files):
     name = next(name for name in files if "weights-" in name).removeprefix(f"{LABEL}/")
     arrays = load(files[f"{LABEL}/{name}"])
-    return with_array(
-        np.nan, name, min(key for key, array in arrays.items() if array.dtype.kind == "f" and array.size > 1)
-    )(files)
+    key = min(key for key, array in arrays.items() if array.dtype.kind == "f" and array.size > 1)
+    return with_array(np.nan, name, key)(files)
 
 
 @pytest.mark.parametrize("name", SPOILT)
