@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from math import nan
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +21,9 @@ from typing import Any, BinaryIO
 from .errors import CorruptFile, UserError, brief
 
 CLOCKS_DIFFER_S = 2.0  # at most, in what two processes take for the start of a third
-HASH, DAMAGED = ".sha256", ".damaged"  # what the names of a kept file's hash and of one set aside end with
+# What the names of a kept file's hash, of one set aside and of one being written end with.
+HASH, DAMAGED, PART = ".sha256", ".damaged", ".part"
+ABANDONED_S = 86400.0  # since anything was written to it, after which a file being written is a killed process's
 LONG_CLAIM_S = 7 * 86400.0  # longer than any run or build; on this host a claim ends with its process anyway
 HOME = "TDABENCH_HOME"  # the variable that names the user's folder
 
@@ -58,9 +61,10 @@ class FolderStore:
         Raises UserError where the folder cannot be written.
         """
         path = self.path(key)
-        part = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
+        part = path.parent / f".{path.name}.{uuid.uuid4().hex}{PART}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _clear_abandoned(path)
             with part.open("wb") as file:
                 yield file
                 file.flush()
@@ -243,6 +247,14 @@ def _started(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except (psutil.Error, ValueError, OverflowError):
         return None
+
+
+def _clear_abandoned(path: Path) -> None:
+    """Remove what processes that were killed had written of ``path``."""
+    for part in path.parent.glob(f".{escape(path.name)}.*{PART}"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > ABANDONED_S:
+                part.unlink()
 
 
 def _real(path: Path) -> Path:

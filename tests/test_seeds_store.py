@@ -161,6 +161,16 @@ def test_keys_are_sorted_below_a_prefix_and_without_partial_files(store):
     assert list(store.keys("nowhere")) == []
 
 
+def test_what_killed_processes_left_of_a_file_goes_a_day_later_when_it_is_written_again(store):
+    store.put("a/[1]", b"old")
+    day_ago = time.time() - 86460
+    for name, age in ((".[1].f00.part", day_ago), (".[1].bad.part", day_ago + 120), (".1.f00.part", day_ago)):
+        (store.root / "a" / name).write_bytes(b"half")
+        os.utime(store.root / "a" / name, (age, age))
+    store.put("a/[1]", b"new")
+    assert {path.name for path in (store.root / "a").iterdir()} == {"[1]", ".[1].bad.part", ".1.f00.part"}
+
+
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/x", "../store-2/x"])
 def test_keys_cannot_leave_the_folder(store, key):
     for use in (store.get, store.exists, store.delete, lambda key: store.put(key, b"")):
