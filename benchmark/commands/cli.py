@@ -16,6 +16,7 @@ from .words.options import (
     DEFAULT_RESULTS,
     Device,
     Excluded,
+    MethodEncoders,
     Names,
     Plugins,
     Preset,
@@ -140,9 +141,7 @@ def attribute(
     jobs: Annotated[int, typer.Option(help="Methods at a time; 0: two on a CPU, one on a GPU.")] = 0,
     micro_batch: Annotated[int, typer.Option(help="Images per forward pass; 0: what fits.")] = 0,
     precision: Annotated[str, typer.Option(help="float32, tf32 or bf16: in what networks compute.")] = "float32",
-    encoders: Annotated[
-        str, typer.Option(help="Encoders for methods: none, or clip,dino,... `name=weights`.")
-    ] = "none",
+    encoders: MethodEncoders = "none",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
 ) -> None:
     """Say which training images made a picture, for a model of your own: no recipe, no truth, no configuration."""
@@ -183,22 +182,25 @@ def plan(
     seeds: Seeds = "0",
     plugin: Plugins = None,
     device: Device = "cpu",
+    encoders: MethodEncoders = "none",
     metrics: Annotated[str, typer.Option(help="Comma-separated: sanity and exemplars take cells of their own.")] = "",
     tflops: Annotated[
         float, typer.Option(help="What a device sustains, for a truth that is not here: 10^12 operations a second.")
     ] = 10.0,
 ) -> None:
     """Print passes, time and memory per method before anything runs, and those of a truth that is not here yet."""
+    from ..metrics.removal.similarities import parse_encoders
     from ..tasks.find import find_task, has_assets
     from .plan import command, unbuilt
     from .session import open_planner
 
     plugins, wanted = plugins_of(plugin), command.parse_metrics(split(metrics))
+    parse_encoders(encoders)  # so that unknown ones are refused where they change no cost, too
     chosen, spec = selection_of(methods, exclude, preset, seeds), find_task(task, plugins)
     if not has_assets(spec) and not wanted:
         unbuilt.plan(spec, chosen, device, tflops, plugins)
         return
-    planner = open_planner(task, plugins, wanted == ["exemplars"])
+    planner = open_planner(task, plugins, wanted == ["exemplars"], encoders)
     cells = planner.selected(chosen)
     command.plan(cells, device, command.cells_beside(planner.spec, cells, wanted))
 
@@ -215,6 +217,7 @@ def tune(
     results: ResultsDir = DEFAULT_RESULTS,
     plugin: Plugins = None,
     device: Device = "cpu",
+    encoders: MethodEncoders = "none",
     jobs: Annotated[int, typer.Option(help="Trials at a time.")] = 0,
 ) -> None:
     """Choose a method's parameters on dev queries and open subsets, which no reported number uses."""
@@ -222,7 +225,7 @@ def tune(
     from . import tune as command
     from .session import open_session
 
-    session = open_session(task, results, plugins_of(plugin), checked_options(device, jobs))
+    session = open_session(task, results, plugins_of(plugin), checked_options(device, jobs), encoders)
     command.tune(session, method, preset, trials, split(only))
 
 
@@ -235,6 +238,7 @@ def ablate(
     results: ResultsDir = DEFAULT_RESULTS,
     plugin: Plugins = None,
     device: Device = "cpu",
+    encoders: MethodEncoders = "none",
     jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
 ) -> None:
     """Compare a preset with its ablations on dev queries and open subsets."""
@@ -242,7 +246,7 @@ def ablate(
     from . import ablate as command
     from .session import open_session
 
-    session = open_session(task, results, plugins_of(plugin), checked_options(device, jobs))
+    session = open_session(task, results, plugins_of(plugin), checked_options(device, jobs), encoders)
     raise typer.Exit(command.ablate(session, method, preset, split(only)))
 
 
@@ -257,6 +261,7 @@ def ensembles(
     results: ResultsDir = DEFAULT_RESULTS,
     plugin: Plugins = None,
     device: Device = "cpu",
+    encoders: MethodEncoders = "none",
     jobs: Annotated[int, typer.Option(help="Cells at a time; 0: one per core on a CPU, one on a GPU.")] = 0,
     budget: Annotated[int, typer.Option(help="Models to retrain at most for their removal; -1: all missing.")] = -1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
@@ -267,7 +272,7 @@ def ensembles(
     from .removal import parse_settings
     from .session import open_session
 
-    session = open_session(task, results, plugins_of(plugin), checked_options(device, jobs))
+    session = open_session(task, results, plugins_of(plugin), checked_options(device, jobs), encoders)
     command.ensembles(session, split(methods), preset, keep, parse_settings(("union",), "auto", budget, dry_run))
 
 

@@ -112,14 +112,16 @@ class Session:
         console.print(f"{label}: {len(due)} of {len(cells)} cells to run, {jobs} at a time, about {said}")
 
 
-def open_planner(task: str, plugins: tuple[Path, ...], problem_only: bool = False) -> Planner:
+def open_planner(task: str, plugins: tuple[Path, ...], problem_only: bool = False, encoders: str = "none") -> Planner:
     """Return the planner of a task; raises UserError where it is unknown or has no truth here.
 
-    problem_only: what is asked for takes the base model and no subset truth.
+    problem_only: what is asked for takes the base model and no subset truth; encoders: what methods may compare images
+    by, as ``--encoders`` says it; ``auto`` is none.
     """
+    given = parse_encoders(encoders) or {}
     spec = find_task(task, plugins)
     alone = problem_only and not has_assets(spec)
-    return Planner(spec, _base_of(spec, plugins) if alone else open_assets(spec), plugins)
+    return Planner(spec, _base_of(spec, plugins) if alone else open_assets(spec), plugins, encoders=given)
 
 
 def _base_of(spec: TaskSpec, plugins: tuple[Path, ...]) -> Assets:
@@ -138,17 +140,9 @@ def open_session(
     problem_only: bool = False,
     wait: bool = False,
 ) -> Session:
-    """Return a session on a task; raises UserError as ``open_planner`` does.
-
-    encoders: what methods may compare images by, as ``--encoders`` says it; ``auto`` is none.
-    """
-    given = parse_encoders(encoders) or {}
-    planner = replace(
-        open_planner(task, plugins, problem_only),
-        encoders=given,
-        precision=options.precision,
-        isolated=options.isolated,
-    )
+    """Return a session on a task; ``problem_only`` and ``encoders`` as ``open_planner`` has them, raises as it does."""
+    planner = open_planner(task, plugins, problem_only, encoders)
+    planner = replace(planner, precision=options.precision, isolated=options.isolated)
     return Session(planner, folder, options, wait)
 
 

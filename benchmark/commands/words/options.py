@@ -25,6 +25,7 @@ Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A file with methods, datasets or tasks of your own; repeatable.")
 ]
 Kind = Annotated[str, typer.Option(help="subsets, or exemplars: models tuned on a few items, without any subsets.")]
+MethodEncoders = Annotated[str, typer.Option(help="Encoders for methods: none, or clip,dino,... `name=weights`.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 DEFAULT_RESULTS = Path("tdabench-results")

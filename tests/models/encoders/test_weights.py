@@ -111,3 +111,26 @@ def test_cells_are_given_their_encoders(home, tdabench, tmp_path, monkeypatch):
         assert row["status"] == "ok", row
         found.append((row["diagnostics"]["identity"], row["source"]["scores_sha256"]))
     assert found[1] == found[2] and found[0][0] != found[1][0] and found[0][1] != found[1][1]
+
+
+POWERS = """
+    Params = make_dataclass('Params', [('power', float, 1.0)], frozen=True)
+    presets = {'quick': Params()}
+    search = {'power': (1.0, 2.0)}
+    ablations = {'squared': {'power': 2.0}}"""
+
+
+@pytest.mark.parametrize("command", ["tune", "ablate", "plan"])
+def test_commands_that_plan_cells_give_them_encoders_too(command, home, tdabench, tmp_path, monkeypatch):
+    run_helpers.uncalibrated(monkeypatch)
+    body = f"encoders = ('sscd',)\n{POWERS}"
+    own = run_helpers.plugin(tmp_path, "powers", ENCODES.format(name="sscd"), needs=("encoder",), body=body)
+    words = ["digits-tiny", "--plugin", own, *([] if command == "plan" else ["--results", tmp_path / "results"])]
+    words = [command, *(["--methods"] if command == "plan" else []), "powers", *words]
+    refused = tdabench(*words, "--encoders", "clipp")
+    assert refused.code == 2 and "unknown encoder 'clipp'" in refused.err and not (tmp_path / "results").exists()
+    answer = tdabench(*words, "--encoders", f"sscd={script(tmp_path / 'weights.pt', 1.0)}")
+    assert answer.code == 0, answer.err
+    if command != "plan":
+        rows = [json.loads(path.read_text()) for path in (tmp_path / "results" / "rows").rglob("*.json")]
+        assert [row["status"] for row in rows] == ["ok", "ok"], rows
