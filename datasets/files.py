@@ -34,15 +34,21 @@ class Rows:
         return len(self.labels)
 
 
-def parquet_files(path: Path, split: str = "") -> list[str]:
-    """Return a split's parquet files (or all) at a path: the file itself, or those whose names or folders say it."""
-    if path.is_file():
+def parquet_files(path: Path, split: str = "", alone: bool = True) -> list[str]:
+    """Return a split's parquet files (or all) at a path: the file itself, or those whose names or folders say it.
+
+    alone: no other split is wanted, so that one file needs no name. Raises UserError where there are none.
+    """
+    if path.is_file() and alone:
         return [str(path)]
     inside = sorted(path.rglob("*.parquet")) if path.is_dir() else []
     if not inside:
-        raise UserError(f"{path} holds no parquet files: name a file, or a folder with them")
+        wanted = "name a file, or a folder with them" if alone else f"name a folder with one named {split}.parquet"
+        raise UserError(f"{path} {'is one file' if path.is_file() else 'holds no parquet files'}: {wanted}")
     words = {file: [re.split(r"[-_.]", part)[0] for part in file.relative_to(path).parts] for file in inside}
     named = [file for file in inside if not split or split in words[file]]
+    if not named and not alone:
+        raise UserError(f"{path} has no parquet file of {split!r}: name it so, as in {split}-00000-of-00001.parquet")
     if not named and len(inside) > 1:
         raise UserError(f"{path} holds {len(inside)} parquet files, and none is named {split!r}: name the right one")
     return [str(file) for file in named or inside]
@@ -56,8 +62,16 @@ def table_rows(table: Any, where: str, image: str, label: str) -> Rows:
         raise UserError(
             f"{where} has no column {' and '.join(missing)}, but {found}: it is another dataset or revision"
         )
-    labels = np.asarray(table[label]) if label else np.zeros(len(table), dtype=np.int64)
+    labels = np.asarray(_labels(table[label], where, label) if label else [0] * len(table), dtype=np.int64)
     return Rows(where, labels, lambda i: _bytes(table[i][image]), commit=_commit(table))
+
+
+def _labels(found: Any, where: str, label: str) -> list[int]:
+    labels = found[:]
+    for row, value in enumerate(labels):
+        if not isinstance(value, int):
+            raise UserError(f"{where}, row {row}: {label} is no class number: it is another dataset or revision")
+    return labels
 
 
 def _bytes(value: Any) -> bytes:

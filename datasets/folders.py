@@ -99,8 +99,12 @@ def middle(picture: Any, size: tuple[int, int]) -> Any:
 
     scale = max(size[0] / picture.height, size[1] / picture.width)
     width, height = max(size[1], int(picture.width * scale)), max(size[0], int(picture.height * scale))
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size[1]) / 2), round((height - size[0]) / 2)
+    return cut(picture.resize((width, height), Image.Resampling.BILINEAR), size)
+
+
+def cut(picture: Any, size: tuple[int, int]) -> Any:
+    """Return a picture's middle, (height, width) ``size``; black where the picture is smaller."""
+    left, top = round((picture.width - size[1]) / 2), round((picture.height - size[0]) / 2)
     return picture.crop((left, top, left + size[1], top + size[0]))
 
 

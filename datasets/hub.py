@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError, brief
-from ..store import home
+from ..errors import CorruptFile, UserError, brief
+from ..store import HOME, home
 from .base import UNPINNED, Card, ImageDataset
 from .files import Rows, parquet_files, table_rows
 from .find import store_folder
-from .folders import MODES, middle
+from .folders import MODES, cut, middle
 from .known import known_sets, pixel_hash
 from .stored import Item, open_items, write_items
 
@@ -40,7 +41,8 @@ class Source:
     repository: empty where it is on no hub that is known; label: empty for one class; size: (height, width), channels:
     of a picture; keep: the class numbers that are items, in their order, or none for all; count: of the items, or 0
     for any number; held: a further split, whose items are only ever held-out queries; resized: the shorter side is
-    resized (bilinear) and the middle cut out, where otherwise another size is refused; drawn: the items are a named set
+    resized (bilinear) and the middle cut out, where otherwise another size is refused; crop: the side of the square in
+    the middle that is cut out before that, or 0 for none; drawn: the items are a named set
     of the card's ``known`` pixels, and of ``<drawn>-heldout``; layout: (folder, split) to rows, of copies that are no
     parquet files.
     """
@@ -56,6 +58,7 @@ class Source:
     count: int = 0
     held: str = ""
     resized: bool = False
+    crop: int = 0
     drawn: str = ""
     layout: Callable[[Path, str], Rows] | None = None
 
@@ -70,9 +73,40 @@ def opened(card: Card) -> ImageDataset:
     folder = store_folder(card.name, card.revision)
     if not folder.is_dir():
         raise UserError(f"dataset {card.name!r} is not here: get it with `tdabench data fetch {card.name}`")
+    return _dataset(card, folder)
+
+
+def _dataset(card: Card, folder: Path) -> ImageDataset:
     found = open_items(folder)
     more = {"hashes": found.hashes, "groups": found.groups, "group_names": found.group_names, "null": found.null}
     return ImageDataset(card, found.images, found.classes, found.cond, **more)
+
+
+def store(
+    card: Card, count: int, read: Callable[[int], Item | None], on_item: OnItem, **more: Mapping[str, Any] | None
+) -> None:
+    """Store a dataset that is fetched, as ``write_items`` does; ``on_item`` sees (done, of how many).
+
+    Raises UserError where that would replace what the card means by another track of it.
+    """
+    folder = store_folder(card.name, card.revision)
+
+    def check(part: Path) -> None:
+        if card.fingerprint and _fingerprint(card, folder) == card.fingerprint != _fingerprint(card, part):
+            raise UserError(
+                f"this is another track of {card.name} than its card's, which is here and stays: to have both, "
+                f"name another folder by {HOME}"
+            )
+
+    write_items(folder, count, read, lambda done: on_item(done, 2 * count), check=check, **more)
+
+
+def _fingerprint(card: Card, folder: Path) -> str:
+    """Return the fingerprint of what is stored in a folder; empty where there is none, or a broken one."""
+    try:
+        return _dataset(card, folder).fingerprint() if folder.is_dir() else ""
+    except CorruptFile:
+        return ""
 
 
 def fetch(
@@ -109,14 +143,7 @@ def fetch(
 
         null = {"encoder_hidden_states": torch.from_numpy(texts[""])} if texts else {}
         commit = next((part.commit for part in parts if part.commit), "")
-        write_items(
-            store_folder(card.name, card.revision),
-            len(chosen),
-            read,
-            lambda done: on_item(done, 2 * len(chosen)),
-            null,
-            {"commit": commit} if commit else {},
-        )
+        store(card, len(chosen), read, on_item, null=null, source={"commit": commit} if commit else {})
     return opened(card)
 
 
@@ -182,7 +209,8 @@ def _library(card: Card) -> Iterator[Path]:
     try:
         datasets.disable_progress_bars()
         logging.disable(logging.CRITICAL)  # what goes wrong is raised, and told in one line
-        yield cache
+        with warnings.catch_warnings(action="ignore"):
+            yield cache
     finally:
         logging.disable(quiet)
         datasets.enable_progress_bars() if shown else None
@@ -201,7 +229,7 @@ def _split_rows(card: Card, source: Source, split: str, path: Path | None, cache
     if path is not None and not _is_parquet(source, path) and source.layout:
         return source.layout(path, split)
     if path is not None:
-        return _table(source, parquet_files(path, split), str(path), cache)
+        return _table(source, parquet_files(path, split, alone=not source.held), str(path), cache)
     revision = None if source.revision == UNPINNED else source.revision
     return _table(source, {"path": source.repository, "revision": revision, "split": split}, "", cache)
 
@@ -213,12 +241,12 @@ def _table(source: Source, files: list[str] | dict[str, Any], path: str, cache: 
     words = files if isinstance(files, dict) else {"path": "parquet", "data_files": files, "split": "train"}
     try:
         table: Any = datasets.load_dataset(**words, cache_dir=str(cache))
+        if source.image in table.column_names:
+            table = table.cast_column(source.image, datasets.Image(decode=False))
     except Exception as error:  # whatever the hub, the network and pyarrow raise
         where = path or f"the hub's {source.repository}"
         hint = "name parquet files of the hub's schema" if path else "give the files' folder with --data"
         raise UserError(f"{where} cannot be read ({brief(f'{type(error).__name__}: {error}')}): {hint}") from error
-    if source.image in table.column_names:
-        table = table.cast_column(source.image, datasets.Image(decode=False))
     return table_rows(table, path or source.repository, source.image, source.label)
 
 
@@ -239,11 +267,14 @@ def pixels(rows: Rows, row: int, source: Source) -> np.ndarray:
 def _decoded(data: bytes, source: Source, what: str) -> np.ndarray:
     from PIL import Image
 
+    if not data:
+        raise UserError(f"{what} is empty")
     try:
         with Image.open(io.BytesIO(data)) as picture:
             wanted = MODES[source.channels]
             if source.resized:
-                return np.asarray(middle(picture.convert(wanted), source.size))
+                whole = picture.convert(wanted)
+                return np.asarray(middle(cut(whole, (source.crop, source.crop)) if source.crop else whole, source.size))
             if picture.mode != wanted:
                 raise UserError(f"{what} is {picture.mode} {picture.size[::-1]}, not {wanted} {source.size}")
             return np.asarray(picture)

@@ -9,6 +9,7 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 from ..errors import UserError, brief
@@ -39,7 +40,7 @@ def _download(name: str, version: str, expected: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
             data = answer.read()
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         hint = "give a folder with the unpacked package with --data"
         raise UserError(f"{url} cannot be read ({brief(str(error))}): {hint}") from error
     if hashlib.sha256(data).hexdigest() != expected:

@@ -107,12 +107,14 @@ def write_items(
     null: Mapping[str, Tensor] | None = None,
     source: Mapping[str, Any] | None = None,
     group_names: Mapping[str, Sequence[str]] | None = None,
+    check: Callable[[Path], None] = lambda part: None,
 ) -> None:
     """Store items, in the order of their hashes: equal sources in whatever order give equal stores.
 
     ``read`` returns item i of the source, 0 <= i < count, or None where it is left out, and is asked twice for each;
     ``on_item`` sees how many times it was. null, source, group_names: as of ``Stored``, looked at once all were read.
-    Written whole or not at all. Raises UserError where items differ in shape, or there are none.
+    check: sees the new store before it takes its place, and may raise. Written whole or not at all. Raises UserError
+    where items differ in shape, or there are none.
     """
     keys: dict[int, tuple[bytes, list[tuple[str, int]]]] = {}
     like = None
@@ -138,6 +140,11 @@ def write_items(
     if null:
         FolderStore(part).put(NULL, save(dict(null)))
     FolderStore(part).put_json(COLUMNS, {**about, **{name: value for name, value in more.items() if value}})
+    try:
+        check(part)
+    except UserError:
+        shutil.rmtree(part)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 

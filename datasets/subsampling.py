@@ -28,7 +28,7 @@ def drawn_artworks(folder: Path, split: str, styles: Sequence[str], counts: Mapp
     Raises UserError for a folder without that file, or without a picture that it names.
     """
     path = folder / "ArtBench-10.csv"
-    found = [row for row in csv.DictReader(read_lines(path)) if row.get("label") in styles and row["split"] == split]
+    found = [row for row in _listed(path) if row["label"] in styles and row["split"] == split and row["name"]]
     labels = [styles.index(row["label"]) for row in found]
     if len(found) < counts[split] or len(set(labels)) < len(styles):
         raise UserError(f"{path} names {len(found):,} pictures of {split} and {', '.join(styles)}: get the whole file")
@@ -36,6 +36,17 @@ def drawn_artworks(folder: Path, split: str, styles: Sequence[str], counts: Mapp
     paths = [_picture(folder, found[i]) for i in chosen]
     captions = [PROMPT.format(found[i]["label"].replace("_", " ")) for i in chosen]
     return file_rows(paths, [labels[i] for i in chosen], str(folder), captions)
+
+
+def _listed(path: Path) -> list[dict[str, str]]:
+    try:
+        table = csv.DictReader(read_lines(path))
+        missing = [name for name in ("name", "label", "split") if name not in (table.fieldnames or ())]
+        if missing:
+            raise UserError(f"{path} has no column {' and '.join(missing)}: get it again")
+        return list(table)
+    except csv.Error as error:
+        raise UserError(f"{path} is no table ({error}): get it again") from error
 
 
 def _picture(folder: Path, row: Mapping[str, str]) -> Path:

@@ -119,14 +119,9 @@ def read_problem(folder: Path, plugins: tuple[Path, ...] = ()) -> Problem:
     arrays |= assets.arrays(QUERIES) if QUERIES in meta["files"] else {}
     recipe, coder = Recipe.from_json(meta["recipe"]), _named(arrays, "autoencoder/")
     everything = load_dataset(meta["dataset"]["name"], plugins)
-    train_ids = torch.from_numpy(arrays["train_ids"])
-    if int(train_ids.max()) >= len(everything):
-        raise _another(meta, folder)
-    data = everything.select(train_ids)
     encoder = Autoencoder(recipe.model.autoencoder, coder) if recipe.model.autoencoder else None
-    if encoder:
-        data = with_latents(data, encoder, FolderStore(home()))
-    if data.fingerprint() != meta["dataset"]["fingerprint"]:
+    data = _trained_on(assets, arrays, everything, encoder)
+    if data is None:
         raise _another(meta, folder)
     return Problem(
         meta["task"],
@@ -141,6 +136,26 @@ def read_problem(folder: Path, plugins: tuple[Path, ...] = ()) -> Problem:
         StoredWeights(assets, "raw"),
         _groups(assets, arrays),
     )
+
+
+def built_on(assets: Assets, everything: ImageDataset) -> bool:
+    """Say whether a truth was built on items of this dataset, as they are now."""
+    arrays, spec = assets.arrays("problem.safetensors"), Recipe.from_json(assets.manifest["recipe"]).model.autoencoder
+    encoder = Autoencoder(spec, _named(arrays, "autoencoder/")) if spec else None
+    return _trained_on(assets, arrays, everything, encoder) is not None
+
+
+def _trained_on(
+    assets: Assets, arrays: Arrays, everything: ImageDataset, encoder: Autoencoder | None
+) -> ImageDataset | None:
+    """Return the training items as the model sees them; None where they are not those that a truth was built on."""
+    train_ids = torch.from_numpy(arrays["train_ids"])
+    if int(train_ids.max()) >= len(everything):
+        return None
+    data = everything.select(train_ids)
+    if encoder:
+        data = with_latents(data, encoder, FolderStore(home()))
+    return data if data.fingerprint() == assets.manifest["dataset"]["fingerprint"] else None
 
 
 def _groups(assets: Assets, arrays: Arrays) -> Groups | None:

@@ -16,7 +16,7 @@ CARD = Card(
     source="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html; Liu et al., arXiv 1411.7766",
     licence="for non-commercial research, no redistribution",
     revision="unpinned",
-    transform="shorter side resized to 64 (bilinear), middle cut out, uint8 mapped to [-1, 1]",
+    transform="middle of 140x140 cut out and resized to 64x64 (bilinear), uint8 mapped to [-1, 1]",
     items=6_000,
     heldout=1_000,
     shape=(3, 64, 64),
@@ -39,7 +39,9 @@ def rows(folder: Path, split: str) -> Rows:
     return file_rows(paths, [0] * len(paths), str(folder))
 
 
-SOURCE = hub.Source("", UNPINNED, "train", "", "", (64, 64), count=6_000, held="valid", resized=True, layout=rows)
+SOURCE = hub.Source(
+    "", UNPINNED, "train", "", "", (64, 64), count=6_000, held="valid", resized=True, crop=140, layout=rows
+)
 
 
 def load() -> ImageDataset:

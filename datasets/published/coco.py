@@ -37,7 +37,9 @@ def rows(folder: Path, split: str) -> Rows:
         names = {image["id"]: image["file_name"] for image in found["images"]}
         captions = {one["image_id"]: one["caption"] for one in sorted(found["annotations"], key=lambda a: -a["id"])}
         pairs = [(name, captions[image]) for image, name in sorted(names.items())]
-    except (ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(text, str) for pair in pairs for text in pair):
+            raise TypeError("a file name or caption is no text")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is no file of captions as COCO has them ({error!r}): get it again") from error
     paths = [folder / f"{split}2017" / name for name, _ in pairs]
     return file_rows(paths, [0] * len(paths), str(folder), [caption for _, caption in pairs])

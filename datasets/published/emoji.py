@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +15,7 @@ import numpy as np
 from ...errors import UserError, brief
 from .. import hub, packages
 from ..base import Card, ImageDataset
-from ..find import store_folder
-from ..stored import Item, write_items
+from ..stored import Item
 
 CARD = Card(
     name="emoji",
@@ -54,11 +55,26 @@ def fetch(path: Path | None = None, on_item: hub.OnItem = hub.ignore) -> ImageDa
     Below a path, each artist's pictures are in a folder ``img/<artist>/64`` or ``img-<artist>-64``, as packages and
     repository have them, and one ``emoji.json`` says what they are. Raises UserError for what is missing or no picture.
     """
-    with packages.unpacked(path, {f"emoji-datasource-{one}": HASHES[one] for one in ARTISTS}, CARD.revision) as root:
-        source = _Source(root, tuple(_pictures(root, artist) for artist in ARTISTS))
-        folder, total = store_folder(CARD.name, CARD.revision), 2 * len(source)
-        write_items(folder, len(source), source.item, lambda done: on_item(done, total), group_names=source.names)
+    with _opened(path) as source:
+        if len(source) != CARD.items:
+            found = f"{len(source):,} pictures where {CARD.name} has {CARD.items:,}"
+            raise UserError(f"{source.root} has {found}: give both packages whole, in version {CARD.revision}")
+        hub.store(CARD, len(source), source.item, on_item, group_names=source.names)
     return load()
+
+
+def pictures(path: Path, on_item: hub.OnItem = hub.ignore) -> Iterator[np.ndarray]:
+    """Yield the pictures of both artists below ``path`` as they would be stored, uint8 [3, 32, 32]; raises as fetch."""
+    with _opened(path) as source:
+        for i in range(len(source)):
+            yield source.item(i).pixels
+            on_item(i + 1, len(source))
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[_Source]:
+    with packages.unpacked(path, {f"emoji-datasource-{one}": HASHES[one] for one in ARTISTS}, CARD.revision) as root:
+        yield _Source(root, tuple(_pictures(root, artist) for artist in ARTISTS))
 
 
 def _pictures(root: Path, artist: str) -> Path:

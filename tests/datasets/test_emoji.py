@@ -6,7 +6,9 @@ import hashlib
 import io
 import json
 import tarfile
+from dataclasses import replace
 from fractions import Fraction
+from http.client import IncompleteRead
 
 import numpy as np
 import pytest
@@ -49,6 +51,7 @@ def copy(root, listed=LISTED, layout="{artist}/img/{artist}/64"):
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(emoji, "CARD", replace(emoji.CARD, items=2 * len(LISTED)))
 
 
 def over_white(pixels):
@@ -104,6 +107,12 @@ def break_list(root):
         (root / artist / "emoji.json").write_text('[{"image": "cat.png"}]')
 
 
+def drop_last(root):
+    for artist in emoji.ARTISTS:
+        path = root / artist / "emoji.json"
+        path.write_text(json.dumps(json.loads(path.read_text())[1:]))
+
+
 def break_picture(root):
     (root / "google/img/google/64/car.png").write_bytes(b"no picture")
 
@@ -119,6 +128,7 @@ def shrink_picture(root):
         (drop_list, "no emoji.json"),
         (break_list, "is no list of emoji"),
         (break_picture, r"car\.png cannot be read as an image"),
+        (drop_last, "6 pictures where emoji has 8: give both packages whole"),
         (shrink_picture, r"car\.png is 32 x 32 pixels, not 64 x 64"),
     ],
 )
@@ -151,4 +161,13 @@ def test_packages_are_downloaded_checked_and_unpacked(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot be read .* --data"), packages.unpacked(None, {"two": ""}, "1.0"):
         pass
     with pytest.raises(UserError, match="there is no folder"), packages.unpacked(tmp_path / "no", {"one": ""}, "1.0"):
+        pass
+
+
+def test_a_download_that_ends_early_is_one_line(monkeypatch):
+    def cut(url, timeout):
+        raise IncompleteRead(b"half", 10)
+
+    monkeypatch.setattr(packages.urllib.request, "urlopen", cut)
+    with pytest.raises(UserError, match=r"cannot be read .* --data"), packages.unpacked(None, {"one": ""}, "1.0"):
         pass

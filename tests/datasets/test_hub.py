@@ -111,6 +111,15 @@ def test_what_was_not_fetched_is_one_line():
         cifar10.load()
 
 
+OTHER_TYPES = {
+    "no label": {"label": [None]},
+    "labels of text": {"label": ["cat"]},
+    "labels of lists": {"label": [[1]]},
+    "numbers for pictures": {"img": [5]},
+    "vectors for pictures": {"img": [[1, 2]]},
+}
+
+
 def spoilt(copy, what):
     rows = [(png(i), i % 3) for i in range(4)]
     if what == "columns":
@@ -121,6 +130,10 @@ def spoilt(copy, what):
         return parquet(copy, [*rows, (png(5, mode="L"), 0)])
     if what == "corrupt":
         return parquet(copy, [*rows, ({"bytes": png(5)["bytes"][:60], "path": "5.png"}, 0)])
+    if what == "empty picture":
+        return parquet(copy, [*rows, (None, 0)])
+    if what in OTHER_TYPES:
+        Dataset.from_dict({"img": [png(0)], "label": [0]} | OTHER_TYPES[what]).to_parquet(str(copy / "train.parquet"))
     if what == "not parquet":
         (copy / "train.parquet").write_bytes(b"no parquet")
     return copy
@@ -133,6 +146,12 @@ def spoilt(copy, what):
         ("size", r"row 4: img is RGB \(32, 30, 3\)"),
         ("mode", r"row 4: img is L"),
         ("corrupt", r"row 4: img cannot be read as an image"),
+        ("empty picture", r"row 4: img is empty"),
+        ("no label", r"row 0: label is no class number"),
+        ("labels of text", r"row 0: label is no class number"),
+        ("labels of lists", r"row 0: label is no class number"),
+        ("numbers for pictures", r"cannot be read"),
+        ("vectors for pictures", r"cannot be read"),
         ("not parquet", r"cannot be read"),
         ("empty", r"holds no parquet files"),
     ],

@@ -95,6 +95,16 @@ def test_pictures_of_another_track_are_no_cifar2(copy, tmp_path, monkeypatch):
         cifar2.fetch(split_parquet(copy, [(50, 1), (51, 2)], [(52, 1), (53, 2)]))
 
 
+def test_one_file_is_not_taken_for_both_parts(copy, monkeypatch):
+    sized(monkeypatch, cifar2)
+    split_parquet(copy, [(1, 1), (2, 2)], [(3, 1), (4, 2)])
+    with pytest.raises(UserError, match="is one file: name a folder with one named train"):
+        cifar2.fetch(copy / "train-0.parquet")
+    (copy / "test-0.parquet").unlink()
+    with pytest.raises(UserError, match="has no parquet file of 'test': name it so, as in test-00000"):
+        cifar2.fetch(copy)
+
+
 def test_what_is_shipped_of_cifar10s_pixels_is_whole():
     sets = known_sets("cifar10")
     counts = {"train": 18_025, "test": 2_000, "cifar2": 5_000, "cifar2-heldout": 1_000, "cifar2_full": 10_000}
@@ -170,7 +180,7 @@ def faces(folder, n=8):
     parts = ["0"] * n + ["1"] * 4 + ["2"]
     names = [f"{i:06d}.png" for i in range(len(parts))]
     for i, name in enumerate(names):
-        photo(folder / "img_align_celeba" / name, i)
+        photo(folder / "img_align_celeba" / name, i, (218, 178))
     lines = [f"{name} {part}\n" for name, part in zip(names, parts, strict=True)]
     (folder / "list_eval_partition.txt").write_text("".join(lines))
     return folder
@@ -183,8 +193,8 @@ def test_faces_are_drawn_by_number_and_cut(copy, monkeypatch):
     assert data.shape == (3, 64, 64) and int(data.groups["heldout"].sum()) == 2 and data.cond == {}
     wanted = set()
     for i in [*drawn(8, 5), *(8 + j for j in drawn(4, 2))]:
-        picture = Image.open(copy / "img_align_celeba" / f"{i:06d}.png").resize((64, 73), Image.Resampling.BILINEAR)
-        wanted.add(np.asarray(picture)[4:68].transpose(2, 0, 1).tobytes())
+        picture = Image.open(copy / "img_align_celeba" / f"{i:06d}.png").crop((19, 39, 159, 179))
+        wanted.add(np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR)).transpose(2, 0, 1).tobytes())
     images = open_items(hub.store_folder("celeba", "unpinned")).images
     assert {images.raw(i).tobytes() for i in range(7)} == wanted
 
@@ -248,6 +258,23 @@ def test_artworks_have_their_styles_prompts(copy, monkeypatch):
     assert torch.equal(data.null["encoder_hidden_states"], embed([""])[0])
 
 
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("label,name\nukiyo_e,a.jpg\n", "has no column split"),
+        ("", "has no column name and label and split"),
+        ("label,split\nukiyo_e,train\n", "has no column name"),
+        ("name,label,split\n" + "x" * 200_000 + ",ukiyo_e,train\n", "is no table"),
+        ("name,label,split\n,ukiyo_e,train\n", "names 0 pictures of train"),
+    ],
+)
+def test_a_list_of_artworks_that_is_none_is_one_line(copy, monkeypatch, table, words):
+    small_artworks(monkeypatch)
+    (copy / "ArtBench-10.csv").write_text(table)
+    with pytest.raises(UserError, match=rf"ArtBench-10\.csv {words}"):
+        artbench2.fetch(copy, hub.ignore, embed)
+
+
 def test_artworks_without_their_pictures_are_one_line(copy, monkeypatch):
     small_artworks(monkeypatch)
     with pytest.raises(UserError, match=r"ArtBench-10.csv cannot be read"):
@@ -279,10 +306,24 @@ def test_photographs_have_the_vector_of_their_first_caption(copy, monkeypatch):
     assert sorted(lengths[~held].tolist()) == [1, 2, 3, 4] and sorted(lengths[held].tolist()) == [1, 2]
 
 
-def test_captions_of_another_form_are_one_line(copy, monkeypatch):
+NAMED = [{"id": 1, "file_name": "a"}]
+CAPTIONS = {
+    "none": json.dumps({"images": NAMED, "annotations": []}),
+    "a name that is a number": json.dumps(
+        {"images": [{"id": 1, "file_name": 5}], "annotations": [{"id": 1, "image_id": 1, "caption": "x"}]}
+    ),
+    "a caption that is a list": json.dumps(
+        {"images": NAMED, "annotations": [{"id": 1, "image_id": 1, "caption": ["x"]}]}
+    ),
+    "too deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("form", CAPTIONS)
+def test_captions_of_another_form_are_one_line(copy, monkeypatch, form):
     sized(monkeypatch, coco)
     path = captioned(copy) / "annotations" / "captions_train2017.json"
-    path.write_text(json.dumps({"images": [{"id": 1, "file_name": "a"}], "annotations": []}))
+    path.write_text(CAPTIONS[form])
     with pytest.raises(UserError, match="no file of captions as COCO has them"):
         coco.fetch(copy, hub.ignore, embed)
 

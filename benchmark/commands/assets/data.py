@@ -76,9 +76,9 @@ def _print_promise(card: Card) -> None:
         console.print(f"fingerprint: {card.fingerprint}", soft_wrap=True)
 
 
-def fetched_module(name: str) -> Any:
+def fetched_module(name: str, plugins: tuple[Path, ...] = ()) -> Any:
     """Return the module of a dataset that is fetched; raises UserError where it is unknown, or needs no fetching."""
-    module = _module(name)
+    module = _module(name, plugins)
     if not hasattr(module, "fetch"):
         raise UserError(f"dataset {name!r} needs no fetching: it comes with an installed package")
     return module

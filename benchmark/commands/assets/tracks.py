@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from ....datasets.base import ImageDataset
-from ....datasets.files import Rows
 from ....datasets.find import load_dataset, store_folder
-from ....datasets.hub import HELDOUT, all_rows, pixels, wanted_rows
+from ....datasets.hub import HELDOUT, OnItem, all_rows, pixels, wanted_rows
 from ....datasets.known import known_sets, pixel_hash
 from ....datasets.stored import open_items, spoilt
-from ....datasets.truth import Assets
 from ....errors import UserError
+from ....models.problem import built_on
 from ...tasks.find import find_task, has_assets, open_assets, task_names
 from ..terminal import Bar, console
 from .data import fetched_module
@@ -24,7 +24,7 @@ MIXED = "scores and truths of it are never mixed with those of"
 
 def verify(name: str, path: Path | None, plugins: tuple[Path, ...] = ()) -> int:
     """Check what is stored, or a source at ``path``; 0: it is the dataset, as far as known; 1: it is another track."""
-    return _verify_store(name, plugins) if path is None else _verify_source(name, path)
+    return _verify_store(name, plugins) if path is None else _verify_source(fetched_module(name, plugins), path)
 
 
 def _say(text: str) -> None:
@@ -56,27 +56,23 @@ def _tasks_of(name: str, plugins: tuple[Path, ...]) -> list[str]:
 
 
 def _verify_truth(task: str, data: ImageDataset, plugins: tuple[Path, ...]) -> bool:
-    """Say whether a truth was built on this dataset; one on latents cannot be compared without its autoencoder."""
+    """Say whether a truth was built on this dataset: on latents, whether on those that its autoencoder makes of it."""
     spec = find_task(task, plugins)
-    if spec.recipe.model.autoencoder:
-        return True
-    assets: Assets = open_assets(spec)
-    ids = torch.from_numpy(assets.arrays("problem.safetensors")["train_ids"])
-    same = len(data) > int(ids.max()) and data.select(ids).fingerprint() == assets.manifest["dataset"]["fingerprint"]
+    same = built_on(open_assets(spec), data)
     _say(f"truth of {spec.label}: built on this" if same else f"truth of {spec.label}: built on another track of it")
     return same
 
 
-def _verify_source(name: str, path: Path) -> int:
-    module = fetched_module(name)
-    card, source = module.CARD, module.SOURCE
-    original, items = _reference(card, source)
-    with all_rows(card, source, path) as parts:
-        found = _hashes(name, parts, source)
+def _verify_source(module: Any, path: Path) -> int:
+    card, name = module.CARD, module.CARD.name
+    original, items = _reference(module)
+    found = _hashes(module, path)
+    if not found:
+        raise UserError(f"{path} holds no pictures of {name}: check --data")
     there, matching = sum(one in original for one in found), len(items & set(found))
     said = f"{there:,} of the {len(found):,} pictures at {path} are the original's, pixel by pixel"
     whole = f", and all {len(items):,} known items of {name} are among them"
-    if found and there == len(found):
+    if there == len(found):
         part = f", {matching:,} of {len(items):,} known items of {name} among them"
         _say(f"same track, as far as it goes: {said}{whole if matching == len(items) else part}")
     elif matching == len(items):
@@ -87,11 +83,12 @@ def _verify_source(name: str, path: Path) -> int:
     return 0
 
 
-def _reference(card: Any, source: Any) -> tuple[frozenset[bytes], frozenset[bytes]]:
+def _reference(module: Any) -> tuple[frozenset[bytes], frozenset[bytes]]:
     """Return the hashes of the original's pixels, and those of the dataset's items, as far as both are known here."""
+    card = module.CARD
     if card.known:
         sets = known_sets(card.known)
-        names = [chosen for chosen in (card.name, f"{card.name}-{HELDOUT}") if chosen in sets] or source.splits
+        names = [chosen for chosen in (card.name, f"{card.name}-{HELDOUT}") if chosen in sets] or module.SOURCE.splits
         return frozenset().union(*sets.values()), frozenset().union(*(sets[chosen] for chosen in names))
     folder = store_folder(card.name, card.revision)
     if not folder.is_dir():
@@ -101,11 +98,19 @@ def _reference(card: Any, source: Any) -> tuple[frozenset[bytes], frozenset[byte
     return stored, stored
 
 
-def _hashes(name: str, parts: list[Rows], source: Any) -> list[bytes]:
-    chosen = [(part, int(i)) for part in parts for i in wanted_rows(part, source)]
-    with Bar(f"{name}, hashing") as bar:
-        found = []
-        for rows, i in chosen:
-            found.append(pixel_hash(pixels(rows, i, source)))
-            bar.update(len(found), len(chosen))
-    return found
+def _hashes(module: Any, path: Path) -> list[bytes]:
+    with Bar(f"{module.CARD.name}, hashing") as bar:
+        return [pixel_hash(one) for one in _pictures(module, path, bar.update)]
+
+
+def _pictures(module: Any, path: Path, on_item: OnItem) -> Iterator[np.ndarray]:
+    """Yield the pictures of a source, uint8 [C, H, W], as the dataset would store them."""
+    if not hasattr(module, "SOURCE"):
+        yield from module.pictures(path, on_item)
+        return
+    source = module.SOURCE
+    with all_rows(module.CARD, source, path) as parts:
+        chosen = [(part, int(i)) for part in parts for i in wanted_rows(part, source)]
+        for done, (rows, i) in enumerate(chosen, 1):
+            yield pixels(rows, i, source)
+            on_item(done, len(chosen))

@@ -9,11 +9,11 @@ import pytest
 from tdabench.datasets import known
 from tdabench.datasets.find import dataset_listings
 from tdabench.datasets.known import known_sets, pixel_hash, write_known
-from tdabench.datasets.published import cifar10
+from tdabench.datasets.published import cifar10, emoji
 from tdabench.store import FolderStore
 
 from ... import run_helpers
-from ...datasets import test_hub
+from ...datasets import test_emoji, test_hub
 
 tdabench, home, empty = run_helpers.tdabench, test_hub.home, test_hub.copy
 
@@ -109,6 +109,42 @@ def test_another_fingerprint_than_the_cards_is_another_track(tdabench, copy, mon
     assert "another track than 0000000000000000" in tdabench("data", "fetch", "cifar10", "--data", copy).out
     answer = tdabench("data", "verify", "cifar10")
     assert answer.code == 1 and "another track: scores and truths of it are never mixed" in answer.out
+
+
+def test_another_track_does_not_replace_what_the_card_means(tdabench, copy, tmp_path, monkeypatch):
+    tdabench("data", "fetch", "cifar10", "--data", copy)
+    before = cifar10.load().fingerprint()
+    monkeypatch.setattr(cifar10, "CARD", replace(cifar10.CARD, fingerprint=before))
+    answer = tdabench("data", "fetch", "cifar10", "--data", source(tmp_path / "other", range(7, 12)))
+    assert answer.code == 2 and "another track of cifar10 than its card's, which is here and stays" in answer.err
+    assert cifar10.load().fingerprint() == before
+    assert tdabench("data", "fetch", "cifar10", "--data", copy).code == 0
+
+
+@pytest.mark.parametrize("name", sorted(name for name in dataset_listings() if not name.startswith("digits")))
+def test_a_source_without_pictures_is_one_line_whatever_the_dataset(tdabench, empty, name):
+    answer = tdabench("data", "verify", name, "--data", empty)
+    assert answer.code == 2 and answer.err.count("\n") == 1 and not answer.out, answer
+
+
+def test_a_source_of_emoji_is_compared_with_what_is_stored(tdabench, tmp_path, monkeypatch):
+    monkeypatch.setattr(emoji, "CARD", replace(emoji.CARD, items=8))
+    one, other = (test_emoji.copy(tmp_path / name) for name in ("one", "other"))
+    assert "fetch it first" in tdabench("data", "verify", "emoji", "--data", one).err
+    assert tdabench("data", "fetch", "emoji", "--data", one).code == 0
+    answer = tdabench("data", "verify", "emoji", "--data", other)
+    assert answer.code == 0 and "8 of the 8 pictures" in answer.out, answer
+    path = other / "google/img/google/64/car.png"
+    path.write_bytes(test_emoji.png(test_emoji.rgba("another", "google")))
+    answer = tdabench("data", "verify", "emoji", "--data", other)
+    assert answer.code == 1 and "another track: 7 of the 8 pictures" in answer.out
+
+
+def test_a_plugins_dataset_needs_no_fetching(tdabench, tmp_path, empty):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("from tdabench.methods import dataset\n\n@dataset('mine')\ndef load():\n    ...\n")
+    answer = tdabench("data", "verify", "mine", "--plugin", plugin, "--data", empty)
+    assert answer.code == 2 and "dataset 'mine' needs no fetching" in answer.err
 
 
 def test_truths_are_compared_with_the_dataset(tdabench):
