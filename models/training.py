@@ -144,10 +144,11 @@ def optimizer(recipe: Recipe, parameters: Iterator[nn.Parameter] | list[nn.Param
 
 
 def descend(loss: Tensor, steps: torch.optim.Optimizer, trained: list[nn.Parameter], clip_norm: float) -> None:
-    """Make one update of the parameters, gradients clipped."""
+    """Make one update of the parameters, gradients clipped unless ``clip_norm`` is 0."""
     steps.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(trained, clip_norm)
+    if clip_norm:
+        nn.utils.clip_grad_norm_(trained, clip_norm)
     steps.step()
 
 

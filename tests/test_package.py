@@ -181,3 +181,9 @@ def test_help_starts_light(tmp_path):
         print("loaded:", *{"torch", "diffusers", "trak", "datasets", "sklearn"} & set(sys.modules))
     """
     assert python(code, cwd=tmp_path).splitlines()[-1].split() == ["loaded:"]
+
+
+def test_no_tasks_truth_takes_more_than_ten_megabytes():
+    folders = [path.parent for path in (ROOT / "datasets" / "truth").rglob("manifest.json")]
+    sizes = {folder.name: sum(path.stat().st_size for path in folder.iterdir()) for folder in folders}
+    assert len(sizes) >= 3 and max(sizes.values()) <= 10e6, sizes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,11 +56,14 @@ def make_queries(
 ) -> Queries:
     """Return held-out queries from the dataset and generated ones and controls sampled from the base model.
 
-    items: the training items as the model sees them; encoder: of a latent model, whose queries are latents with images.
+    Conditions of the latter are those of held-out items where a task sets such apart, so that no training item comes
+    with the very caption that is asked for, and else of training items. items: the training items as the model sees
+    them; encoder: of a latent model, whose queries are latents with images.
     """
     heldout = [_heldout(data, ids, role, encoder) for role, ids in (("dev", parts.dev), ("test", parts.test))]
     counts = {"dev": spec.queries.dev, "test": spec.queries.test, "control": spec.queries.controls}
-    made = [_generated(spec, items, base, role, count, encoder) for role, count in counts.items()]
+    asking = data.select(held_out(spec, data).nonzero().flatten()) if spec.heldout else items
+    made = [_generated(spec, items, asking, base, role, count, encoder) for role, count in counts.items()]
     return concatenate(heldout + made)
 
 
@@ -71,12 +74,19 @@ def _heldout(data: ImageDataset, ids: Tensor, role: str, encoder: Autoencoder | 
 
 
 def _generated(
-    spec: TaskSpec, items: ImageDataset, base: Denoiser, role: str, count: int, encoder: Autoencoder | None
+    spec: TaskSpec,
+    items: ImageDataset,
+    asking: ImageDataset,
+    base: Denoiser,
+    role: str,
+    count: int,
+    encoder: Autoencoder | None,
 ) -> Queries:
-    """Return queries from noise by seed, each under the conditions of a training item drawn by its seed."""
+    """Return queries from noise by seed, each under the conditions of an item of ``asking`` that its seed draws."""
     seeds = [derive("query", spec.label, role, i) for i in range(count)]
-    chosen = [int(torch.randint(len(items), (1,), generator=torch_generator("query-cond", seed))) for seed in seeds]
-    asked = items.batch(torch.tensor(chosen, dtype=torch.long))
+    chosen = [int(torch.randint(len(asking), (1,), generator=torch_generator("query-cond", seed))) for seed in seeds]
+    like, cond = torch.zeros(count, dtype=torch.long), asking.batch(torch.tensor(chosen, dtype=torch.long)).cond
+    asked = replace(items.batch(like), cond=cond)
     names = tuple(f"generated-{role}-{i:03d}" for i in range(count))
     return generated(base, spec.recipe.model, asked, seeds, names, role, spec.queries.guidance, encoder)
 

@@ -20,7 +20,7 @@ from tdabench.models.draws import Draws, Law
 from tdabench.models.processes.ddpm import DDPMProcess
 from tdabench.models.recipe import ModelSpec, Recipe, Sampler, Tuning
 from tdabench.models.sampling import initial_noise, sample
-from tdabench.models.training import batches, build, load, snapshot, train
+from tdabench.models.training import batches, build, descend, load, snapshot, train
 from tdabench.seeds import torch_generator
 
 from .. import tiny
@@ -565,3 +565,10 @@ def test_a_transformer_does_not_drop_labels_by_itself():
     with torch.no_grad():
         found = [model(x, times, {"class_labels": torch.full((64,), 3)}) for _ in range(2)]
     assert torch.equal(*found) and torch.equal(found[0], found[0][:1].expand_as(found[0]))
+
+
+@pytest.mark.parametrize(("clip_norm", "step"), [(1.0, 0.6), (0.0, 6.0), (20.0, 6.0)])
+def test_gradients_are_clipped_by_their_norm_unless_that_is_none(clip_norm, step):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    descend(weight @ torch.tensor([6.0, 8.0]), torch.optim.SGD([weight], lr=1.0), [weight], clip_norm)
+    torch.testing.assert_close(-weight.detach(), torch.tensor([step, step * 8 / 6]), rtol=1e-5, atol=1e-5)

@@ -5,8 +5,8 @@ sigma_data 0.5, 32 Heun steps, no guidance; AdamW at 1e-4, averaged weights (0.9
 controls a seed, and the union of the targets' top 1,000 is removed. What differs: theirs has a convolution before and
 after the transformer, 32 extra tokens, and one narrow embedding of the level for all blocks, where diffusers' DiT has
 one in every block (138 M parameters instead of 99 M), and one label, which is the same for all images; it stops early,
-within 200 epochs of 1,000 updates, where this trains them all; it turns, scales and flips 12 % of the images; its rate
-stays after warming up. Subsets and held-out queries, from the test part, are D-TRAK's protocol: the code has none.
+within 200 epochs of 1,000 updates, where this trains them all; it flips images at random, and turns, scales, stretches
+and moves 12 % of them; its rate stays after warming up. Subsets and held-out queries, from the test part, are D-TRAK's protocol: the code has none.
 """
 
 from ....models.recipe import ModelSpec, Recipe, Sampler
@@ -43,6 +43,7 @@ TASK = TaskSpec(
         warmup_steps=10_000,
         ema_decay=0.999,
         checkpoints=(50_000, 100_000, 150_000),
+        clip_norm=0.0,
     ),
     queries=QueryPlan(dev=20, test=20, controls=20, guidance=1.0),
     truth=TruthPlan(report=64, open=32, report_replicates=2, open_replicates=1, full=2, regenerated=False),

@@ -1,10 +1,10 @@
 """cifar2@1: D-TRAK's CIFAR-2 (Zheng et al., arXiv 2311.00500): automobiles and horses, an unconditional pixel DDPM.
 
 From the authors' code (sail-sg/D-TRAK, e2a0c2e): network, optimiser, 8,000 updates (200 epochs of 5,000 images), no
-averaging of weights; 64 subsets of a half, three seeds each; queries' losses over 1,000 draws; 1,000 held-out and
-1,000 generated queries; for 60 of the generated ones, the top 1,000 are removed once. What differs: no flips; subsets
-train as many updates as everything, where theirs train as many epochs; of the 1,000 queries of each kind, 60 are for
-choosing, as are 64 more subsets.
+averaging of weights; 64 subsets of a half, three seeds each; 1,000 held-out and 1,000 generated queries; for 60 of the
+generated ones, the top 1,000 are removed once. What differs: queries' losses are over 1,000 draws, theirs over three
+at each of 1,000 timesteps; no flips; subsets train as many updates as everything, where theirs train as many epochs;
+of the 1,000 queries of each kind, 60 are for choosing, as are 64 more subsets.
 """
 
 from ....models.recipe import ModelSpec, Recipe, Sampler

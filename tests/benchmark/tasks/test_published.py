@@ -17,7 +17,7 @@ from tdabench.benchmark.tasks.checks import check_task
 from tdabench.benchmark.tasks.find import FOLDERS, find_task, task_listings
 from tdabench.benchmark.truth.build import assemble, prepare_base, run_job
 from tdabench.benchmark.truth.outcomes import measure, regenerate
-from tdabench.benchmark.truth.queries import attributed, split
+from tdabench.benchmark.truth.queries import attributed, make_queries, split
 from tdabench.benchmark.truth.sizing import blank, facts_of, item_shape, made_up, size_truth
 from tdabench.errors import UserError
 from tdabench.methods.registry import method_class, preset_params
@@ -47,6 +47,24 @@ MUCS = {
 D_TRAK = {"cifar2": 5000, "celeba": 5000, "artbench2-lora": 5000}
 
 
+# What the authors' scripts and configurations say: rate, warm-up, betas, weight decay, averaging, clipping, batch,
+# updates, share of conditions dropped. Of D-TRAK: run_train.sh and train_unconditional.py's defaults, or those of
+# train_text_to_image_lora.py; of MUCS: configs/*_dit_edm.yaml and torch's AdamW.
+D_TRAKS_PIXELS = (1e-4, 800, (0.95, 0.999), 1e-6, 0, 1, 128, 8000, 0)
+TRAINING = {
+    "cifar2": D_TRAKS_PIXELS,
+    "celeba": D_TRAKS_PIXELS,
+    "artbench2-lora": (3e-4, 790, (0.9, 0.999), 1e-6, 0, 1, 64, 7900, 0),
+    "cifar10-edm-dit": (1e-4, 10_000, (0.9, 0.999), 0.01, 0.999, 0, 128, 200_000, 0),
+    "artbench10-edm-dit": (2e-4, 10_000, (0.9, 0.999), 0.01, 0.999, 0, 128, 250_000, 0.1),
+    "coco-edm-dit": (2e-4, 10_000, (0.9, 0.999), 0.01, 0.999, 0, 128, 300_000, 0.1),
+}
+UNETS = {
+    "cifar2": ([128, 256, 256, 256], [1], None, 0),
+    "celeba": ([128, 128, 256, 256, 512, 512], [4], 8, 1),
+}
+
+
 def facts(spec, plugins=()):
     return facts_of(spec.dataset, plugins)
 
@@ -69,6 +87,19 @@ def test_d_traks_tasks_have_its_sizes(name):
     )
     assert (spec.truth.report, spec.truth.share, spec.truth.report_replicates) == (64, 0.5, 3)
     assert spec.truth.bins * spec.truth.draws_per_bin == 1000
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_models_are_trained_as_their_authors_do(name):
+    recipe = find_task(name).recipe
+    optimiser = (recipe.learning_rate, recipe.warmup_steps, recipe.betas, recipe.weight_decay, recipe.ema_decay)
+    assert (*optimiser, recipe.clip_norm, recipe.batch_size, recipe.steps, recipe.cond_drop) == TRAINING[name]
+    config = recipe.model.config
+    if name in UNETS:
+        attention = [i for i, block in enumerate(config["down_block_types"]) if "Attn" in block]
+        found = (config["block_out_channels"], attention, config["attention_head_dim"], config.get("downsample_padding", 1))
+        assert found == UNETS[name] and config["layers_per_block"] == 2
+    assert config.get("dropout") == (None if name == "artbench2-lora" else 0.1)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -200,6 +231,17 @@ def test_held_out_queries_come_from_the_test_part_alone():
         check_task(replace(spec, queries=QueryPlan(2, 4, 1)), data)
     with pytest.raises(UserError, match="holds out by 'heldout', which dataset 'digits' has not"):
         check_task(spec, tiny.dataset(20))
+
+
+def test_pictures_are_asked_for_by_conditions_of_held_out_items():
+    apart = torch.arange(20) % 4 == 3
+    data = replace(tiny.dataset(20), cond={"class_labels": torch.arange(20) % 4}, groups={"heldout": apart.long()})
+    plain = replace(find_task("digits-tiny-v"), n_train=12, queries=QueryPlan(2, 3, 1))
+    model = build(plain.recipe.model, 1)
+    for spec, labels in ((replace(plain, heldout="heldout"), {3}), (plain, {0, 1, 2, 3})):
+        parts = split(spec, data)
+        made = make_queries(spec, data, parts, data.select(parts.train), model).where(kind="generated")
+        assert len(made) == 6 and set(made.cond["class_labels"].tolist()) <= labels
 
 
 def test_frozen_weights_that_are_not_here_are_one_line():

@@ -20,9 +20,10 @@ from tdabench.benchmark.tasks.find import assets_folder, find_task
 from tdabench.benchmark.tasks.spec import ExemplarPlan
 from tdabench.benchmark.truth.counterfactuals import Counterfactual, Laboratory
 from tdabench.benchmark.truth.variants import derived
+from tdabench.datasets.find import load_dataset
 from tdabench.datasets.truth import Assets
 from tdabench.models.latents import Autoencoder
-from tdabench.models.problem import read_problem
+from tdabench.models.problem import built_on, read_problem
 from tdabench.models.sampling import sample
 from tdabench.models.training import build, snapshot, train
 from tdabench.store import FolderStore
@@ -141,6 +142,15 @@ def test_queries_are_latents_with_the_datasets_own_images(place, home, task):
     assert torch.equal(problem.train.x, coder.encode(problem.train.images))
     stored = assets_of(task).arrays("problem.safetensors")
     assert len(stored["queries/x"]) == len(made) and not any("latents" in name for name in stored)
+
+
+def test_a_truth_says_whether_it_was_built_on_a_dataset_as_it_is_now(task):
+    assets = assets_of(task)
+    data = load_dataset(task.dataset)
+    assert built_on(assets, data)
+    images = data.images.clone()
+    images[int(assets.arrays("problem.safetensors")["train_ids"][5])] *= -1
+    assert not built_on(assets, replace(data, images=images)) and not built_on(assets, data.select(torch.arange(20)))
 
 
 def test_raw_weights_are_those_before_averaging(task):
