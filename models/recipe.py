@@ -114,10 +114,11 @@ class Recipe:
     Training is AdamW on the squared error of the network's answer (of noise prediction the eps-MSE) with linear warm-up
     then cosine decay to zero, gradients clipped at ``clip_norm`` (0: they are not), and an exponential moving average
     of the weights that is the model; ``checkpoints`` are the updates after which the average is kept besides the last
-    one. Every model sees ``steps`` updates, however small its training set. cond_drop: the share of items that train without conditions.
-    keep_raw: whether a task's base model keeps its weights before averaging beside the averaged ones. tuning: what came
-    after these ``steps`` and from their averaged weights, without averaging, of a model that was tuned. assumed: nobody
-    knows how the model was trained, and only the optimiser's settings and the batch size stand for something.
+    one. Every model sees ``steps`` updates, however small its training set. cond_drop: the share of items that train
+    without conditions. keep_raw: whether a task's base model keeps its weights before averaging beside the averaged
+    ones. tuning: what came after these ``steps`` and from their averaged weights, without averaging, of a model that
+    was tuned. assumed: nobody knows how the model was trained, and only the optimiser's settings and the batch size
+    stand for something.
     """
 
     model: ModelSpec

@@ -6,7 +6,8 @@ controls a seed, and the union of the targets' top 1,000 is removed. What differ
 after the transformer, 32 extra tokens, and one narrow embedding of the level for all blocks, where diffusers' DiT has
 one in every block (138 M parameters instead of 99 M), and one label, which is the same for all images; it stops early,
 within 200 epochs of 1,000 updates, where this trains them all; it flips images at random, and turns, scales, stretches
-and moves 12 % of them; its rate stays after warming up. Subsets and held-out queries, from the test part, are D-TRAK's protocol: the code has none.
+and moves 12 % of them; its rate stays after warming up. Subsets and held-out queries, from the test part, are D-TRAK's
+protocol: the code has none.
 """
 
 from ....models.recipe import ModelSpec, Recipe, Sampler
