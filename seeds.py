@@ -50,6 +50,11 @@ def numpy_generator(*axes: str | int) -> np.random.Generator:
 
 
 def digest(value: object, length: int = 16) -> str:
-    """Return the hexadecimal hash of a JSON-serialisable value, insensitive to the order of mappings' keys."""
+    """Return the hexadecimal hash of a JSON-serialisable value, insensitive to the order of mappings' keys.
+
+    Raises ValueError for what is no JSON: numbers that are not finite, lone surrogates.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    if "\\ud" in text:  # of a pair, or alone
+        json.dumps(value, ensure_ascii=False).encode()
     return hashlib.sha256(text.encode()).hexdigest()[:length]

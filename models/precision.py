@@ -6,7 +6,7 @@ from typing import Literal, cast, get_args
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, shown
 
 Precision = Literal["float32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -16,7 +16,7 @@ def check_precision(precision: str, device: str) -> Precision:
     """Return a precision by its name; raises UserError for what is none, or what the device does not compute in."""
     kind = torch.device(device).type
     if precision not in PRECISIONS:
-        raise UserError(f"--precision {precision!r} is none: use {', '.join(PRECISIONS)}")
+        raise UserError(f"--precision {shown(precision)} is none: use {', '.join(PRECISIONS)}")
     if precision == "tf32" and kind != "cuda":
         raise UserError(f"--precision tf32: {device} has no TF32, which CUDA devices have; use float32")
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):

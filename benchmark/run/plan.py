@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from ...datasets.truth import Assets
-from ...errors import UserError, unknown
+from ...errors import UserError, shown, unknown
 from ...leaderboard.rows.row import Key
 from ...methods.base import Method
 from ...methods.registry import (
@@ -286,10 +286,10 @@ def check_device(device: str) -> None:
     try:
         kind, index = torch.device(device).type, torch.device(device).index
     except RuntimeError:
-        raise UserError(f"--device {device!r} is no device: use cpu, cuda or cuda:N") from None
+        raise UserError(f"--device {shown(device)} is no device: use cpu, cuda or cuda:N") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {device}: no CUDA device is available here; use --device cpu")
     if kind == "cuda" and (index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     if kind != "cuda" and device != "cpu":
-        raise UserError(f"--device {device!r} is not supported: use cpu, cuda or cuda:N")
+        raise UserError(f"--device {shown(device)} is not supported: use cpu, cuda or cuda:N")

@@ -10,7 +10,7 @@ from .exemplars import Exemplars
 from .groups import GroupsResult
 from .removal import Removal
 from .sanity import Sanity
-from .strict import Correlation, Count, Hash, Name, Number, Seconds, Strict, Text, check_interval, check_mean
+from .strict import Correlation, Count, Free, Hash, Name, Number, Seconds, Strict, Text, check_interval, check_mean
 from .top import TopK
 
 SCHEMA_VERSION = 1
@@ -27,7 +27,7 @@ class Key(Strict):
     method: Name
     method_version: Number
     preset: Name
-    params: dict[str, Any]
+    params: Free
     params_hash: Hash
     query_set: Name
     seed: int
@@ -161,9 +161,9 @@ class Row(Strict):
     key: Key
     metrics: Metrics | None = None
     cost: Cost | None = None
-    environment: dict[str, Any]
+    environment: Free
     source: Source
-    diagnostics: dict[str, Any] = {}
+    diagnostics: Free = {}
 
     @model_validator(mode="after")
     def _says_what_its_status_promises(self) -> Row:

@@ -12,10 +12,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ...errors import brief, is_printable
 
+DEEPEST = 100  # values inside each other: what writes and reads rows takes more
 TOLERANCE = 1e-9  # by which sums in another order differ
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 Text = Annotated[str, AfterValidator(lambda text: _printable(text))]
+Free = Annotated[dict[str, Any], AfterValidator(lambda values: _writable(values))]
 Count = Annotated[int, Field(ge=0)]
 Number = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -30,6 +32,22 @@ def _printable(text: str) -> str:
     if odd is not None:
         raise ValueError(f"it has the character U+{ord(odd):04X}, which is none to be shown")
     return text
+
+
+def _writable(values: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what cannot be written and read again as it was: lone surrogates, and values nested too deeply."""
+    level: list[Any] = [values]
+    for _ in range(DEEPEST):
+        level = [inner for one in level for inner in _inside(one)]
+    if level:
+        raise ValueError(f"it has values nested deeper than {DEEPEST}")
+    return values
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, str) and not value.isascii():
+        value.encode()
+    return [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:

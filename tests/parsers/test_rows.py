@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tdabench.benchmark.run.results import SCHEMA_VERSION, Results
 from tdabench.benchmark.submission.manifest import read_submitted_row
+from tdabench.errors import CorruptFile
 from tdabench.leaderboard.readme import SECTIONS, markers, update_readme
 from tdabench.leaderboard.rows.files import load_rows, read_row, row_bytes, write_row
 from tdabench.leaderboard.rows.reported import REPORTED, load_reported
@@ -46,6 +47,20 @@ def test_a_row_is_read_as_it_is_written_or_refused(data):
     if row is not None:
         again = read_row(row_bytes(row), "again.json")
         assert again == row and row_bytes(again) == row_bytes(row)
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("odd", [{"\ud800": None}, {"a": "\udfff"}, {"a": [{"\ud801": 1}]}, {"a": nested(320)}])
+@pytest.mark.parametrize("section", ["environment", "diagnostics"])
+def test_a_row_that_could_not_be_written_again_is_refused(section, odd):
+    with pytest.raises(CorruptFile, match=f"is no valid row: {section}"):
+        read_row(json.dumps(SCORED | {section: odd}).encode(), "row.json")
 
 
 @given(ROWS, st.booleans())

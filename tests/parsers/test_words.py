@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tdabench.benchmark.attribution.request import parse_memory
@@ -91,6 +91,8 @@ FLOATS = st.floats() | st.sampled_from([0.0, 1.0, 1e30])
 
 
 @given(WORDS | st.sampled_from(["cpu", "cpu:0", "meta"]), st.integers(), FLOATS, FLOATS, st.integers(), WORDS)
+@example("x" * 5000, 1, 1.0, 1.0, 1, "float32")
+@example("cpu", 1, 1.0, 1.0, 1, "x" * 5000)
 @few
 def test_options_are_within_bounds_or_refused(device, jobs, timeout, memory, micro_batch, precision):
     options = parsed(checked_options, device, jobs, timeout, memory, micro_batch, False, False, precision)
@@ -109,6 +111,7 @@ def test_metrics_are_known_or_refused(text):
 
 
 @given(LISTS | st.lists(st.builds("{}={}".format, st.sampled_from(NAMES), WORDS)).map(",".join))
+@example(f"clip=,clip={'x' * 5000}")
 @few
 def test_encoders_are_known_or_refused(text):
     found = parsed(parse_encoders, text)
@@ -136,11 +139,12 @@ def test_items_of_groups_are_there_or_refused(where):
 
 
 @given(values)
+@example({"\ud801": None, "\ud800\udc00": None})
 @few
 def test_a_digest_is_of_json_alone(value):
     try:
         found = digest(value)
-    except ValueError:  # a number that is not finite
+    except ValueError:  # a number that is not finite, a lone surrogate
         return
     assert found == digest(json.loads(json.dumps(value)))
 

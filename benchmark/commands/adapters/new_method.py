@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from string import Template
 
-from ....errors import UserError
+from ....errors import UserError, shown
 from ....methods.registry import listings
 from ....store import FolderStore
 from ..terminal import console
@@ -20,7 +20,7 @@ def new_method(name: str, folder: Path) -> None:
     """Write ``<name>.py`` and its test into a folder; raises UserError for a name that is taken, or a file there is."""
     module = name.replace("-", "_")
     if not NAME.fullmatch(name) or keyword.iskeyword(module):
-        raise UserError(f"{name!r} is no name for a method: use small letters, digits and dashes, as in my-method")
+        raise UserError(f"{shown(name)} is no name for a method: use small letters, digits and dashes, as in my-method")
     if name in listings():
         raise UserError(f"there is a method {name!r} already: choose another name")
     files = {f"{module}.py": "method.txt", f"test_{module}.py": "test.txt"}

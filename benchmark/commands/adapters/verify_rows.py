@@ -13,7 +13,7 @@ import numpy as np
 from rich.text import Text
 
 from ....datasets.truth import Assets
-from ....errors import CorruptFile, UserError, brief
+from ....errors import CorruptFile, UserError, brief, shown
 from ....leaderboard.rows.files import load_rows
 from ....leaderboard.rows.row import Row, row_key
 from ....methods.registry import Listing, listings
@@ -48,7 +48,7 @@ def verify_rows(folder: Path, task: str | None, plugins: tuple[Path, ...]) -> in
     """Derive every row's metrics again and print what agrees; return 1 where one differs, or none could be checked."""
     rows = load_rows(rows_folder(folder), task, edited=True)
     if not rows:
-        raise UserError(f"no rows{f' of {task!r}' if task else ''} in {folder}: run `tdabench run` first")
+        raise UserError(f"no rows{f' of {shown(task)}' if task else ''} in {folder}: run `tdabench run` first")
     results = Results(folder) if (folder / "results.json").is_file() else None
     checker, counts = Checker(results, listings(plugins), plugins), Counter[str]()
     for found in map(checker.check, rows):

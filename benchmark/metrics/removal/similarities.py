@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from ....errors import UserError, unknown
+from ....errors import UserError, shown, unknown
 from ....leaderboard.rows.removal import LOSS
 from ....models.encoders.published import MIN_SIDE, NAMES, Unavailable, open_encoder
 
@@ -87,7 +87,7 @@ def parse_encoders(text: str) -> dict[str, str | None] | None:
     if chosen.get("lpips"):
         raise UserError("--encoders lpips takes no weights: name it alone")
     if len(chosen) != len(parts):
-        raise UserError(f"--encoders {text!r} names an encoder twice: name each once")
+        raise UserError(f"--encoders {shown(text)} names an encoder twice: name each once")
     return chosen
 
 
