@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import UserError, shown
+from ...errors import UserError, brief
 from ...leaderboard.readme import QUERY_SET, update_readme
 from ...leaderboard.rows.files import RESULTS, load_rows
 from ...leaderboard.rows.reported import Reported, load_reported
@@ -59,7 +59,7 @@ def show_reported(task: str | None, folder: Path | None, shown: Shown, readme: P
         raise UserError("--reported shows no rows: of the other options leave only --format")
     if not (tables := _reported(task)):
         known = ", ".join(one.label for one in load_reported())
-        raise UserError(f"no numbers are reported of {shown(task)}: there are those of {known}")
+        raise UserError(f"no numbers are reported of {brief(repr(task))}: there are those of {known}")
     _print(reported_sheets(tables), shown.format)
 
 
@@ -77,7 +77,7 @@ def _print(sheets: list[Sheet], format: str) -> None:
 def _check(shown: Shown, readme: Path | None) -> None:
     for option, name, known in (("format", shown.format, FORMATS), ("view", shown.view, VIEWS)):
         if name not in known:
-            raise UserError(f"--{option} {shown(name)} is none of {', '.join(known)}")
+            raise UserError(f"--{option} {brief(repr(name))} is none of {', '.join(known)}")
     if readme is not None and shown != Shown():
         raise UserError(f"--readme writes every marked view of the {QUERY_SET} rows: leave out other options")
 
