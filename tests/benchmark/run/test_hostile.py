@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,27 @@ if os.fork() == 0:
         os.execvp('sleep', ['sleep', '4242.{}'])
     os._exit(0)
 """
+SERVER = """
+import contextlib, multiprocessing.forkserver, socket
+server = multiprocessing.forkserver._forkserver
+def ask(*pipes):
+    with socket.socket(socket.AF_UNIX) as door, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        door.connect(server._forkserver_address)
+        multiprocessing.forkserver.reduction.sendfds(door, pipes)
+"""
+FORKS = """
+(told, tells), (takes, gives) = os.pipe(), os.pipe()
+ask(takes, tells, tells, tells)
+os.close(tells)
+assert os.read(told, 8), 'nobody forks'
+"""
+CONFUSES = """
+ask()
+ask(*range(3))
+for pipe in (server._forkserver_alive_fd, multiprocessing.resource_tracker._resource_tracker._fd):
+    if pipe is not None:
+        os.write(pipe, b'x')
+"""
 RECORD = "record = Path(view.scratch).parent\n"
 # What an adapter does in `attribute`, and what its row says: status and a part of the reason.
 CLOSED = {
@@ -54,6 +76,7 @@ CLOSED = {
     "listens": ("import socket; socket.create_server(('127.0.0.1', 0))", "PermissionError"),
     "kills-its-parent": ("os.kill(os.getppid(), 9)", "PermissionError"),
     "kills-the-runner": ("os.kill({runner}, 9)", "PermissionError"),
+    "forks-outside": (SERVER + FORKS, "nobody forks"),
 }
 FORGED = {
     "no-json": (RECORD + "(record / 'outcome.json').write_text('{{'); os._exit(0)", "error", "no record of a cell"),
@@ -79,6 +102,7 @@ FORGED = {
         "ok",
         None,
     ),
+    "confuses-the-server": (SERVER + CONFUSES, "ok", None),
     "detaches": (DETACHED.format("1"), "ok", None),
     "many-threads": (
         "import threading\nfor _ in range(50): threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
@@ -96,7 +120,7 @@ def states(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def zoo(tiny_home, tmp_path_factory):
-    """All of them beside an honest one: (rows by method, hashes of truths before, and after)."""
+    """All of them beside an honest one: (rows by method, hashes of truths before, and after, both servers)."""
     folder = tmp_path_factory.mktemp("zoo")
     results, truth = folder / "results", tiny_home / "truth" / "digits-tiny@1" / "truth-report-0.safetensors"
     shipped = SHIPPED / "digits@1" / "truth-report.safetensors"
@@ -108,10 +132,10 @@ def zoo(tiny_home, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TDABENCH_HOME", str(tiny_home))
         before = states(tiny_home)
-        first = run_cells(results, ["honest"], files)
+        first, server = run_cells(results, ["honest"], files), forkserver._forkserver._forkserver_pid
         rows = run_cells(results, ["honest", *codes], files)
     assert rows["honest"] == first["honest"]
-    return rows, before, states(tiny_home)
+    return rows, before, states(tiny_home), (server, forkserver._forkserver._forkserver_pid)
 
 
 @shut_in
@@ -130,6 +154,11 @@ def test_what_a_cell_leaves_behind_is_not_believed(name, zoo):
 
 def test_nothing_of_the_truth_has_changed(zoo):
     assert zoo[1] == zoo[2]
+
+
+def test_no_cell_ends_the_server_that_cells_are_forked_from(zoo):
+    before, after = zoo[3]
+    assert before == after
 
 
 def test_scores_are_those_without_the_patch(zoo):
