@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from multiprocessing import forkserver
 from pathlib import Path
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from tdabench.benchmark.run.plan import Options
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner, parse_event
+from tdabench.benchmark.sandbox.enclosure import SUBMISSION
+from tdabench.benchmark.sandbox.fork_server import temporary_of_process
 from tdabench.benchmark.sandbox.isolation import version
 from tdabench.datasets.truth import SHIPPED
 from tdabench.errors import UserError
@@ -67,6 +70,8 @@ CLOSED = {
     "maps-truth": ("torch.from_file({truth!r}, shared=False, size=8, dtype=torch.uint8)", "RuntimeError"),
     "links-truth": (RECORD + "os.link({truth!r}, record / 'mine')", "OSError|PermissionError"),
     "through-root": ("open('/proc/self/root' + {truth!r}, 'rb').read()", "PermissionError"),
+    "reads-submission": ("Path({submission!r}).read_text()", "PermissionError"),
+    "reads-temporary": ("Path({temporary!r}).read_text()", "PermissionError"),
     "edits-truth": ("open({truth!r}, 'r+b').write(b'x')", "PermissionError"),
     "deletes-truth": ("os.unlink({truth!r})", "PermissionError"),
     "reads-others": ("next(Path({results!r}).glob('rows/**/*.json')).read_text()", "PermissionError"),
@@ -118,13 +123,30 @@ def states(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def note(folder: Path) -> str:
+    """Write a file into a folder, and return its path."""
+    (folder / "note").write_text("secret")
+    return str(folder / "note")
+
+
 @pytest.fixture(scope="module")
-def zoo(tiny_home, tmp_path_factory):
+def left_by_others():
+    """Return the folder of a submission that another process looks at."""
+    with tempfile.TemporaryDirectory(prefix=SUBMISSION) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def zoo(tiny_home, left_by_others, tmp_path_factory):
     """All of them beside an honest one: (rows by method, hashes of truths before, and after, both servers)."""
     folder = tmp_path_factory.mktemp("zoo")
     results, truth = folder / "results", tiny_home / "truth" / "digits-tiny@1" / "truth-report-0.safetensors"
     shipped = SHIPPED / "digits@1" / "truth-report.safetensors"
     places = {"truth": str(truth), "shipped": str(shipped), "results": str(results), "home": str(tiny_home)}
+    places |= {
+        "submission": note(left_by_others),
+        "temporary": note(Path(tempfile.mkdtemp(dir=temporary_of_process()))),
+    }
     words = {**places, "runner": os.getpid()}
     codes = {name: code for name, (code, _) in CLOSED.items()} | {name: code for name, (code, *_) in FORGED.items()}
     files = [plugin(folder, "honest")]
