@@ -16,7 +16,7 @@ from ..metrics.removal.similarities import parse_encoders
 from ..processes import one_thread
 from ..run.forecast import Forecast, calibrate, forecast, start_up
 from ..run.plan import Options, PlannedCell, Planner
-from ..run.results import Results
+from ..run.results import Results, close_results
 from ..run.runner import Busy, Runner
 from ..tasks.find import find_task, has_assets, open_assets
 from ..tasks.spec import TaskSpec
@@ -141,6 +141,7 @@ def open_session(
     wait: bool = False,
 ) -> Session:
     """Return a session on a task; ``problem_only`` and ``encoders`` as ``open_planner`` has them, raises as it does."""
+    close_results(folder)
     planner = open_planner(task, plugins, problem_only, encoders)
     planner = replace(planner, precision=options.precision, isolated=options.isolated)
     return Session(planner, folder, options, wait)

@@ -15,23 +15,21 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...datasets.truth import SHIPPED
 from ...errors import UserError, brief, shown
-from ...leaderboard.rows.strict import Number, Strict, first_problem, parse_json
+from ...leaderboard.rows.strict import Hash, Number, Strict, Text, first_problem, parse_json
 from ...methods.base import Estimate, Method, Sign, Sizes, Unit
 from ...methods.registry import method_class, params_from_json, params_json
 from ...models.recipe import LATER
-from ...plugins import code_files, is_file
 from ...plugins import code_hash as plugin_hash
-from ...store import HOME, home
-from ..sandbox.enclosure import PACKAGE, use_temporary
+from ...plugins import is_file
+from ...store import HOME, home, sha256
+from ..sandbox.enclosure import closed_to_methods, code_beside, enclose, kept_from_methods, use_temporary
 from ..sandbox.fork_server import forkserver, start_guard, temporary_of_process
-from ..sandbox.isolation import shut_in
+from ..sandbox.frames import receive, send
 from ..sandbox.lifetime import kill_cell
 from .code import code_hash
 
 ANSWER_S = 120.0  # which importing a method, with all that it imports, may take
-LONGEST_ANSWER = 2**22  # bytes
 T = TypeVar("T")
 COPIED = ("version", "needs", "query_kinds", "unit", "slice_size", "members", "query_specific", "sign", "encoders")
 
@@ -56,12 +54,12 @@ class _Said(Strict):
     query_specific: bool
     sign: Sign
     encoders: list[str]
-    code: str
+    code: Hash
     parameters: list[_Parameter]
     presets: dict[str, dict[str, Any]]
     search: dict[str, list[Any]]
     ablations: dict[str, dict[str, Any]]
-    notes: dict[str, str]
+    notes: dict[str, Text]
 
 
 _NAMES = TypeAdapter(list[str])
@@ -114,10 +112,7 @@ def planning_class(name: str, origin: str, plugins: tuple[Path, ...], isolated: 
     """
     if origin.startswith(f"{Method.__module__.rpartition('.')[0]}."):
         return method_class(name, plugins)
-    asked = plugins, tuple(plugin_hash(str(path)) for path in plugins), isolated
-    if asked not in _HOSTS:
-        _HOSTS[asked] = Host(plugins, isolated)
-    host = _HOSTS[asked]
+    host = _host(plugins, isolated)
     try:
         if name not in host.classes:
             said = _Said.model_validate(host.ask("describe", name))
@@ -132,8 +127,10 @@ def planning_class(name: str, origin: str, plugins: tuple[Path, ...], isolated: 
 
 
 def code_of(cls: type[Method]) -> str:
-    """Return the hash of a method's code."""
-    return cls.code if issubclass(cls, Described) else code_hash(cls)
+    """Return the hash of a method's code: of one that is only described, of its files too, which it has no say in."""
+    if not issubclass(cls, Described):
+        return code_hash(cls)
+    return sha256(f"{plugin_hash(cls.origin)} {cls.code}".encode())[:16]
 
 
 def adapter_of(cls: type[Method]) -> str | None:
@@ -152,7 +149,8 @@ class Host:
         self._connection, theirs = multiprocessing.Pipe()
         self._named = ", ".join(map(str, plugins)) or "an installed method"
         temporary = tempfile.mkdtemp(prefix="host-", dir=temporary_of_process())
-        words = tuple(map(str, plugins)), theirs, str(home()), temporary, isolated, answers or Answers
+        closed = closed_to_methods() if isolated else ()
+        words = tuple(map(str, plugins)), theirs, str(home()), temporary, closed, answers or Answers
         self._process = forkserver().Process(target=serve, args=words, daemon=True)
         start_guard()
         self._process.start()
@@ -160,17 +158,7 @@ class Host:
 
     def ask(self, *words: Any, within: float = ANSWER_S) -> Any:
         """Return the answer to a question of ``Answers``; raises UserError where it is an error, or none comes."""
-        try:
-            self._connection.send_bytes(json.dumps(words).encode())
-            if not self._connection.poll(within):
-                kill_cell(self._process, None)
-                raise UserError(f"{self._named} does not answer within {within:g} s: see what it does when imported")
-            found = parse_json(self._connection.recv_bytes(LONGEST_ANSWER))
-        except (EOFError, OSError, ValueError, RecursionError):
-            kill_cell(self._process, None)
-            raise UserError(
-                f"{self._named} ended the process that imports it: see what it does when imported"
-            ) from None
+        found = self._answer(json.dumps(words).encode(), within)
         if not isinstance(found, dict) or not ({"answer", "error"} & set(found)):
             raise UserError(f"{self._named} answers in a way that makes no sense")
         if "error" in found:
@@ -178,8 +166,29 @@ class Host:
             raise UserError(brief(said) if isinstance(said, str) and said.strip() else f"{self._named}: {shown(said)}")
         return found["answer"]
 
+    def _answer(self, question: bytes, within: float) -> Any:
+        try:
+            send(self._connection, question, within)
+            return parse_json(receive(self._connection, within))
+        except TimeoutError:
+            wrong = f"does not answer within {within:g} s"
+        except (EOFError, OSError):
+            wrong = "ended the process that imports it"
+        except (ValueError, RecursionError) as error:
+            wrong = f"answers in a way that makes no sense ({brief(str(error))})"
+        kill_cell(self._process, None)
+        raise UserError(f"{self._named} {wrong}: see what it does when imported")
+
 
 _HOSTS: dict[Any, Host] = {}
+
+
+def _host(plugins: tuple[Path, ...], isolated: bool) -> Host:
+    """Return the process for plugins as they are now; one that was closed to less is none for what came later."""
+    asked = plugins, tuple(plugin_hash(str(path)) for path in plugins), isolated and kept_from_methods()
+    if asked not in _HOSTS:
+        _HOSTS[asked] = Host(plugins, isolated)
+    return _HOSTS[asked]
 
 
 @dataclass
@@ -223,26 +232,32 @@ class Answers:
 
 
 def serve(
-    plugins: tuple[str, ...], connection: Any, stored: str, temporary: str, isolated: bool, kind: type[Answers]
+    plugins: tuple[str, ...], connection: Any, stored: str, temporary: str, closed: tuple[str, ...], kind: type[Answers]
 ) -> None:
-    """Be a host: shut in, silent, answering until the connection closes."""
+    """Be a host: shut in where something is closed, silent, answering until the connection closes."""
     os.setsid()
     os.environ[HOME] = stored
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
-    paths = tuple(map(Path, plugins))
     use_temporary(temporary)
-    if isolated:
-        beside = [path.parent / name for path in paths for name in code_files(str(path))]
-        shut_in([SHIPPED, PACKAGE / ".git", home()], [Path(temporary)], beside)
-    answers = kind(paths)
+    refusal = _shut_in(closed, temporary, plugins) if closed else None
+    answers = kind(tuple(map(Path, plugins)))
     try:
         while True:
             question, *words = json.loads(connection.recv_bytes())
-            connection.send_bytes(json.dumps(_answer(answers, question, words)).encode())
+            connection.send_bytes(json.dumps(refusal or _answer(answers, question, words)).encode())
     except EOFError:
         os._exit(0)
+
+
+def _shut_in(closed: tuple[str, ...], temporary: str, plugins: tuple[str, ...]) -> dict[str, Any] | None:
+    """Shut this process in, and return what it answers to all questions where that fails."""
+    try:
+        enclose(closed, [Path(temporary)], code_beside(plugins))
+    except RuntimeError as error:
+        return {"error": str(error)}
+    return None
 
 
 def _answer(answers: Answers, question: str, words: list[Any]) -> dict[str, Any]:

@@ -19,10 +19,17 @@ from ...errors import CorruptFile, UserError, shown
 from ...leaderboard.rows.files import load_row, load_rows, write_row
 from ...leaderboard.rows.row import Key, Row, row_key
 from ...store import FolderStore
+from ..sandbox.enclosure import keep_from_methods
 from .plan import PlannedCell
 from .record import Record
 
 SCHEMA_VERSION = 1
+OF_CELLS = ("rows", "cells", "logs", "kept")
+
+
+def close_results(folder: Path) -> None:
+    """Let no method read what lies in a results folder, which need not be there yet."""
+    keep_from_methods(*(folder / part for part in OF_CELLS))
 
 
 class Results:
@@ -31,6 +38,7 @@ class Results:
     def __init__(self, folder: str | Path) -> None:
         self.store = FolderStore(folder)
         self.folder = self.store.root
+        close_results(self.folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"results folder {self.folder} is a file: choose another with --results")
         if not self.store.exists("results.json"):

@@ -233,7 +233,7 @@ class Runner:
         )
 
     def _closed(self, planned: PlannedCell) -> tuple[str, ...]:
-        return closed_to_methods(self.results.folder, planned.assets.folder) if self.options.encloses else ()
+        return closed_to_methods(planned.assets.folder) if self.options.encloses else ()
 
     def _kept(self, planned: PlannedCell) -> dict[str, Any] | None:
         """Return where rows are kept and what they depend on; a forced cell measures everything anew."""

@@ -10,11 +10,15 @@ from pathlib import Path
 from ...datasets.truth import SHIPPED
 from ...plugins import code_files, is_file
 from ...store import home
+from .fork_server import TEMPORARY, leave_server, temporary_of_process
+from .history import histories
 from .isolation import NONE, shut_in, version
 
 PACKAGE = Path(__file__).parents[2]
 WEIGHTS = ("weights-*.safetensors", "raw-*.safetensors")  # of the assets, which are read when they are asked for
+SUBMISSION = "tdabench-submission-"  # what folders of submissions that are looked at are called
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR")  # of packages
+_KEPT: set[Path] = set()
 
 
 def shelter(wanted: bool = True) -> str:
@@ -23,10 +27,25 @@ def shelter(wanted: bool = True) -> str:
     return f"landlock {spoken}" if spoken else NONE
 
 
-def closed_to_methods(results: Path, assets: Path) -> tuple[str, ...]:
-    """Return the folders that no method reads: truths here and in the repository's past, caches, and results."""
-    inside = (results / name for name in ("rows", "cells", "logs", "kept"))
-    return tuple(map(str, (assets, SHIPPED, PACKAGE / ".git", home(), *inside)))
+def keep_from_methods(*paths: Path) -> None:
+    """Let no process of a method that this one starts from now on read what lies there: results, and submissions."""
+    _KEPT.update(path.resolve() for path in paths)
+
+
+def kept_from_methods() -> frozenset[Path]:
+    """Return all that this process was told so."""
+    return frozenset(_KEPT)
+
+
+def closed_to_methods(*more: Path) -> tuple[str, ...]:
+    """Return what no method reads: truths here and in the repository's past, caches, results, what others are at."""
+    own = SHIPPED, home(), Path(temporary_of_process()), *histories(PACKAGE), *kept_from_methods()
+    return tuple(sorted(map(str, {*own, *_temporary_of_others(), *more})))
+
+
+def _temporary_of_others() -> Iterator[Path]:
+    for prefix in (TEMPORARY, SUBMISSION):
+        yield from Path(tempfile.gettempdir()).glob(f"{prefix}????????")  # as mkdtemp names them
 
 
 def use_temporary(folder: str) -> None:
@@ -36,9 +55,13 @@ def use_temporary(folder: str) -> None:
 
 
 def enclose(closed: Iterable[str], writable: Iterable[Path], readable: Iterable[Path]) -> None:
-    """Shut this process in, as ``shut_in`` has it; raises RuntimeError where it fails: the row would lie."""
+    """Shut this process in, as ``shut_in`` has it, and cut it from the server that it was forked from.
+
+    Raises RuntimeError where that fails: the row would lie.
+    """
     if (found := shut_in(list(map(Path, closed)), list(writable), list(readable))) != shelter():
         raise RuntimeError(f"shut in by {found}, where {shelter()} was expected: run with --no-isolation")
+    leave_server()
 
 
 def read_later(assets: Path, members: Iterable[str], plugins: Iterable[str]) -> Iterator[Path]:
@@ -46,5 +69,10 @@ def read_later(assets: Path, members: Iterable[str], plugins: Iterable[str]) -> 
     for pattern in WEIGHTS:
         yield from assets.glob(pattern)
     yield from map(Path, members)
+    yield from code_beside(plugins)
+
+
+def code_beside(plugins: Iterable[str]) -> Iterator[Path]:
+    """Yield the files of plugins, and what these import from beside them."""
     for plugin in filter(is_file, plugins):
         yield from (Path(plugin).parent / name for name in code_files(plugin))

@@ -6,9 +6,12 @@ import atexit
 import multiprocessing
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from functools import cache
+from multiprocessing import forkserver as servers
+from multiprocessing import resource_tracker
 from multiprocessing.util import get_temp_dir
 from typing import Any
 
@@ -18,8 +21,9 @@ from .lifetime import guard
 
 BENCHMARK = __name__.rpartition(".")[0].rpartition(".")[0]
 
-PRELOADED = f"{BENCHMARK}.run.heavy_imports"
+PRELOADED = [f"{BENCHMARK}.sandbox.admission", f"{BENCHMARK}.run.heavy_imports"]
 GUARD = "tdabench-guard"
+TEMPORARY = "tdabench-run-"  # what folders of temporary files are called, of this process and of others
 LONGEST_SOCKET = 107 if sys.platform.startswith("linux") else 103  # bytes of a path that a socket may have
 SOCKET = "/pymp-12345678/listener-12345678"  # as multiprocessing names it, below the folder for temporary files
 
@@ -33,14 +37,29 @@ def forkserver() -> Any:
         raise UserError(f"{tempfile.gettempdir()} is too long a path for sockets: set TMPDIR to a shorter one")
     keep_memory()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOADED])
+    context.set_forkserver_preload(PRELOADED)
     return context
+
+
+def leave_server() -> None:
+    """Close what a process that was forked from the server has of it: pipes on which a word ends it, or misleads it.
+
+    Raises RuntimeError where the server serves everybody, since it did not find this package when it started.
+    """
+    server, tracker = vars(servers)["_forkserver"], vars(resource_tracker)["_resource_tracker"]
+    if server._forkserver_address is None or server._forkserver_pid is not None:
+        return  # started otherwise
+    if vars(servers)["socket"] is socket:
+        raise RuntimeError("cells could not be shut in: put the folder that holds tdabench on PYTHONPATH")
+    for pipe in {server._forkserver_alive_fd, tracker._fd} - {None}:
+        os.close(pipe)
+    server._forkserver_alive_fd = tracker._fd = None  # whoever needs these starts own ones, which are shut in
 
 
 @cache
 def temporary_of_process() -> str:
     """Return the folder of what is temporary in this process and in what it starts; it goes when this one ends."""
-    folder = tempfile.mkdtemp(prefix="tdabench-")
+    folder = tempfile.mkdtemp(prefix=TEMPORARY)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 

@@ -16,6 +16,7 @@ from ...leaderboard.rows.row import Row, row_key
 from ...methods.base import UNITS
 from ...methods.registry import Listing, listings
 from ..run.record import Record, scores_file
+from ..sandbox.enclosure import keep_from_methods
 from ..unpacking import unpack
 from .archive import CONTENTS, MANIFEST
 from .manifest import Manifest, read_manifest, read_submitted_row
@@ -76,7 +77,11 @@ class Submission:
 
 
 def opened(archive: Path, folder: Path) -> Submission:
-    """Unpack an archive into an empty folder; raises UserError for one that is no submission."""
+    """Unpack an archive into an empty folder; raises UserError for one that is no submission.
+
+    No method reads either from now on: its rerun would give the submitted scores.
+    """
+    keep_from_methods(archive, folder)
     names = unpack(archive, folder, CONTENTS)
     if MANIFEST not in names:
         raise UserError(f"{archive} holds no {MANIFEST}: pack it with `tdabench submit pack`")

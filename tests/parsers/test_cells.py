@@ -28,7 +28,7 @@ PART = slice(0, 2)
 SAID = {
     **{name: getattr(Method, name) for name in COPIED},
     "version": 2,
-    "code": "abc",
+    "code": "0123456789abcdef",
     "parameters": [{"name": "scale", "later": False}, {"name": "late", "later": True, "default": [1]}],
     "presets": {"quick": {"scale": 1.0}, "paper": {"scale": 2.0, "late": [2, 3]}},
     "search": {"scale": [1.0, 2.0]},
@@ -43,13 +43,10 @@ class Sent:
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    def send_bytes(self, question: bytes) -> None:
+    def send(self, question: bytes, within: float) -> None:
         json.loads(question)
 
-    def poll(self, within: float) -> bool:
-        return True
-
-    def recv_bytes(self, longest: int) -> bytes:
+    def receive(self, within: float) -> bytes:
         return self.data
 
 
@@ -64,11 +61,14 @@ def answering():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(described, "kill_cell", lambda process, server: None)
+        patch.setattr(described, "_host", lambda plugins, isolated: described._HOSTS["answering"])
+        for name in ("send", "receive"):
+            patch.setattr(described, name, getattr(Sent, name))
         yield host
 
 
 def describing(host: Host) -> type[Method]:
-    described._HOSTS[(), (), True] = host
+    described._HOSTS["answering"] = host
     return planning_class("mine", "mine.py", ())
 
 

@@ -15,6 +15,7 @@ from ....store import FolderStore
 from ...contract.suite import Check, render, summary
 from ...run.plan import checked_options
 from ...run.results import Results
+from ...sandbox.enclosure import SUBMISSION
 from ...submission.contents import Submission, opened
 from ...submission.pack import collected, submitted_method, suite_report, write_submission
 from ...submission.rerun import Sampled, compared, contract_here, on_open, sampled, verified
@@ -55,7 +56,7 @@ def verify(archive: Path, rerun: Rerun | None, into: Path | None) -> int:
         raise UserError("--into writes verified rows, and only --rerun verifies: add it")
     if rerun is not None and (rerun.queries < 1 or not 0 <= rerun.tolerance < 1):
         raise UserError("--queries is at least 1, and --tolerance from 0 to 1")
-    with tempfile.TemporaryDirectory(prefix="tdabench-submission-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=SUBMISSION) as scratch:
         submission = opened(archive, Path(scratch) / "files")
         verifier = Verifier(submission)
         checks = verifier.checks()

@@ -45,8 +45,19 @@ def test_a_new_method_goes_all_the_way(tdabench, tmp_path):
 
 
 def test_scores_that_the_adapter_does_not_give_are_caught_by_a_rerun(tdabench, tmp_path):
-    """An adapter whose scores depend on where it runs: everything follows from them, but they are not its own."""
-    body = "scores = scores + torch.arange(len(view.train)) * float(Path(__file__).parent.name == 'here')"
+    """An adapter whose scores depend on where it runs: everything follows from them, but they are not its own.
+
+    Where it is run again it returns the submitted ones, if it can read them.
+    """
+    body = """
+scores = scores + torch.arange(len(view.train)) * float(Path(__file__).parent.name == 'here')
+from safetensors.torch import load_file
+for path in Path(__file__).parents[1].rglob('slice-*.safetensors'):
+    try:
+        scores = load_file(path)['scores'][[int(query[-3:]) + 3 * query.startswith('g') for query in queries.ids]]
+    except OSError:
+        pass
+"""
     folder = tmp_path / "here"
     folder.mkdir()
     file = run_helpers.plugin(folder, "fickle", body)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import pytest
 
 from tdabench.benchmark.run import described
 from tdabench.benchmark.run.code import code_hash
 from tdabench.benchmark.run.described import adapter_of, code_of, planning_class
+from tdabench.benchmark.run.results import Results
+from tdabench.benchmark.sandbox import enclosure
+from tdabench.benchmark.sandbox.enclosure import SUBMISSION, keep_from_methods
+from tdabench.benchmark.sandbox.fork_server import temporary_of_process
+from tdabench.benchmark.sandbox.isolation import version
 from tdabench.errors import UserError
 from tdabench.methods import Sizes
 from tdabench.methods.base import CLASSES
@@ -78,7 +86,7 @@ def test_attributes_parameters_and_hashes_are_the_same(both):
             params_json(theirs),
             params_hash(theirs),
         )
-    assert code_of(told) == code_hash(cls)
+    assert told.code == code_hash(cls)
     assert adapter_of(told) is not None and adapter_of(cls) is None
 
 
@@ -94,9 +102,99 @@ def test_questions_are_answered_by_the_method(both):
 
 
 def test_an_edited_file_is_described_anew(both, tmp_path):
-    path = tmp_path / "rich.py"
+    path, before = tmp_path / "rich.py", code_of(both[0])
     path.write_text(RICH.replace("version = 3", "version = 4"))
-    assert planning_class("rich", str(path), (path,)).version == 4
+    edited = planning_class("rich", str(path), (path,))
+    assert edited.version == 4 and code_of(edited) != before
+
+
+LIES = "import tdabench.benchmark.run.described as d\nd.code_hash = lambda cls: {!r}\n"
+
+
+@pytest.mark.parametrize("lie", ["x/" + "../" * 9, "", "0123456789ABCDEF", "0123456789abcdef/.."])
+def test_a_hash_that_a_method_states_is_one(lie, tmp_path):
+    path = tmp_path / "rich.py"
+    path.write_text(LIES.format(lie) + RICH)
+    with pytest.raises(UserError, match="describes 'rich' in a way that makes no sense"):
+        planning_class("rich", str(path), (path,))
+
+
+def test_no_file_has_anothers_hash_whatever_it_states(tmp_path):
+    paths = [tmp_path / "one.py", tmp_path / "two.py"]
+    for path in paths:
+        path.write_text(f"{LIES.format('0123456789abcdef')}# {path.name}\n{RICH}")
+    one, two = (code_of(planning_class("rich", str(path), (path,))) for path in paths)
+    assert one != two
+
+
+def described_with(code, tmp_path):
+    """Return what a method says as its notes, having run some lines that set ``found`` when it was imported."""
+    path = tmp_path / "rich.py"
+    path.write_text(f"{code}\n" + RICH.replace('"shorter"', "repr(found)"))
+    return planning_class("rich", str(path), (path,)).notes["quick"]
+
+
+@pytest.fixture
+def submission():
+    """Return the folder of a submission that another process looks at."""
+    with tempfile.TemporaryDirectory(prefix=SUBMISSION) as folder:
+        yield Path(folder)
+
+
+READS = """
+from pathlib import Path
+found = []
+for place in {places!r}:
+    try:
+        found.append(Path(place).read_text())
+    except PermissionError:
+        pass
+"""
+
+
+@pytest.mark.skipif(version() == 0, reason="this kernel has no Landlock")
+def test_what_describes_a_method_reads_no_results_submissions_or_temporary_files(tmp_path, submission):
+    results = Results(tmp_path / "results").folder
+    places = [results / part / "file" for part in ("rows", "cells", "logs", "kept")]
+    places += [Path(temporary_of_process(), "host-x", "file"), submission / "file"]
+    places += [tmp_path / "submission.tar", tmp_path / "open"]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(place.name)
+    keep_from_methods(tmp_path / "submission.tar")
+    assert described_with(READS.format(places=list(map(str, places))), tmp_path) == "['open']"
+
+
+def test_who_could_not_be_shut_in_answers_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(enclosure, "shut_in", lambda *words: "none")
+    monkeypatch.setattr(enclosure, "shelter", lambda: "landlock 6")
+    assert described._shut_in((str(tmp_path),), str(tmp_path), ()) == {
+        "error": "shut in by none, where landlock 6 was expected: run with --no-isolation"
+    }
+
+
+HALF = """
+import os, stat, time
+for pipe in range(3, 64):
+    try:
+        if stat.S_ISSOCK(os.fstat(pipe).st_mode):
+            os.write(pipe, {!r})
+    except OSError:
+        pass
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [(b"\0\0\0\x64x", "does not answer within 5 s"), (b"\x7f\xff\xff\xff", "a message of more than 1,048,576 bytes")],
+)
+def test_half_an_answer_holds_nobody_up(sent, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(described.Host.ask, "__kwdefaults__", {"within": 5})
+    start = time.monotonic()
+    with pytest.raises(UserError, match=said):
+        described_with(HALF.format(sent), tmp_path)
+    assert time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize(

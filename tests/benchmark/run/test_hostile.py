@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
@@ -18,6 +20,8 @@ from hypothesis import strategies as st
 from tdabench.benchmark.run.plan import Options
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner, parse_event
+from tdabench.benchmark.sandbox.enclosure import SUBMISSION
+from tdabench.benchmark.sandbox.fork_server import temporary_of_process
 from tdabench.benchmark.sandbox.isolation import version
 from tdabench.datasets.truth import SHIPPED
 from tdabench.errors import UserError
@@ -36,6 +40,27 @@ if os.fork() == 0:
         os.execvp('sleep', ['sleep', '4242.{}'])
     os._exit(0)
 """
+SERVER = """
+import contextlib, multiprocessing.forkserver, socket
+server = multiprocessing.forkserver._forkserver
+def ask(*pipes):
+    with socket.socket(socket.AF_UNIX) as door, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        door.connect(server._forkserver_address)
+        multiprocessing.forkserver.reduction.sendfds(door, pipes)
+"""
+FORKS = """
+(told, tells), (takes, gives) = os.pipe(), os.pipe()
+ask(takes, tells, tells, tells)
+os.close(tells)
+assert os.read(told, 8), 'nobody forks'
+"""
+CONFUSES = """
+ask()
+ask(*range(3))
+for pipe in (server._forkserver_alive_fd, multiprocessing.resource_tracker._resource_tracker._fd):
+    if pipe is not None:
+        os.write(pipe, b'x')
+"""
 RECORD = "record = Path(view.scratch).parent\n"
 # What an adapter does in `attribute`, and what its row says: status and a part of the reason.
 CLOSED = {
@@ -45,6 +70,8 @@ CLOSED = {
     "maps-truth": ("torch.from_file({truth!r}, shared=False, size=8, dtype=torch.uint8)", "RuntimeError"),
     "links-truth": (RECORD + "os.link({truth!r}, record / 'mine')", "OSError|PermissionError"),
     "through-root": ("open('/proc/self/root' + {truth!r}, 'rb').read()", "PermissionError"),
+    "reads-submission": ("Path({submission!r}).read_text()", "PermissionError"),
+    "reads-temporary": ("Path({temporary!r}).read_text()", "PermissionError"),
     "edits-truth": ("open({truth!r}, 'r+b').write(b'x')", "PermissionError"),
     "deletes-truth": ("os.unlink({truth!r})", "PermissionError"),
     "reads-others": ("next(Path({results!r}).glob('rows/**/*.json')).read_text()", "PermissionError"),
@@ -54,6 +81,7 @@ CLOSED = {
     "listens": ("import socket; socket.create_server(('127.0.0.1', 0))", "PermissionError"),
     "kills-its-parent": ("os.kill(os.getppid(), 9)", "PermissionError"),
     "kills-the-runner": ("os.kill({runner}, 9)", "PermissionError"),
+    "forks-outside": (SERVER + FORKS, "nobody forks"),
 }
 FORGED = {
     "no-json": (RECORD + "(record / 'outcome.json').write_text('{{'); os._exit(0)", "error", "no record of a cell"),
@@ -79,6 +107,7 @@ FORGED = {
         "ok",
         None,
     ),
+    "confuses-the-server": (SERVER + CONFUSES, "ok", None),
     "detaches": (DETACHED.format("1"), "ok", None),
     "many-threads": (
         "import threading\nfor _ in range(50): threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
@@ -94,13 +123,30 @@ def states(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def note(folder: Path) -> str:
+    """Write a file into a folder, and return its path."""
+    (folder / "note").write_text("secret")
+    return str(folder / "note")
+
+
 @pytest.fixture(scope="module")
-def zoo(tiny_home, tmp_path_factory):
-    """All of them beside an honest one: (rows by method, hashes of truths before, and after)."""
+def left_by_others():
+    """Return the folder of a submission that another process looks at."""
+    with tempfile.TemporaryDirectory(prefix=SUBMISSION) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def zoo(tiny_home, left_by_others, tmp_path_factory):
+    """All of them beside an honest one: (rows by method, hashes of truths before, and after, both servers)."""
     folder = tmp_path_factory.mktemp("zoo")
     results, truth = folder / "results", tiny_home / "truth" / "digits-tiny@1" / "truth-report-0.safetensors"
     shipped = SHIPPED / "digits@1" / "truth-report.safetensors"
     places = {"truth": str(truth), "shipped": str(shipped), "results": str(results), "home": str(tiny_home)}
+    places |= {
+        "submission": note(left_by_others),
+        "temporary": note(Path(tempfile.mkdtemp(dir=temporary_of_process()))),
+    }
     words = {**places, "runner": os.getpid()}
     codes = {name: code for name, (code, _) in CLOSED.items()} | {name: code for name, (code, *_) in FORGED.items()}
     files = [plugin(folder, "honest")]
@@ -108,10 +154,10 @@ def zoo(tiny_home, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TDABENCH_HOME", str(tiny_home))
         before = states(tiny_home)
-        first = run_cells(results, ["honest"], files)
+        first, server = run_cells(results, ["honest"], files), forkserver._forkserver._forkserver_pid
         rows = run_cells(results, ["honest", *codes], files)
     assert rows["honest"] == first["honest"]
-    return rows, before, states(tiny_home)
+    return rows, before, states(tiny_home), (server, forkserver._forkserver._forkserver_pid)
 
 
 @shut_in
@@ -130,6 +176,11 @@ def test_what_a_cell_leaves_behind_is_not_believed(name, zoo):
 
 def test_nothing_of_the_truth_has_changed(zoo):
     assert zoo[1] == zoo[2]
+
+
+def test_no_cell_ends_the_server_that_cells_are_forked_from(zoo):
+    before, after = zoo[3]
+    assert before == after
 
 
 def test_scores_are_those_without_the_patch(zoo):
