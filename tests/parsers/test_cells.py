@@ -142,7 +142,8 @@ def test_what_is_wrong_with_a_record_is_said(record, name, sealed, data):
         store.path(f"{name}.sha256").unlink(missing_ok=True)
 
 
-CLAIM = {"host": "here", "pid": 1, "started": 1.0, "time": 1.0, "token": "a"}
+HERE = {"host": "here", "machine": "m", "boot": "b", "pids": "pid:[1]"}
+CLAIM = {**HERE, "pid": 1, "ticks": 1, "started": 1.0, "time": 1.0, "token": "a"}
 
 
 @given(documents(CLAIM))
