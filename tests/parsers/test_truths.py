@@ -34,6 +34,8 @@ FILES = {
     "problem.safetensors": save({"ids": np.arange(4), "groups": np.arange(4) % 2}),
     "truth-report.safetensors": save({"masks": np.packbits(np.eye(2, 4, dtype=bool), axis=1)}),
     "truth-report-0.safetensors": save({"outputs": np.ones((2, 2, 3), np.float32)}),
+    "truth-open.safetensors": save({"masks": np.packbits(np.eye(1, 4, dtype=bool), axis=1)}),
+    "weights-2.safetensors": save({"w": np.ones(2, np.float16)}),
     "truth-full.safetensors": save({"outputs": np.ones((1, 2, 3), np.float32)}),
 }
 MANIFEST: dict[str, Any] = {
@@ -44,7 +46,16 @@ MANIFEST: dict[str, Any] = {
     "dataset": {"name": "digits", "plugin": "a.py", "code": "abc"},
     "recipe": {"steps": 3},
     "base_seed": 0,
-    "checkpoints": [1, 2],
+    "checkpoints": [2],
+    "truth_plan": {
+        "report": 2,
+        "open": 1,
+        "report_replicates": 1,
+        "open_replicates": 0,
+        "full": 1,
+        "bins": 3,
+        "regenerated": False,
+    },
     "queries": [{"id": name, "kind": "heldout", "role": "test"} for name in ("a", "b")],
     "provenance": {},
     "files": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in FILES.items()},
@@ -126,7 +137,7 @@ def test_an_archive_holds_a_truth_that_can_be_read_or_is_refused(folder, tmp_pat
         assets.check_files()
         assert assets.label == LABEL and assets.sha256 and assets.problem_sha256
         for role in ("open", "report"):
-            assert not assets.has(role) or len(assets.truth(role).query_ids) == assets.truth(role).outputs.shape[2]
+            assert role == "open" or len(assets.truth(role).query_ids) == assets.truth(role).outputs.shape[2]
 
 
 PLAIN = {f"{LABEL}/manifest.json": b"{}", f"{LABEL}/truth-full.safetensors": SCORES}
