@@ -25,7 +25,7 @@ from tdabench.benchmark.unpacking import unpack
 from tdabench.datasets.truth import FIELDS, OWN, Assets, manifest_hash
 from tdabench.store import sha256
 
-from .fuzz import changed, damaged, documents, few, parsed, texts, written
+from .fuzz import changed, damaged, documents, few, many, parsed, texts, written
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 LABEL = "digits-tiny@1"
@@ -106,7 +106,7 @@ def emptied(folder: Path) -> Path:
 
 
 @given(changed(MANIFEST).map(sealed).map(written) | documents(sealed(MANIFEST)))
-@few
+@many
 def test_a_manifest_opens_a_truth_or_is_refused(folder, data):
     (emptied(folder) / "manifest.json").write_bytes(data)
     assets = parsed(Assets, folder)
@@ -176,7 +176,7 @@ def test_an_archive_is_unpacked_into_its_folder_or_refused(folder, tmp_path, dat
 
 
 @given(documents(SUBMISSION))
-@few
+@many
 def test_a_submission_says_what_it_is_or_is_refused(tmp_path, data):
     (tmp_path / "submission.json").write_bytes(data)
     manifest = parsed(read_manifest, tmp_path / "submission.json")
@@ -185,7 +185,7 @@ def test_a_submission_says_what_it_is_or_is_refused(tmp_path, data):
 
 
 @given(damaged(SCORES) | st.sampled_from(["BF16", "F16", "F8_E4M3", "I32", "X"]).map(kinds))
-@few
+@many
 def test_scores_of_a_submission_are_an_array_or_refused(tmp_path, data):
     (tmp_path / "scores.safetensors").write_bytes(data)
     scores = parsed(read_scores, tmp_path / "scores.safetensors", (2, 3))
