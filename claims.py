@@ -78,9 +78,13 @@ def lapsed(path: Path, ttl: float) -> bool:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Let one process at a time decide about a claim; the lock goes with its process, its empty file stays."""
+    """Let one process at a time decide about a claim; the lock goes with its process, its empty file stays.
+
+    The file's time says when it was decided about last.
+    """
     with path.with_suffix(".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        os.utime(file.fileno())
         yield
 
 
