@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import socket
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
-from math import nan
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import CorruptFile, UserError, brief
+from .claims import holder, release, try_claim
+from .errors import CorruptFile, UserError
 
-CLOCKS_DIFFER_S = 2.0  # at most, in what two processes take for the start of a third
 # What the names of a kept file's hash, of one set aside and of one being written end with.
 HASH, DAMAGED, PART = ".sha256", ".damaged", ".part"
 ABANDONED_S = 86400.0  # since anything was written to it, after which a file being written is a killed process's
@@ -168,18 +165,19 @@ class FolderStore:
     def claim(self, key: str, ttl: float = 600.0) -> Iterator[bool]:
         """Hold ``key`` for this process; yields False where a live process holds it already.
 
-        A claim lapses when its process on this host is gone, or, for another host, ``ttl`` seconds after it was made.
+        A claim lapses when its process on this host is gone, or, for another host or container, ``ttl`` seconds after
+        it was made.
         """
         path, token = self._claim(key), uuid.uuid4().hex
         try:
-            held = _try_claim(path, token, ttl)
+            held = try_claim(path, token, ttl)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
         try:
             yield held
         finally:
             if held:
-                _release(path, token)
+                release(path, token)
 
     def _claim(self, key: str) -> Path:
         path = self.path(key)
@@ -187,66 +185,7 @@ class FolderStore:
 
     def holder(self, key: str) -> str | None:
         """Return who holds ``key``, as people say it: a process and its host; None where nobody does."""
-        path = self._claim(key)
-        try:
-            if _lapsed(path, LONG_CLAIM_S):
-                return None
-            owner = json.loads(path.read_bytes())
-            since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(float(owner["time"])))
-            return brief(f"process {owner['pid']} on {owner['host']}, since {since} UTC")
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            return None if not path.exists() else "another process"
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process at a time decide about a claim; the lock goes with its process, its empty file stays."""
-    with path.with_suffix(".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _try_claim(path: Path, token: str, ttl: float) -> bool:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pid = os.getpid()
-    owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "time": time.time(), "token": token}
-    with _alone(path):
-        if path.exists() and not _lapsed(path, ttl):
-            return False
-        path.write_text(json.dumps(owner))
-        return True
-
-
-def _release(path: Path, token: str) -> None:
-    with _alone(path), suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-        if json.loads(path.read_bytes())["token"] == token:  # else it lapsed and was taken over
-            path.unlink()
-
-
-def _lapsed(path: Path, ttl: float) -> bool:
-    try:
-        owner = json.loads(path.read_bytes())
-        host, pid, since = str(owner["host"]), int(owner["pid"]), float(owner["time"])
-        claimed_start = float(owner.get("started", nan))
-    except FileNotFoundError:
-        return True
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return True  # of an owner that died while it wrote, as nobody else writes at that time
-    if host != socket.gethostname():
-        return time.time() - since > ttl
-    started = _started(pid)
-    return started is None or abs(started - claimed_start) > CLOCKS_DIFFER_S
-
-
-def _started(pid: int) -> float | None:
-    """Return when a live process started, in seconds of the epoch: later, another process may have its number."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except (psutil.Error, ValueError, OverflowError):
-        return None
+        return holder(self._claim(key), LONG_CLAIM_S)
 
 
 def _clear_abandoned(path: Path) -> None:

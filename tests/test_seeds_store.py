@@ -11,15 +11,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdabench import seeds
+from tdabench import claims, seeds
 from tdabench.errors import CorruptFile, UserError
 from tdabench.store import FolderStore, home, read_file, sha256
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems name no boot and have no PID namespaces")
 AXES = st.lists(st.text(max_size=5) | st.integers(-5, 10**6), max_size=4).map(tuple)
 
 
@@ -348,13 +351,69 @@ def test_a_claim_left_half_written_is_nobodys(store):
             assert held
 
 
-@pytest.mark.parametrize("change", [{"started": 1.0}, {"pid": 0}, {"pid": -5}, {"pid": 2**22 + 1}])
-def test_a_claim_of_a_process_that_is_another_by_now_lapses(change, store):
+@pytest.fixture
+def edited(store):
+    """Return a function that changes the claim on "job", which this process holds, and returns who holds it then."""
+
+    def edit(change: dict[str, Any]) -> str | None:
+        path.write_text(json.dumps({name: value for name, value in (owner | change).items() if value is not GONE}))
+        return store.holder("job")
+
     with store.claim("job"):
         [path] = written(store)
-        path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
+        owner = json.loads(path.read_bytes())
+        yield edit
+
+
+GONE = object()
+NEVER = {"ticks": -1, "started": 1.0}  # when no live process started
+
+
+@pytest.mark.parametrize("change", [NEVER, {"pid": 0}, {"pid": -5}, {"pid": 2**22 + 1}])
+def test_a_claim_of_a_process_that_is_another_by_now_lapses(change, edited, store):
+    assert edited(change) is None
+    with store.claim("job") as held:
+        assert held
+
+
+def test_a_step_of_the_clock_frees_no_claim_of_a_live_process(store, monkeypatch):
+    started, now = psutil.Process.create_time, time.time
+    with store.claim("job"):
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: started(process) + 5)
+        monkeypatch.setattr(time, "time", lambda: now() + 30 * 86400)
         with store.claim("job") as held:
-            assert held
+            assert not held
+
+
+@linux
+@pytest.mark.parametrize("other", [{"pids": "pid:[1]"}, {"boot": "b"}, {"machine": "m", "boot": "b"}])
+def test_what_another_container_or_machine_under_this_name_claims_lapses_with_time_only(other, edited, store):
+    assert edited({**other, **NEVER})
+    assert edited({"time": time.time() - 6 * 86400, "pids": "pid:[1]", **NEVER})
+    with store.claim("job", ttl=600) as held:
+        assert held, "after its time"
+
+
+@linux
+def test_what_an_earlier_boot_of_this_machine_claimed_is_free(edited, monkeypatch):
+    monkeypatch.setattr(claims, "_line", lambda path: path)  # also where no machine has a name
+    past, here = time.time() - 6 * 86400, {"machine": "/etc/machine-id", "boot": "b"}
+    monkeypatch.setattr(claims, "_booted", lambda: past + 1)
+    assert edited({**here, "time": past}) is None
+    assert edited({**here, "time": past + 2}) is not None, "another machine, which cannot be seen"
+    assert edited({**here, "machine": "m", "time": past}) is not None
+
+
+def test_a_claim_of_a_former_version_is_of_this_host(edited):
+    former = dict.fromkeys(("machine", "boot", "pids", "ticks"), GONE)
+    assert edited({**former, "started": psutil.Process().create_time()})
+    assert edited({**former, "started": 1.0}) is None
+    assert edited({**former, "host": "elsewhere", "started": 1.0})
+
+
+@pytest.mark.parametrize("when", [1e300, float("nan"), float("inf")])
+def test_no_claim_holds_until_the_end_of_time(when, edited):
+    assert edited({"host": "elsewhere", "time": when}) is None
 
 
 MALFORMED = [
@@ -385,13 +444,13 @@ def test_who_holds_a_claim_is_named_while_it_counts(store, monkeypatch):
         [path] = written(store)
         assert store.holder("job").startswith(f"process {os.getpid()} on {socket.gethostname()}, since 2")
         owner = json.loads(path.read_bytes())
-        path.write_text(json.dumps(owner | {"started": 1.0}))
+        path.write_text(json.dumps(owner | NEVER))
         assert store.holder("job") is None, "its process is another by now"
         for days, counts in ((6, True), (8, False)):
             path.write_text(json.dumps(owner | {"host": "elsewhere", "time": time.time() - days * 86400}))
             assert (store.holder("job") is not None) is counts
-    path.write_text(json.dumps(owner | {"host": "elsewhere", "time": 1e300}))
-    assert store.holder("job") == "another process"
+        path.write_text(json.dumps(owner | {"time": 1e300}))
+        assert store.holder("job") == "another process"
     for text in ("{", "[" * 99_999, '{"pid": 1}'):
         path.write_text(text)
         assert store.holder("job") is None

@@ -369,11 +369,12 @@ def check_method(
     method: Annotated[str, typer.Argument(help="A registered method, or a file with one.")],
     preset: Preset = "quick",
     plugin: Plugins = None,
+    isolation: Annotated[bool, typer.Option(help="Shut the method in; without, it can print and be debugged.")] = True,
 ) -> None:
     """Check a method against the adapter contract on a tiny twin of a task."""
     from .adapters import check_method as command
 
-    raise typer.Exit(command.check_method(method, preset, plugins_of(plugin)))
+    raise typer.Exit(command.check_method(method, preset, plugins_of(plugin), isolation))
 
 
 @app.command()

@@ -148,7 +148,11 @@ def _runs(subject: Subject) -> str:
     if error is not None and not isinstance(error, BadScores):
         files = [Path(inspect.getfile(base)) for base in subject.cls.__mro__ if issubclass(base, Method)]
         place = place_of(error, files) or "called by the suite"
-        raise Broken(f"{type(error).__name__}: {error} ({place}), on a problem with no more than `needs` names")
+        after = ", ".join(subject.plain.effects.truth[:3])
+        raise Broken(
+            f"{type(error).__name__}: {error} ({place}), on a problem with no more than `needs` names"
+            f"{after and f', once it opened the truth: {after}'}"
+        )
     return f"{len(subject.queries)} queries, {len(subject.twin.train)} training images"
 
 

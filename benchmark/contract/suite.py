@@ -57,7 +57,7 @@ def render(checks: list[Check]) -> Table:
     colours = {"pass": "green", "fail": "bold red", "skip": "yellow"}
     table = Table("check", "result", "what was found", box=None)
     for check in checks:
-        table.add_row(check.name, f"[{colours[check.status]}]{check.status}[/]", escape(check.detail))
+        table.add_row(escape(check.name), f"[{colours[check.status]}]{check.status}[/]", escape(check.detail))
     return table
 
 

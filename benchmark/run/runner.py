@@ -22,9 +22,11 @@ from ...errors import CorruptFile, UserError, brief
 from ...leaderboard.rows.row import Row, Status, row_key
 from ...methods.kept import in_use
 from ...store import LONG_CLAIM_S, home
-from ..sandbox.enclosure import closed_to_methods
+from ..sandbox.enclosure import closed_to_methods, shelter
 from ..sandbox.fork_server import forkserver, start_guard, temporary_of_process
+from ..sandbox.isolation import NONE
 from ..sandbox.lifetime import kill_cell, out_of_memory_kills, server_of
+from ..sandbox.tampering import Watch
 from . import worker
 from .code import engine_hashes
 from .described import Described
@@ -57,13 +59,17 @@ def nothing(cell: PlannedCell, label: str, done: int, total: int) -> None:
 
 @dataclass
 class Running:
-    """A live cell process; server: what it was forked from; memory_kills: of the kernel, before it started."""
+    """A live cell process; server: what it was forked from; memory_kills: of the kernel, before it started.
+
+    watch: notices what it changes that is not its own, where nothing keeps it from that.
+    """
 
     planned: PlannedCell
     process: Any
     connection: Any  # one class on POSIX, another on Windows
     resumed: bool
     temporary: str
+    watch: Watch | None = None
     server: int | None = None
     started: float = field(default_factory=time.monotonic)
     started_utc: str = field(default_factory=now)
@@ -93,7 +99,12 @@ def claims_of(cells: Iterable[PlannedCell]) -> dict[str, None]:
     In the same order for everybody, so that of several who want the same cells at once somebody gets them.
     """
     read = [one for planned in cells for one in (planned, *planned.members.values())]
-    return dict.fromkeys(sorted(f"cells/{row_key(one.key).removesuffix('.json')}/run" for one in read))
+    return dict.fromkeys(sorted(f"{folder_of(one)}/run" for one in read))
+
+
+def folder_of(planned: PlannedCell) -> str:
+    """Return the folder of a cell below that of all results."""
+    return f"cells/{row_key(planned.key).removesuffix('.json')}"
 
 
 @dataclass
@@ -105,6 +116,7 @@ class Runner:
     on_event: OnEvent = nothing
     on_row: Callable[[PlannedCell, Row, bool], None] = lambda cell, row, fresh: None
     _live: dict[int, Running] = field(default_factory=dict)
+    _claimed: frozenset[str] = frozenset()
 
     @cached_property
     def inspector(self) -> Inspector:
@@ -140,6 +152,7 @@ class Runner:
             waiting = self.due(cells)
             if claims_of(cells[i] for i in waiting).keys() <= claims.keys():
                 stack.enter_context(in_use(self.results.kept))
+                self._claimed = frozenset(key.removesuffix("/run") for key in claims)
                 return self._run(cells, list(waiting))
         return self.run(cells)  # another process has just made more of them due
 
@@ -168,6 +181,8 @@ class Runner:
             if len(self._live) >= self.options.jobs or reads_any(planned, unfinished):
                 continue
             waiting.remove(index)
+            for watch in filter(None, (running.watch for running in self._live.values())):
+                watch.expected.add(folder_of(planned))
             if (reason := self.inspector.obstacle(planned)) is not None:
                 rows[index] = self.reporter.write(planned, Ending("skipped", reason, now()))
             elif self.inspector.due(planned) == "metrics":
@@ -187,14 +202,21 @@ class Runner:
         record = self.inspector.record(planned)
         spec = self._spec(planned, record, temporary)
         self._prepare(planned, record, spec)
-        resumed = bool(record.parts())
+        resumed, watch = bool(record.parts()), self._watch(planned)
         receive, send = multiprocessing.Pipe(duplex=False)
         words = str(record.store.root), str(self.results.new_log(planned.key)), send, str(home())
         process = forkserver().Process(target=worker.main, args=words, daemon=True)
         start_guard()
         process.start()
         send.close()
-        return Running(planned, process, receive, resumed, temporary, server_of(process.pid, os.getpid()))
+        return Running(planned, process, receive, resumed, temporary, watch, server_of(process.pid, os.getpid()))
+
+    def _watch(self, planned: PlannedCell) -> Watch | None:
+        """Return what notices that a cell changes what is not its own; nothing where it is kept from that."""
+        if shelter(self.options.encloses) != NONE:
+            return None
+        expected = {folder_of(one) for one in (planned, *(running.planned for running in self._live.values()))}
+        return Watch(planned.assets, planned.plugins, self.results.folder, self._claimed, expected)
 
     def _prepare(self, planned: PlannedCell, record: Record, spec: worker.Spec) -> None:
         """Leave of the record what this start goes on with, and say what is asked for."""
@@ -274,18 +296,20 @@ class Runner:
 
     def _finish(self, running: Running) -> Row:
         running.kill()  # it has ended; what it started may not have
+        if running.watch is not None and (complaint := running.watch.complaint()) is not None:
+            return self._disowned(running, complaint)
         try:
             outcome = self.inspector.record(running.planned).read("outcome")
             status, reason = self._verdict(running, outcome)
             end = Ending(status, reason, running.started_utc, outcome, running.resumed)
             return self.reporter.write(running.planned, end)
         except (CorruptFile, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            return self._disowned(running, error)
+            what = f"{type(error).__name__}: {brief(str(error))}"
+            return self._disowned(running, f"what it left behind is no record of a cell ({what})")
 
-    def _disowned(self, running: Running, error: Exception) -> Row:
-        """Write and return the row of a cell whose record nobody can read, which its method may have written into."""
+    def _disowned(self, running: Running, reason: str) -> Row:
+        """Write and return the row of a cell of whose record nothing is believed."""
         self.inspector.record(running.planned).clear()
-        reason = f"what it left behind is no record of a cell ({type(error).__name__}: {brief(str(error))})"
         return self.reporter.write(running.planned, Ending("error", reason, running.started_utc))
 
     def _verdict(self, running: Running, outcome: dict[str, Any] | None) -> tuple[Status, str | None]:

@@ -12,7 +12,8 @@ from ...leaderboard.rows.row import Row, row_key
 from ...methods.registry import Listing, listings
 from ...plugins import code_files, code_hash
 from ...store import sha256
-from ..contract.suite import Check, check_method, summary
+from ..contract.shut import check_shut_in
+from ..contract.suite import Check, summary
 from ..run.environment import environment
 from ..run.results import Results
 from ..unpacking import Listed
@@ -67,7 +68,7 @@ def _check(row: Row, listing: Listing, file: Path) -> None:
 
 def suite_report(file: Path) -> list[Check]:
     """Return the contract suite's outcome on a method's file; raises UserError where it breaks the contract."""
-    checks = check_method(file)
+    checks = check_shut_in(file)
     if any(check.status == "fail" for check in checks):
         raise UserError(f"{file} breaks the contract ({summary(checks)}): see `tdabench check-method {file}`")
     return checks

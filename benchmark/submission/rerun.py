@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,16 +11,15 @@ from ...leaderboard.stats.suspicion import above_open
 from ...methods.registry import Entry, params_from_json
 from ...seeds import numpy_generator
 from ..contract.rules import deviation
-from ..contract.suite import Check, check_method, summary
+from ..contract.shut import check_shut_in
+from ..contract.suite import Check, summary
 from ..metrics.scores import query_ids
-from ..run.described import Answers, Host
 from ..run.plan import PlannedCell, Planner
 from ..run.results import Results
 from ..tasks.find import find_task
 from .verify import Verifier
 
 QUERY_SET = "rerun"  # no name of a role: a few queries have no metrics worth computing
-CONTRACT_S = 1800.0  # which the contract suite may take
 TOLERANCE = 1e-2  # of the spread of a query's scores: ten times what the contract allows to slicing, for other machines
 
 
@@ -38,23 +36,9 @@ class Sampled:
     dev: PlannedCell | None = None
 
 
-class Suite(Answers):
-    """Answers with what the contract suite finds."""
-
-    def contract(self, file: str) -> list[dict[str, str]]:
-        """Return the outcome of every check for the method in a file."""
-        return [asdict(check) for check in check_method(file)]
-
-
-def contract_of(adapter: Path) -> list[Check]:
-    """Return what the contract suite finds of an adapter, in a process that is shut in."""
-    found = Host((adapter,), True, Suite).ask("contract", str(adapter), within=CONTRACT_S)
-    return [Check(str(one["name"]), one["status"], str(one["detail"])) for one in found]
-
-
 def contract_here(verifier: Verifier) -> Check:
     """Return the outcome of the contract suite on the submitted adapter, which is imported and run."""
-    checks = contract_of(verifier.submission.adapter)
+    checks = check_shut_in(verifier.submission.adapter)
     failed = any(check.status == "fail" for check in checks)
     return Check("contract, run here", "fail" if failed else "pass", summary(checks))
 

@@ -6,17 +6,16 @@ import io
 import re
 import tarfile
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ...datasets.truth import Assets
 from ...errors import CorruptFile, UserError, brief
-from ...leaderboard.rows.strict import Number, first_problem
+from ...leaderboard.rows.strict import first_problem
 from ...plugins import NAME
 from ...store import FolderStore, file_hash
-from ..unpacking import Contents, Listed, unpack
+from ..unpacking import Contents, unpack
+from .planned import Stated, check_arrays, planned
 
 MANIFEST = "manifest.json"
 MEND = "export it again with `tdabench truth export`"
@@ -29,25 +28,6 @@ CONTENTS = Contents(
     mend=MEND,
     most_ratio=100,  # weights and losses hardly compress
 )
-
-
-class _Query(BaseModel):
-    id: str
-    kind: str
-    role: str
-
-
-class _Manifest(BaseModel):
-    """The types of what commands read of a manifest, of which more is known only to its task."""
-
-    model_config = ConfigDict(strict=True)
-    n_train: Number
-    dataset: dict[str, Any]
-    recipe: dict[str, Any]
-    checkpoints: list[int]
-    queries: list[_Query]
-    files: dict[str, Listed]
-    provenance: dict[str, Any]
 
 
 def write_archive(archive: Path, assets: Assets) -> int:
@@ -66,7 +46,8 @@ def read_archive(archive: Path, folder: Path) -> Assets:
     """Unpack an archive into an empty folder and return the truth in it.
 
     Raises UserError for what is no archive of one truth, CorruptFile where its manifest is of a schema that is not
-    read here, lacks a field or was edited, and where its files are not those that it lists, or hold NaN or infinity.
+    read here, lacks a field or was edited, and where its files are not those that it lists and plans, have other labels
+    than planned, or hold NaN or infinity. No file is held in memory as a whole.
     """
     names = unpack(archive, folder, CONTENTS)
     labels = {name.partition("/")[0] for name in names}
@@ -76,7 +57,6 @@ def read_archive(archive: Path, folder: Path) -> Assets:
     try:
         assets = Assets(folder / label)
         _check_files(assets, {name.partition("/")[2] for name in names} - {MANIFEST})
-        _check_labels(assets)
     except UserError as error:
         raise CorruptFile(f"{archive}: {str(error).replace(f'{folder}/', '')}") from error
     if assets.label != label:
@@ -85,29 +65,18 @@ def read_archive(archive: Path, folder: Path) -> Assets:
 
 
 def _check_files(assets: Assets, there: set[str]) -> None:
-    """Raise CorruptFile unless the files are those that the manifest lists, byte for byte."""
+    """Raise CorruptFile unless the files are those that the manifest lists and plans, byte for byte."""
     try:
-        listed = _Manifest.model_validate(assets.manifest).files
+        stated = Stated.model_validate(assets.manifest)
     except ValidationError as error:
         raise CorruptFile(f"its {MANIFEST} is broken ({first_problem(error)}): {MEND}") from error
-    if odd := sorted(set(listed) ^ there):
+    if odd := sorted(set(stated.files) ^ there):
         raise CorruptFile(f"it does not hold just what its {MANIFEST} lists ({brief(', '.join(odd))}): {MEND}")
-    for name, entry in listed.items():
+    wanted = planned(stated, assets.schema)
+    if odd := sorted(set(wanted) ^ there):
+        raise CorruptFile(f"it does not hold just what its {MANIFEST} plans ({brief(', '.join(odd))}): {MEND}")
+    for name, entry in stated.files.items():
         path = assets.store.path(name)
         if path.stat().st_size != entry.bytes or file_hash(path) != entry.sha256:
             raise CorruptFile(f"{name} does not match its {MANIFEST}: {MEND}")
-
-
-def _check_labels(assets: Assets) -> None:
-    """Raise CorruptFile where an array holds NaN or infinity, or losses are not of the subsets and queries."""
-    for name in assets.manifest["files"]:
-        for key, array in assets.arrays(name).items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise CorruptFile(f"{name} has {brief(key)} that is NaN or infinite: build that truth again")
-    for role in ("open", "report"):
-        try:
-            truth = assets.truth(role) if assets.has(role) else None
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise CorruptFile(f"its {role} labels cannot be read ({brief(repr(error))}): {MEND}") from error
-        if truth and truth.outputs.shape[1:3] != (len(truth.masks), len(truth.query_ids)):
-            raise CorruptFile(f"its {role} labels are not of its subsets and queries: build that truth again")
+    check_arrays(assets, wanted)

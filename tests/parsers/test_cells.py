@@ -21,7 +21,7 @@ from tdabench.methods.base import Method
 from tdabench.methods.registry import params_hash, params_json
 from tdabench.store import FolderStore
 
-from .fuzz import damaged, documents, few, parsed
+from .fuzz import damaged, documents, few, many, parsed
 
 SIZES = Sizes(n_items=11, n_queries=3, n_parameters=9, parameters={"a": 4}, shape=(1, 8, 8))
 PART = slice(0, 2)
@@ -78,7 +78,7 @@ def answers(value: object) -> st.SearchStrategy[bytes]:
 
 @given(answers(SAID) | documents({"error": "no idea"}))
 @example(data=b'{"error": ""}')
-@few
+@many
 def test_a_method_is_described_in_its_types_or_refused(answering, data):
     cls = parsed(describing, answering(data))
     if cls is not None:
@@ -88,7 +88,7 @@ def test_a_method_is_described_in_its_types_or_refused(answering, data):
 
 
 @given(answers(["pixel", "random:quick"]), st.sampled_from(["reads", "encoders_of"]))
-@few
+@many
 def test_what_a_method_reads_is_names_or_refused(answering, data, question):
     cls = describing(answering(json.dumps({"answer": SAID}).encode()))
     cls.host._connection = Sent(data)
@@ -97,7 +97,7 @@ def test_what_a_method_reads_is_names_or_refused(answering, data, question):
 
 
 @given(answers({"forward": 10, "trained": 0, "bytes": 5}) | answers(None))
-@few
+@many
 def test_an_estimate_is_counts_or_refused(answering, data):
     cls = describing(answering(json.dumps({"answer": SAID}).encode()))
     cls.host._connection = Sent(data)
@@ -106,7 +106,7 @@ def test_an_estimate_is_counts_or_refused(answering, data):
 
 
 @given(documents(["fit", 1, 2]))
-@few
+@many
 def test_an_event_is_a_line_with_counts_or_nothing(data):
     found = parse_event(data)
     assert found is None or (found[0].isprintable() and len(found[0]) <= 201 and 0 <= found[1] <= found[2])
@@ -142,11 +142,12 @@ def test_what_is_wrong_with_a_record_is_said(record, name, sealed, data):
         store.path(f"{name}.sha256").unlink(missing_ok=True)
 
 
-CLAIM = {"host": "here", "pid": 1, "started": 1.0, "time": 1.0, "token": "a"}
+HERE = {"host": "here", "machine": "m", "boot": "b", "pids": "pid:[1]"}
+CLAIM = {**HERE, "pid": 1, "ticks": 1, "started": 1.0, "time": 1.0, "token": "a"}
 
 
 @given(documents(CLAIM))
-@few
+@many
 def test_any_claim_is_held_or_lapses(tmp_path, data):
     store = FolderStore(tmp_path)
     (tmp_path / ".run.claim").write_bytes(data)
@@ -157,7 +158,7 @@ def test_any_claim_is_held_or_lapses(tmp_path, data):
 
 
 @given(documents(CLAIM))
-@few
+@many
 def test_a_claim_is_let_go_whatever_became_of_it(tmp_path, data):
     store = FolderStore(tmp_path)
     (tmp_path / ".run.claim").unlink(missing_ok=True)
@@ -175,7 +176,7 @@ def items(tmp_path_factory) -> Path:
 
 
 @given(st.data())
-@few
+@many
 def test_a_stored_dataset_is_opened_or_refused(items, data):
     path = items / COLUMNS
     before = path.read_bytes()

@@ -15,7 +15,7 @@ from tdabench.datasets.folders import list_pictures
 from tdabench.models.pipelines import saved
 from tdabench.models.pipelines.adapters import DIFFUSERS, PEFT, read_adapters
 
-from .fuzz import changed, documents, few, parsed, texts, written
+from .fuzz import changed, documents, many, parsed, texts, written
 
 FILES = ["a.png", "b.png"]
 LINES = [{"file_name": name, "text": f"a picture, {name}", "label": i} for i, name in enumerate(FILES)]
@@ -44,7 +44,7 @@ def lines(separator: str = "\n") -> st.SearchStrategy[bytes]:
 
 
 @given(lines() | lines("\r\n") | documents(LINES))
-@few
+@many
 def test_captions_and_labels_are_one_each_or_refused(pictures, data):
     (pictures / "metadata.jsonl").write_bytes(data)
     listed = parsed(list_pictures, pictures)
@@ -55,7 +55,7 @@ def test_captions_and_labels_are_one_each_or_refused(pictures, data):
 
 
 @given(texts.filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text)))
-@few
+@many
 def test_a_caption_is_read_as_it_was_written(pictures, caption):
     found = [json.dumps({"file_name": name, "text": caption}, ensure_ascii=False) for name in FILES]
     (pictures / "metadata.jsonl").write_bytes("\n".join(found).encode())
@@ -63,7 +63,7 @@ def test_a_caption_is_read_as_it_was_written(pictures, caption):
 
 
 @given(documents(INDEX))
-@few
+@many
 def test_an_index_names_classes_or_is_refused(tmp_path, data):
     (tmp_path / "model_index.json").write_bytes(data)
     index = parsed(saved._index, tmp_path)
@@ -82,7 +82,7 @@ def adapters(tmp_path):
 
 
 @given(documents(SETTINGS))
-@few
+@many
 def test_settings_of_adapters_are_a_scale_or_refused(adapters, data):
     (adapters / "adapter_config.json").write_bytes(data)
     found = parsed(read_adapters, adapters)
@@ -95,7 +95,7 @@ NAMES = (
 
 
 @given(st.dictionaries(NAMES.filter(str.isprintable), st.sampled_from([(2, 4), (4, 2), (), (1,)])), changed(SETTINGS))
-@few
+@many
 def test_tensors_of_adapters_are_of_one_rank_or_refused(tmp_path, shapes, beside):
     text = (
         written({f"unet.{name}": value for name, value in beside.items()}).decode()

@@ -18,7 +18,7 @@ from tdabench.leaderboard.rows.row import Row, row_key
 from tdabench.store import FolderStore
 
 from ..leaderboard import helpers
-from .fuzz import documents, few, parsed
+from .fuzz import documents, many, parsed
 
 
 def small(row: Row) -> dict:
@@ -41,7 +41,7 @@ def place(tmp_path_factory):
 
 
 @given(ROWS)
-@few
+@many
 def test_a_row_is_read_as_it_is_written_or_refused(data):
     row = parsed(read_row, data, "row.json")
     if row is not None:
@@ -64,7 +64,7 @@ def test_a_row_that_could_not_be_written_again_is_refused(section, odd):
 
 
 @given(ROWS, st.booleans())
-@few
+@many
 def test_a_stored_row_is_that_of_its_place_or_refused(place, data, moved):
     store = FolderStore(place)
     row = parsed(read_row, data, "row.json")
@@ -78,7 +78,7 @@ def test_a_stored_row_is_that_of_its_place_or_refused(place, data, moved):
 
 
 @given(ROWS)
-@few
+@many
 def test_a_submitted_row_is_read_or_refused(place, data):
     (place / "submitted").write_bytes(data)
     row = parsed(read_submitted_row, place / "submitted", "rows/a.json")
@@ -86,7 +86,7 @@ def test_a_submitted_row_is_read_or_refused(place, data):
 
 
 @given(documents(TABLE))
-@few
+@many
 def test_reported_numbers_are_read_as_they_are_or_refused(place, data):
     folder = place / "reported"
     folder.mkdir(exist_ok=True)
@@ -96,7 +96,7 @@ def test_reported_numbers_are_read_as_they_are_or_refused(place, data):
 
 
 @given(documents({"schema_version": SCHEMA_VERSION}))
-@few
+@many
 def test_a_results_folder_is_of_this_version_or_refused(place, data):
     (place / "results.json").write_bytes(data)
     if parsed(Results, place) is not None:
@@ -107,7 +107,7 @@ LINES = st.sampled_from([line for name in SECTIONS for line in markers(name)] + 
 
 
 @given(st.lists(LINES | st.text(max_size=20), max_size=12), st.sampled_from(["\n", "", "\r\n"]))
-@few
+@many
 def test_a_readme_is_filled_the_same_twice_or_refused(lines, end):
     text = end.join(lines)
     filled = parsed(update_readme, text, ROWS_SHOWN)

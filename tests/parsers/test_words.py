@@ -25,7 +25,7 @@ from tdabench.models.encoders.published import NAMES
 from tdabench.seeds import derive, digest
 
 from .. import tiny
-from .fuzz import ODD_TEXTS, changed, documents, few, parsed, scalars, texts, values
+from .fuzz import ODD_TEXTS, changed, documents, few, many, parsed, scalars, texts, values
 
 KNOWN = listings()
 WORDS = st.one_of(texts, st.sampled_from([*ODD_TEXTS, *KNOWN, "quick", "paper", ":", "+", "=", ",", "{", "@1"]))
@@ -36,7 +36,7 @@ LISTS = st.lists(WORDS | NAMED, max_size=4).map(",".join)
 @given(
     st.lists(NAMED | st.builds("{}:{}".format, st.sampled_from(list(KNOWN)), NAMED), max_size=3), st.lists(NAMED), WORDS
 )
-@few
+@many
 def test_entries_are_of_known_methods_and_presets_or_refused(names, excluded, preset):
     entries = parsed(parse_entries, names, excluded, preset, KNOWN)
     assert all(KNOWN[entry.method].offers(entry.preset) for entry in entries or ())
@@ -60,7 +60,7 @@ def test_a_preset_is_parameters_that_make_a_key_or_refused(name, data):
 
 
 @given(LISTS | st.lists(st.integers(), min_size=1).map(lambda many: ",".join(map(str, many))))
-@few
+@many
 def test_seeds_are_distinct_whole_numbers_or_refused(text):
     seeds = parsed(seeds_of, text)
     if seeds is not None:
@@ -74,14 +74,14 @@ SIZES = st.builds("{}{}{}".format, scalars, st.sampled_from(["", " ", "\t"]), st
 
 
 @given(SIZES | st.floats(0, 1e6).map("{:.3f}GB".format) | st.integers(0).map(str))
-@few
+@many
 def test_a_size_is_a_finite_number_of_gib_or_refused(text):
     size = parsed(parse_memory, text)
     assert size is None or (0 <= size < math.inf and (size > 0) == (text != ""))
 
 
 @given(st.floats() | st.sampled_from([0.0, 0.001, 1e9]))
-@few
+@many
 def test_a_limit_in_gib_is_one_a_machine_can_have_or_refused(gib):
     found = parsed(memory_of, gib)
     assert found is None or found == 0 or MEMORY[0] <= found <= MEMORY[1]
@@ -93,7 +93,7 @@ FLOATS = st.floats() | st.sampled_from([0.0, 1.0, 1e30])
 @given(WORDS | st.sampled_from(["cpu", "cpu:0", "meta"]), st.integers(), FLOATS, FLOATS, st.integers(), WORDS)
 @example("x" * 5000, 1, 1.0, 1.0, 1, "float32")
 @example("cpu", 1, 1.0, 1.0, 1, "x" * 5000)
-@few
+@many
 def test_options_are_within_bounds_or_refused(device, jobs, timeout, memory, micro_batch, precision):
     options = parsed(checked_options, device, jobs, timeout, memory, micro_batch, False, False, precision)
     if options is not None:
@@ -102,7 +102,7 @@ def test_options_are_within_bounds_or_refused(device, jobs, timeout, memory, mic
 
 
 @given(LISTS | st.lists(st.sampled_from([*METRICS, "union", "per-query"])).map(",".join))
-@few
+@many
 def test_metrics_are_known_or_refused(text):
     found = parsed(run_metrics, split(text), "auto", -1, True)
     assert found is None or set(found[0]) <= set(METRICS)
@@ -112,14 +112,14 @@ def test_metrics_are_known_or_refused(text):
 
 @given(LISTS | st.lists(st.builds("{}={}".format, st.sampled_from(NAMES), WORDS)).map(",".join))
 @example(f"clip=,clip={'x' * 5000}")
-@few
+@many
 def test_encoders_are_known_or_refused(text):
     found = parsed(parse_encoders, text)
     assert found is None or set(found) <= set(NAMES)
 
 
 @given(WORDS | st.builds("{}@{}".format, st.sampled_from(["digits", "digits-tiny"]), WORDS))
-@few
+@many
 def test_a_task_is_known_or_refused(name):
     spec = parsed(find_task, name)
     assert spec is None or name in (spec.name, spec.label, f"{spec.name}@")
@@ -128,7 +128,7 @@ def test_a_task_is_known_or_refused(name):
 @given(
     st.dictionaries(WORDS | st.just("classes"), st.lists(WORDS | st.sampled_from(["0", "1"]), max_size=3), max_size=2)
 )
-@few
+@many
 def test_items_of_groups_are_there_or_refused(where):
     data = tiny.dataset(6)
     ids = parsed(items_where, data, where)
@@ -140,7 +140,7 @@ def test_items_of_groups_are_there_or_refused(where):
 
 @given(values)
 @example({"\ud801": None, "\ud800\udc00": None})
-@few
+@many
 def test_a_digest_is_of_json_alone(value):
     try:
         found = digest(value)

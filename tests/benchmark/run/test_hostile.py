@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,12 +21,15 @@ from hypothesis import strategies as st
 from tdabench.benchmark.run.plan import Options
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner, parse_event
+from tdabench.benchmark.sandbox import tampering
 from tdabench.benchmark.sandbox.enclosure import SUBMISSION
 from tdabench.benchmark.sandbox.fork_server import temporary_of_process
 from tdabench.benchmark.sandbox.isolation import version
-from tdabench.datasets.truth import SHIPPED
+from tdabench.benchmark.sandbox.tampering import Watch
+from tdabench.datasets.truth import SHIPPED, Assets
 from tdabench.errors import UserError
 from tdabench.plugins import PREFIX
+from tdabench.store import FolderStore
 
 from ... import run_helpers
 from ...run_helpers import plan, plugin, run_cells, survivors
@@ -251,3 +255,73 @@ def test_temporary_files_of_a_cell_are_gone(home, tmp_path):
     [log] = (tmp_path / "results" / "logs").rglob("*.log")
     place = Path(log.read_text().splitlines()[0])
     assert place.name.startswith("tmp") and not place.exists() and not place.parent.exists()
+
+
+OPEN = {
+    "spoils-scores": ("next(Path({results!r}).rglob('slice-*.safetensors')).write_bytes(b'x')", "slice-.*safetensors"),
+    "forges-a-row": ("Path({results!r}, 'rows', 'digits-tiny@1', 'x.json').write_text('{{}}')", "rows/.*/x.json"),
+    "edits-code": ("Path({package!r}, 'models', 'a.py').write_text('x = 2')", "models/a.py"),
+    "edits-a-plugin": ("Path({beside!r}).write_text('x = 2')", "helper.py"),
+    "edits-truth": ("open({truth!r}, 'r+b').write(b'x')", "truth-report-0.safetensors"),
+}
+
+
+@pytest.fixture(scope="module")
+def unwatched(tiny_home, tmp_path_factory):
+    """Rows of cells that nothing shuts in, by method: honest ones side by side, and some that change what is not theirs."""
+    folder = tmp_path_factory.mktemp("open")
+    shutil.copytree(tiny_home, folder / "home")
+    (folder / "package" / "models").mkdir(parents=True)
+    (folder / "package" / "models" / "a.py").write_text("x = 1")
+    (folder / "helper.py").write_text("x = 1")
+    truth = folder / "home" / "truth" / "digits-tiny@1" / "truth-report-0.safetensors"
+    places = {"results": folder / "results", "package": folder / "package", "truth": truth}
+    words = {name: str(place) for name, place in (*places.items(), ("beside", folder / "helper.py"))}
+    files = [plugin(folder, name, body="import helper") for name in ("honest", "second")]
+    files += [plugin(folder, name, code.format(**words), body="import helper") for name, (code, _) in OPEN.items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TDABENCH_HOME", str(folder / "home"))
+        patch.setattr(tampering, "PACKAGE", folder / "package")
+        honest = run_cells(folder / "results", ["honest", "second"], files, isolated=False, jobs=2)
+        return honest | run_cells(folder / "results", [*OPEN], files, isolated=False, jobs=1)
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_what_a_cell_in_the_open_changes_is_named_in_its_row(name, unwatched):
+    row = unwatched[name]
+    assert row.status == "error" and row.metrics is None, row.reason
+    assert re.search(f"files changed that are not its own: [^ ]*{OPEN[name][1]}; restore", row.reason), row.reason
+
+
+def test_a_cell_in_the_open_that_changes_nothing_is_believed(unwatched):
+    assert (unwatched["honest"].status, unwatched["second"].status) == ("ok", "ok"), unwatched
+
+
+@pytest.fixture
+def watch(tiny_home, tmp_path):
+    """What notices changes, beside the results of three cells: one's own, one of this run and one of another."""
+    for name in ("own", "ours", "theirs"):
+        FolderStore(tmp_path).put(f"cells/{name}/id/slice.safetensors", b"scores")
+        FolderStore(tmp_path).put_json(f"rows/{name}.json", {"status": "ok", "metrics": None})
+    assets = Assets(tiny_home / "truth" / "digits-tiny@1")
+    with FolderStore(tmp_path).claim("cells/ours/run"):
+        yield Watch(assets, (), tmp_path, frozenset({"cells/own", "cells/ours"}), {"cells/own"})
+
+
+def test_what_others_may_change_meanwhile_is_no_cause_for_complaint(watch, tmp_path):
+    store = FolderStore(tmp_path)
+    with store.claim("cells/theirs/run"), store.claim("cells/new/run"):
+        for name in ("own", "theirs", "new"):
+            store.put(f"cells/{name}/id/slice.safetensors", b"others")
+            store.put_json(f"rows/{name}.json", {"status": "error", "metrics": None}, sealed=True)
+    store.put_json("rows/ours.json", {"status": "ok", "metrics": {"lds": {}}})
+    os.link(watch.assets.folder / "problem.safetensors", tmp_path / "link")
+    assert watch.complaint() is None
+
+
+@pytest.mark.parametrize("name", ["cells/ours/id/slice.safetensors", "cells/theirs/id/x", "rows/x.json"])
+def test_what_nobody_else_held_is_a_cause_for_complaint(name, watch, tmp_path):
+    (tmp_path / name).write_text("[]")
+    assert name in watch.complaint()
+    watch.expected |= {"cells/ours", "cells/theirs", "cells/x"}
+    assert watch.complaint() is None

@@ -7,6 +7,7 @@ import io
 import json
 import resource
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -97,15 +98,37 @@ def edited(files, change):
     return files | {MANIFEST: json.dumps(manifest | {"manifest_sha256": manifest_hash(manifest)}).encode()}
 
 
+OUTPUTS = np.ones((2, 10, 4), np.float32)
+
+
+def with_file(name, **arrays):
+    """Return what puts a file of arrays into a truth, in another's place or as one more, with hashes that hold."""
+
+    def change(files):
+        data = save(arrays)
+        listed = {"sha256": sha256(data), "bytes": len(data)}
+        return edited(files | {f"{LABEL}/{name}": data}, lambda manifest: manifest["files"].update({name: listed}))
+
+    return change
+
+
+def without(name):
+    """Return what takes a file out of a truth, whose manifest does not list it."""
+
+    def change(files):
+        left = {path: data for path, data in files.items() if path != f"{LABEL}/{name}"}
+        return edited(left, lambda manifest: manifest["files"].pop(name))
+
+    return change
+
+
 def with_array(value, place="truth-report-0.safetensors", key="outputs"):
     """Return what puts a number into an array, with hashes that hold."""
 
     def change(files):
         arrays = {name: np.array(array) for name, array in load(files[f"{LABEL}/{place}"]).items()}
         arrays[key].flat[1] = value
-        data = save(arrays)
-        changed = {"sha256": sha256(data), "bytes": len(data)}
-        return edited(files | {f"{LABEL}/{place}": data}, lambda manifest: manifest["files"].update({place: changed}))
+        return with_file(place, **arrays)(files)
 
     return change
 
@@ -128,6 +151,11 @@ SPOILT |= {
     ),
     "nested deeply": lambda path: rewrite(path, lambda files: files | {MANIFEST: b"[" * 100_000 + b"]" * 100_000}),
     "no JSON": lambda path: rewrite(path, lambda files: files | {MANIFEST: b"\xff\xfe"}),
+    "a replicate less": lambda path: rewrite(path, without("truth-report-1.safetensors")),
+    "labels of fewer subsets": lambda path: rewrite(path, with_file("truth-open-0.safetensors", outputs=OUTPUTS)),
+    "labels and more": lambda path: rewrite(
+        path, with_file("truth-report-0.safetensors", outputs=np.ones((10, 10, 4), np.float32), more=OUTPUTS)
+    ),
     "NaN": lambda path: rewrite(path, with_array(np.nan)),
     "infinity": lambda path: rewrite(path, with_array(-np.inf, "truth-full.safetensors")),
     "NaN in a weight": lambda path: rewrite(path, with_nan_weight),
@@ -255,6 +283,23 @@ def test_an_attack_is_one_line_and_little_memory(name, archive, elsewhere, tdabe
     assert_mistake(tdabench("truth", "import", archive), archive, said)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
     assert not elsewhere.exists() and not (elsewhere.parent / ".import").exists()
+
+
+def test_a_file_that_the_plan_has_not_is_refused_by_its_name(archive, elsewhere, tdabench):
+    rewrite(archive, with_file("extra.safetensors", x=OUTPUTS))
+    assert_mistake(tdabench("truth", "import", archive), archive, "plans (extra.safetensors)")
+    assert not elsewhere.exists()
+
+
+def test_a_large_array_is_looked_through_in_little_memory(archive, elsewhere, tdabench):
+    weights, large = "weights-0.safetensors", 48 * 2**20
+    rewrite(archive, with_file(weights, w=np.append(np.zeros(large // 4 - 1, np.float32), np.float32(np.nan))))
+    tracemalloc.start()
+    try:
+        assert_mistake(tdabench("truth", "import", archive), f"{weights} has w that is NaN")
+        assert tracemalloc.get_traced_memory()[1] < large / 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_compressed_archive_is_read(archive, elsewhere, tdabench):
