@@ -73,24 +73,23 @@ class FolderStore:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, sealed: bool = False) -> bytes:
         """Return the bytes under ``key``; raises as ``read_file`` does.
 
-        Raises CorruptFile too where a hash lies beside them that is not theirs; one that is missing says nothing.
+        Raises CorruptFile too where a hash lies beside them that is not theirs; one that is missing says nothing, but
+        where they must be ``sealed``.
         """
-        data = read_file(self.path(key))
-        self.check(key, data)
-        return data
+        while True:
+            data, known = read_file(self.path(key)), self._seals(key)
+            if sha256(data) in known if known is not None else not sealed:
+                return data
+            if read_file(self.path(key)) == data:  # else another process wrote them anew between the two reads
+                what = "was edited or damaged (its hash differs)" if known is not None else "has no hash beside it"
+                raise CorruptFile(f"{self.path(key)} {what}: delete it and run again")
 
-    def check(self, key: str, data: bytes) -> None:
-        """Raise CorruptFile where a hash lies beside ``key`` that is not that of ``data``."""
-        sealed = self.seal_of(key)
-        if sealed is not None and sealed != sha256(data):
-            raise CorruptFile(f"{self.path(key)} was edited or damaged (its hash differs): delete it and run again")
-
-    def seal(self, key: str, sha: str) -> None:
-        """Put the hash of what is under ``key`` beside it."""
-        self.put(key + HASH, f"{sha}\n".encode())
+    def seal(self, key: str, *hashes: str) -> None:
+        """Put the hash of what is under ``key`` beside it, or those of all that may be."""
+        self.put(key + HASH, "".join(f"{sha}\n" for sha in hashes).encode())
 
     def seal_of(self, key: str) -> str | None:
         """Return the hash that lies beside ``key``, whatever became of either; None where there is none."""
@@ -98,6 +97,10 @@ class FolderStore:
             return read_file(self.path(key + HASH)).strip().decode(errors="replace")
         except FileNotFoundError:
             return None
+
+    def _seals(self, key: str) -> list[str] | None:
+        seal = self.seal_of(key)
+        return None if seal is None else seal.split()
 
     def put_json(self, key: str, value: Any, sealed: bool = False) -> Path:
         """Write a value as strict JSON (NaN is refused with ValueError); sealed: with its hash beside it."""
@@ -112,10 +115,12 @@ class FolderStore:
             raise CorruptFile(f"{self.path(key)} is not valid JSON ({error}); delete it and run again") from error
 
     def keep(self, key: str, data: bytes) -> Path:
-        """Write ``data`` under ``key``, and its hash beside it; a kill in between leaves no hash of other bytes."""
-        self._unlink(key + HASH)
+        """Write ``data`` under ``key``, and its hash beside it; a kill in between leaves the hash of what is there."""
+        sha, former = sha256(data), self._seals(key)
+        self.seal(key, sha, *(former or ()))
         path = self.put(key, data)
-        self.seal(key, sha256(data))
+        if former:
+            self.seal(key, sha)
         return path
 
     def kept(self, key: str) -> bytes | None:
@@ -127,10 +132,10 @@ class FolderStore:
             data = read_file(self.path(key))
         except FileNotFoundError:
             return None
-        sealed = self.seal_of(key)
-        if sealed == sha256(data):
+        known = self._seals(key)
+        if known is not None and sha256(data) in known:
             return data
-        if sealed is not None:
+        if known is not None:
             self.set_aside(key)
         return None
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -465,6 +466,40 @@ def test_what_is_kept_comes_back_and_counts_only_with_its_hash(store):
     assert store.kept("a/c") is None
     store.delete("a/b.sha256")
     assert store.kept("a/b") is None and store.exists("a/b")
+
+
+@pytest.mark.parametrize("former", [None, b"former"])
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_a_kill_while_something_is_kept_leaves_what_has_its_hash(done, former, store, monkeypatch):
+    if former is not None:
+        store.keep("a/b", former)
+    puts = iter([store.put] * done)
+    monkeypatch.setattr(store, "put", lambda *given: next(puts)(*given))
+    with suppress(StopIteration):
+        store.keep("a/b", b"bytes")
+    expected = b"bytes" if done > 1 else former
+    assert store.kept("a/b") == expected
+    assert expected is None or store.get("a/b", sealed=True) == expected
+
+
+def test_what_another_process_keeps_anew_between_two_reads_is_not_called_damaged(store, monkeypatch):
+    store.keep("a/b", b"bytes")
+    seal_of = store.seal_of
+
+    def later(key):
+        monkeypatch.setattr(store, "seal_of", seal_of)
+        store.keep(key, b"other")
+        return seal_of(key)
+
+    monkeypatch.setattr(store, "seal_of", later)
+    assert store.get("a/b") == b"other"
+
+
+def test_a_hash_that_must_be_there_is_missed(store):
+    store.put("a/b", b"bytes")
+    assert store.get("a/b") == b"bytes"
+    with pytest.raises(CorruptFile, match="b has no hash beside it"):
+        store.get("a/b", sealed=True)
 
 
 @pytest.mark.parametrize("spoilt", [b"", b"byte", b"bytes\0", b"bytez"])

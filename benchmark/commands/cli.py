@@ -410,6 +410,16 @@ def verify_rows(
     raise typer.Exit(command.verify_rows(results, task or None, plugins_of(plugin)))
 
 
+@app.command(name="seal-rows")
+def seal_rows(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of rows; default: the committed ones.")] = None,
+) -> None:
+    """Write the list of hashes with which committed rows are compared whenever they are read."""
+    from .adapters import seal_rows as command
+
+    command.seal(folder)
+
+
 @app.command(name="new-method")
 def new_method(
     name: Annotated[str, typer.Argument(help="Its name, as in my-method.")],

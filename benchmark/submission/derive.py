@@ -8,11 +8,14 @@ from typing import Any, Literal, cast
 
 from ...datasets.truth import Assets, GroupTruth, Role, Truth
 from ...errors import brief
-from ...leaderboard.rows.row import Metrics, Row
+from ...leaderboard.rows.row import Cost, Metrics, Row
 from ...methods.registry import Listing
 from ..metrics.scores import Blocks, of_kinds, query_ids
+from ..run.costs import own_cost
+from ..run.record import Record
 from ..run.reporting import TRUTH_OF, Asked, metrics_of, status_by
 
+NOT_RECORDED = "isolation, environment and command of rows are what their run said: nothing here tells"
 TOLERANCE = 1e-6  # of numbers derived from the same scores by another version of NumPy
 NOT_DERIVED = ("removal", "sanity", "exemplars")
 
@@ -65,6 +68,19 @@ class Deriver:
             truth = assets.truth(role) if assets.has(role) else None
             self._truths[key] = truth, assets.group_truth() if assets.has_groups else None
         return self._truths[key]
+
+
+def derived_cost(row: Row, record: Record) -> Cost | None:
+    """Return a row's cost as its cell's record has it; None for an ensemble, whose members' costs are in it too.
+
+    What the record lacks is taken from the row: whether the cell was resumed, and what a killed later start forgot.
+    """
+    fit, spec = record.read("fit"), record.read("spec")
+    if row.cost is None or fit is None or spec is None or spec["members"]:
+        return None
+    slices = [record.costs(part)["attribute"] for part in record.parts()]
+    told = {"micro_batch": spec["micro_batch"], **(record.read("outcome") or {})}
+    return own_cost(row.cost.model_dump() | told, fit["fit"], slices, len(spec["query_ids"]))
 
 
 def difference(claimed: Any, found: Any, place: str) -> str | None:

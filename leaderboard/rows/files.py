@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ...errors import CorruptFile, shown
 from ...seeds import digest
 from ...store import FolderStore, read_file
+from .listed import check_listed, write_list
 from .row import SCHEMA_VERSION, Row, row_key
 from .strict import first_problem, parse_json
 
@@ -41,8 +42,12 @@ def read_row(data: bytes, where: str | Path) -> Row:
 
 
 def write_row(store: FolderStore, row: Row, sealed: bool = False) -> Path:
-    """Write ``row`` under its key and return its path; sealed: with its hash beside it, so that edits are noticed."""
-    return (store.keep if sealed else store.put)(row_key(row.key), row_bytes(row))
+    """Write ``row`` under its key and return its path.
+
+    sealed: with its hash beside it, so that edits are noticed; all rows of a run are.
+    """
+    write = store.keep if sealed or _is_of_a_run(store) else store.put
+    return write(row_key(row.key), row_bytes(row))
 
 
 def row_bytes(row: Row) -> bytes:
@@ -55,10 +60,27 @@ def row_bytes(row: Row) -> bytes:
 def load_rows(store: FolderStore | str | Path, task: str | None = None, edited: bool = False) -> list[Row]:
     """Return the rows in a store or folder, of one task (``digits``) or task version (``digits@1``) if named.
 
-    edited: also those whose hash is another's. Raises CorruptFile as ``load_row`` does.
+    edited: also those whose hash is another's. Raises CorruptFile as ``load_row`` does, and, whichever task is named,
+    where the folder is not as the list beside it says, which the committed rows must have.
     """
     store = store if isinstance(store, FolderStore) else FolderStore(store)
-    return [load_row(store, key, edited) for key in store.keys() if key.endswith(".json") and _is_of(key, task)]  # noqa: SIM118
+    keys = _keys(store)
+    check_listed(store, keys, required=store.root == FolderStore(RESULTS).root)
+    return [load_row(store, key, edited) for key in keys if _is_of(key, task)]
+
+
+def seal_rows(folder: Path) -> tuple[Path, int]:
+    """Write the list of the rows in a folder, and return where it lies and how many they are.
+
+    Raises CorruptFile, and writes nothing, where one of them is no valid row.
+    """
+    store = FolderStore(folder)
+    keys = [row_key(load_row(store, key).key) for key in _keys(store)]
+    return write_list(store, keys), len(keys)
+
+
+def _keys(store: FolderStore) -> list[str]:
+    return [key for key in store.keys() if key.endswith(".json")]  # noqa: SIM118
 
 
 def _is_of(key: str, task: str | None) -> bool:
@@ -70,12 +92,16 @@ def load_row(store: FolderStore, key: str, edited: bool = False) -> Row:
     """Return the row under a key.
 
     Raises CorruptFile where it is no valid row, lies where another cell's belongs, or, unless ``edited`` is meant to
-    pass, was edited since it was sealed.
+    pass, was edited since it was sealed, or lies in a run's folder without its hash.
     """
     data = read_file(store.path(key))
     row = read_row(data, store.path(key))
     if row_key(row.key) != key:
         raise CorruptFile(f"{store.path(key)} holds the row of another cell; move it to {store.path(row_key(row.key))}")
-    if not edited:
-        store.check(key, data)
+    if not edited and store.get(key, sealed=_is_of_a_run(store)) != data:
+        return load_row(store, key)  # it was written anew meanwhile
     return row
+
+
+def _is_of_a_run(store: FolderStore) -> bool:
+    return store.root.name == "rows" and (store.root.parent / "results.json").is_file()

@@ -1,4 +1,4 @@
-"""The command verify-rows: the metrics of stored rows, derived again from stored scores and the truth."""
+"""The command verify-rows: metrics and costs of stored rows, derived again from their cells' records and the truth."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rich.text import Text
 
 from ....datasets.truth import Assets
 from ....errors import CorruptFile, UserError, brief, shown
-from ....leaderboard.rows.files import load_rows
-from ....leaderboard.rows.row import Row, row_key
+from ....leaderboard.rows.files import load_row, load_rows
+from ....leaderboard.rows.row import Cost, Row, row_key
 from ....methods.registry import Listing, listings
+from ....store import FolderStore
 from ...metrics.scores import Blocks
 from ...run.record import Record
 from ...run.reporting import TRUTH_OF
 from ...run.results import Results
-from ...submission.derive import NOT_DERIVED, Deriver, attributed, width
+from ...submission.derive import NOT_DERIVED, NOT_RECORDED, Deriver, attributed, derived_cost, difference, width
 from ...tasks.find import find_task, open_assets
 from ...tasks.spec import TaskSpec
 from ..leaderboard import rows_folder
@@ -46,18 +47,19 @@ class _Unchecked(Exception):
 
 def verify_rows(folder: Path, task: str | None, plugins: tuple[Path, ...]) -> int:
     """Derive every row's metrics again and print what agrees; return 1 where one differs, or none could be checked."""
-    rows = load_rows(rows_folder(folder), task, edited=True)
+    store = FolderStore(rows_folder(folder))
+    rows = load_rows(store, task, edited=True)
     if not rows:
         raise UserError(f"no rows{f' of {shown(task)}' if task else ''} in {folder}: run `tdabench run` first")
     results = Results(folder) if (folder / "results.json").is_file() else None
-    checker, counts = Checker(results, listings(plugins), plugins), Counter[str]()
+    checker, counts = Checker(store, results, listings(plugins), plugins), Counter[str]()
     for found in map(checker.check, rows):
         counts[found.verdict] += 1
         where = row_key(found.row.key).removesuffix(".json")
         line = Text.assemble((f"{found.verdict:9}", STYLES[found.verdict]), f" {where}: {found.detail}")
         console.print(line, soft_wrap=True)
     said = f"{counts['agrees']} agree, {counts['differs']} differ, {counts['unchecked']} cannot be checked here"
-    console.print(f"{len(rows)} rows: {said}")
+    console.print(f"{len(rows)} rows: {said}", NOT_RECORDED, sep="\n")
     return int(counts["differs"] > 0 or counts["agrees"] == 0)
 
 
@@ -65,6 +67,7 @@ def verify_rows(folder: Path, task: str | None, plugins: tuple[Path, ...]) -> in
 class Checker:
     """Checks rows of a results folder, or, where ``results`` is None, rows without any scores."""
 
+    rows: FolderStore
     results: Results | None
     known: dict[str, Listing]
     plugins: tuple[Path, ...]
@@ -72,16 +75,27 @@ class Checker:
     _tasks: dict[str, tuple[TaskSpec, Assets]] = field(default_factory=dict)
 
     def check(self, row: Row) -> Found:
-        """Return what becomes of a row."""
+        """Return what becomes of a row: one whose numbers agree also has the hash that lies beside it."""
+        found = self._derived(row)
+        if found.verdict == "differs":
+            return found
+        try:
+            load_row(self.rows, row_key(row.key))
+        except CorruptFile as error:
+            return Found(row, "differs", str(error))
+        return found
+
+    def _derived(self, row: Row) -> Found:
         try:
             assets, listing, record = self._inputs(row)
         except _Unchecked as reason:
             return Found(row, "unchecked", str(reason))
         try:
-            odd = self._disagreement(row, assets, listing, record)
+            cost = derived_cost(row, record)
+            odd = self._disagreement(row, assets, listing, record) or _other_cost(row, cost)
         except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
-            return Found(row, "differs", f"its scores cannot be read: {brief(str(error))}")
-        return Found(row, "differs", odd) if odd else Found(row, "agrees", _what_agrees(row))
+            return Found(row, "differs", f"what its cell left cannot be read: {brief(str(error))}")
+        return Found(row, "differs", odd) if odd else Found(row, "agrees", _what_agrees(row, cost))
 
     def _inputs(self, row: Row) -> tuple[Assets, Listing, Record]:
         """Return what a row is checked by; raises _Unchecked where some of it is not here."""
@@ -138,9 +152,18 @@ def _checked(blocks: Blocks, n: int) -> Iterator[tuple[tuple[str, ...], np.ndarr
         yield ids, scores
 
 
-def _what_agrees(row: Row) -> str:
+def _other_cost(row: Row, cost: Cost | None) -> str | None:
+    """Return where a row's cost is not what was measured, where that is known."""
+    if row.cost is None or cost is None:
+        return None
+    return difference(row.cost.model_dump(mode="json"), cost.model_dump(mode="json"), "cost")
+
+
+def _what_agrees(row: Row, cost: Cost | None) -> str:
     assert row.metrics is not None
     means = [f"LDS of {kind} {100 * (one.mean or 0):.1f}" for kind, one in row.metrics.lds.items()]
     means += [f"groups of {kind}" for kind in row.metrics.groups] + (["top items"] if row.metrics.top else [])
+    means += ["cost"] if cost is not None else []
     other = [name for name in NOT_DERIVED if getattr(row.metrics, name) is not None]
-    return ", ".join(means) + (f" (not derivable from scores: {', '.join(other)})" if other else "")
+    other += ["cost"] if row.cost is not None and cost is None else []
+    return ", ".join(means) + (f" (not derivable: {', '.join(other)})" if other else "")

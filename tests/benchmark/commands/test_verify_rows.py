@@ -15,6 +15,7 @@ from tdabench.store import sha256
 from ... import run_helpers
 from ...run_helpers import plugin, run_cells
 
+RUN = ("run", "digits-tiny", "--methods", "pixel", "--results")
 tiny_home, home, tdabench = run_helpers.tiny_home, run_helpers.home, run_helpers.tdabench
 
 
@@ -74,6 +75,10 @@ EDITS = {
     "top items": (other_top, "metrics.top.ids.0.0"),
     "no top items": (lambda row: row["metrics"].update(top=None), "metrics.top"),
     "status": (lambda row: row.update(status="partial", reason="so"), "says partial, and ok follows"),
+    "seconds": (lambda row: row["cost"].update(fit_s=0.0), "cost.fit_s is claimed to be 0.0"),
+    "passes": (lambda row: row["cost"]["forward_passes"].update(attribute=7), "cost.forward_passes.attribute"),
+    "seconds in all": (lambda row: row["cost"].update(wall_s=0.0), "cost.wall_s is claimed to be 0.0"),
+    "isolation": (lambda row: row["source"].update(isolation="landlock 9"), "was edited or damaged"),
     "hash of scores": (lambda row: row["source"].update(scores_sha256="0" * 64), "not those whose hash"),
 }
 
@@ -85,6 +90,23 @@ def test_a_row_that_was_edited_differs_with_the_figures(name, results, tdabench)
     answer = tdabench("verify-rows", results)
     assert answer.code == 1 and "1 differ" in answer.out
     assert line(answer, "pixel").startswith("differs") and said in line(answer, "pixel")
+
+
+def test_a_row_without_its_hash_is_refused_by_name_and_agrees_with_nothing(results, tdabench):
+    edited(results, "pixel", lambda row: row["source"].update(isolation="landlock 9"))
+    path = next((results / "rows").rglob("pixel@*/**/*.json"))
+    path.with_name(f"{path.name}.sha256").unlink()
+    for words in (("leaderboard", "--results", results), (*RUN, results)):
+        answer = tdabench(*words)
+        assert answer.code == 2 and f"{path} has no hash beside it" in answer.err, answer
+        assert answer.err.count("\n") == 1
+    for folder in (results, results / "rows"):
+        answer = tdabench("verify-rows", folder)
+        assert answer.code == 1 and line(answer, "pixel").startswith("differs"), answer
+        assert "has no hash beside it" in line(answer, "pixel")
+    path.unlink()
+    assert tdabench(*RUN, results).code == 0
+    assert line(tdabench("verify-rows", results), "pixel").startswith("agrees")
 
 
 def other_scores(path):

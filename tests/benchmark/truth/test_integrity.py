@@ -136,6 +136,27 @@ def test_a_manifest_edited_by_hand_is_refused_by_every_command(command, name, ow
     assert not (tmp_path / "results" / "rows").exists()
 
 
+OF_THE_FIRST_SCHEMA = {
+    "queries reversed": lambda manifest: manifest["query_ids"].reverse(),
+    "roles exchanged": lambda manifest: manifest["queries"][0].update(role="test"),
+    "another seed": lambda manifest: manifest.update(base_seed=1),
+    "another recipe": lambda manifest: manifest["recipe"].update(steps=1),
+}
+
+
+@pytest.mark.parametrize("name", OF_THE_FIRST_SCHEMA)
+def test_a_shipped_truth_of_the_first_schema_is_refused_with_another_manifest_whose_hash_holds(
+    name, tmp_path, monkeypatch, tdabench
+):
+    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path))
+    folder = shutil.copytree(SHIPPED / "digits@1", tmp_path / "truth" / "digits@1")
+    run_helpers.edit_manifest(folder, OF_THE_FIRST_SCHEMA[name])
+    results = tmp_path / "results"
+    answer = tdabench("run", "digits", "--methods", "pixel", "--results", results)
+    assert answer.code == 2 and "manifest.json is of schema version 1" in answer.err, answer
+    assert answer.err.count("\n") == 1 and not (results / "rows").exists()
+
+
 OF_ANOTHER_TASK = {
     "recipe": lambda manifest: manifest["recipe"].update(steps=1),
     "n_train": lambda manifest: manifest.update(n_train=manifest["n_train"] + 1),
