@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from .claims import holder, release, try_claim
 from .errors import CorruptFile, UserError
 
+LONGEST_JSON, LONGEST_SEAL = 2**28, 2**12  # bytes
 # What the names of a kept file's hash, of one set aside and of one being written end with.
 HASH, DAMAGED, PART = ".sha256", ".damaged", ".part"
 ABANDONED_S = 86400.0  # since anything was written to it, after which a file being written is a killed process's
@@ -73,17 +74,17 @@ class FolderStore:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
 
-    def get(self, key: str, sealed: bool = False) -> bytes:
-        """Return the bytes under ``key``; raises as ``read_file`` does.
+    def get(self, key: str, sealed: bool = False, longest: int | None = None) -> bytes:
+        """Return the bytes under ``key``, at most so many; raises as ``read_file`` does.
 
         Raises CorruptFile too where a hash lies beside them that is not theirs; one that is missing says nothing, but
         where they must be ``sealed``.
         """
         while True:
-            data, known = read_file(self.path(key)), self._seals(key)
+            data, known = read_file(self.path(key), longest), self._seals(key)
             if sha256(data) in known if known is not None else not sealed:
                 return data
-            if read_file(self.path(key)) == data:  # else another process wrote them anew between the two reads
+            if read_file(self.path(key), longest) == data:  # else another process wrote them anew between the two reads
                 what = "was edited or damaged (its hash differs)" if known is not None else "has no hash beside it"
                 raise CorruptFile(f"{self.path(key)} {what}: delete it and run again")
 
@@ -94,7 +95,7 @@ class FolderStore:
     def seal_of(self, key: str) -> str | None:
         """Return the hash that lies beside ``key``, whatever became of either; None where there is none."""
         try:
-            return read_file(self.path(key + HASH)).strip().decode(errors="replace")
+            return read_file(self.path(key + HASH), LONGEST_SEAL).strip().decode(errors="replace")
         except FileNotFoundError:
             return None
 
@@ -110,7 +111,7 @@ class FolderStore:
     def get_json(self, key: str) -> Any:
         """Return the JSON value under ``key``; raises CorruptFile where it does not parse."""
         try:
-            return json.loads(self.get(key))
+            return json.loads(self.get(key, longest=LONGEST_JSON))
         except (ValueError, RecursionError) as error:
             raise CorruptFile(f"{self.path(key)} is not valid JSON ({error}); delete it and run again") from error
 
@@ -205,15 +206,17 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))  # unlike Path.resolve, no link that leads to itself makes it raise
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, longest: int | None = None) -> bytes:
     """Return the bytes of a file.
 
-    Raises FileNotFoundError where there is none, CorruptFile where a folder, a pipe or a device is in its place, and
-    UserError where it cannot be read.
+    Raises FileNotFoundError where there is none, CorruptFile where a folder, a pipe or a device is in its place, or it
+    has more bytes than the ``longest`` may, and UserError where it cannot be read.
     """
     try:
         if path.exists() and not path.is_file():
             raise CorruptFile(f"{path} is no plain file: move it elsewhere")
+        if longest is not None and path.stat().st_size > longest:
+            raise CorruptFile(f"{path} has more than {longest:,} bytes: move it elsewhere")
         return path.read_bytes()
     except FileNotFoundError:
         raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ...errors import UserError
 from ...leaderboard.rows.row import Key, Row
 from ...methods.support import unsupported
 from ...models.problem import Problem, read_problem
@@ -16,6 +17,7 @@ from .record import Record
 from .results import Results
 from .worker import Spec
 
+HEADER = 2**16  # bytes of a file of scores beside them, and more
 Due = Literal["nothing", "metrics", "scores"]
 
 
@@ -63,12 +65,15 @@ class Inspector:
 
     def continues(self, planned: PlannedCell, spec: Spec) -> bool:
         """Say whether the stored slices are what this start would compute: other sums may round otherwise."""
-        record = self.record(planned)
-        if self.options.force or record.read("inputs") != self.inputs(planned):
+        before = _read(self.record(planned), "spec")
+        if self.options.force or not self._has_inputs(planned) or not isinstance(before, dict):
             return False
-        before = record.read("spec")
-        same = before["threads"] == spec.threads and before["micro_batch"] == spec.micro_batch
-        return same and bool(before["closed"]) == bool(spec.closed)
+        same = before.get("threads") == spec.threads and before.get("micro_batch") == spec.micro_batch
+        return same and bool(before.get("closed")) == bool(spec.closed)
+
+    def _has_inputs(self, planned: PlannedCell) -> bool:
+        """Say whether the record is of the inputs that there are now."""
+        return _read(self.record(planned), "inputs") == self.inputs(planned)
 
     def inputs(self, planned: PlannedCell) -> dict[str, Any]:
         """Return what scores and costs depend on besides the identity: device, packages and the members' scores."""
@@ -79,7 +84,8 @@ class Inspector:
 
     def record(self, planned: PlannedCell) -> Record:
         """Return the cell's record."""
-        return self.results.record(planned.key, planned.identity)
+        longest = HEADER + 4 * len(planned.attributed_ids) * int(planned.assets.manifest["n_train"])
+        return self.results.record(planned.key, planned.identity, longest)
 
     def environment(self) -> dict[str, Any]:
         """Return the machine and packages as a row records them."""
@@ -91,16 +97,12 @@ class Inspector:
         return {"timeout_s": self.options.timeout_s, "memory_bytes": memory}
 
     def _complete(self, planned: PlannedCell, row: Row) -> bool:
-        record = self.record(planned)
-        return (
-            row.status in ("ok", "partial")
-            and row.source.scores_sha256 == record.scores_hash()
-            and record.read("inputs") == self.inputs(planned)
-        )
+        kept = self.record(planned).damage() is None and row.source.scores_sha256 == self.record(planned).scores_hash()
+        return row.status in ("ok", "partial") and kept and self._has_inputs(planned)
 
     def _holds(self, planned: PlannedCell, row: Row) -> bool:
         if row.status == "ok":
-            return self.record(planned).read("inputs") == self.inputs(planned)
+            return self._has_inputs(planned)
         if self.options.retry:
             return False
         if row.status == "skipped":
@@ -125,6 +127,14 @@ class Inspector:
 def reads_any(planned: PlannedCell, keys: Collection[Key]) -> bool:
     """Say whether an ensemble reads the scores of one of these cells."""
     return any(member.key in keys for member in planned.members.values())
+
+
+def _read(record: Record, name: str) -> Any:
+    """Return a value of a record; None where nothing can be read, whatever a method left in its place."""
+    try:
+        return record.read(name)
+    except UserError:
+        return None
 
 
 def _metrics_are_old(planned: PlannedCell, row: Row) -> bool:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ import numpy as np
 from safetensors.numpy import save
 
 from ...datasets.truth import arrays_in
-from ...errors import CorruptFile
+from ...errors import CorruptFile, UserError, brief
 from ...store import FolderStore, sha256
 
 
 class Record:
     """What a cell left behind in its folder."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, longest: int | None = None) -> None:
+        """Take a folder; longest: bytes that a slice's scores may have, if that is known."""
         self.store = FolderStore(folder)
+        self._longest = longest
 
     def has(self, part: slice) -> bool:
         """Say whether a slice is complete; its costs are written after its scores."""
@@ -68,7 +71,7 @@ class Record:
         """Return the file of a slice's scores; raises CorruptFile where it is not what was stored."""
         key = scores_file(part)
         try:
-            data, expected = self.store.get(key), self.costs(part)["sha256"]
+            data, expected = self.store.get(key, longest=self._longest), self.costs(part)["sha256"]
         except FileNotFoundError as error:
             raise self._unreadable(part, error) from error
         if sha256(data) != expected:
@@ -98,22 +101,31 @@ class Record:
     def damage(self) -> str | None:
         """Return what is wrong with a file of the record, None where all are as they were stored."""
         try:
-            for name in ("fit", "spec", "inputs"):
-                self.read(name)
-            for part in self.parts():
-                self.scores(part)
-        except (CorruptFile, KeyError, TypeError, ValueError) as error:
-            return str(error)
+            self._check()
+        except Exception as error:  # a method may have left anything there
+            return f"{type(error).__name__}: {brief(str(error))}" if not isinstance(error, UserError) else str(error)
         return None
+
+    def _check(self) -> None:
+        for path in self._files():
+            if path.is_symlink() or (path.suffix and not path.is_file()):
+                raise CorruptFile(f"{path.name} is no plain file")
+        for name in ("fit", "spec", "inputs", "outcome"):
+            self.read(name)
+        for part in self.parts():
+            self.scores(part)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.store.root.iterdir()) if self.store.root.is_dir() else []
 
     def scores_hash(self) -> str:
         """Return a hash over all slices' hashes."""
         return hash_of_slices([self.costs(part)["sha256"] for part in self.parts()])
 
     def clear(self) -> None:
-        """Delete everything."""
-        for key in list(self.store.keys()):
-            self.store.delete(key)
+        """Delete everything, and follow no link."""
+        for path in self._files():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def hash_of_slices(hashes: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...datasets.truth import Assets, GroupTruth, Role, Truth
@@ -176,7 +177,14 @@ class Reporter:
 
     def _log_tail(self, planned: PlannedCell) -> str | None:
         path = self.inspector.results.log(planned.key)
-        return printable(path.read_text(errors="replace")[-LOG_TAIL:]) if path.is_file() else None
+        return printable(_end_of(path)[-LOG_TAIL:]) if path.is_file() else None
+
+
+def _end_of(path: Path) -> str:
+    """Return the end of a log, which may be of any size."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4 * LOG_TAIL))
+        return file.read(4 * LOG_TAIL).decode(errors="replace")
 
 
 def _is_told(note: dict[str, Any]) -> bool:

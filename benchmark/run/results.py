@@ -118,9 +118,9 @@ class Results:
         """Where rows of the training set are kept for later cells."""
         return self.folder / "kept"
 
-    def record(self, key: Key, identity: str) -> Record:
-        """Return the record of a cell under an identity (what its scores depend on)."""
-        return Record(self.folder / "cells" / row_key(key).removesuffix(".json") / identity)
+    def record(self, key: Key, identity: str, longest: int | None = None) -> Record:
+        """Return the record of a cell under an identity (what its scores depend on); longest: as ``Record`` has it."""
+        return Record(self.folder / "cells" / row_key(key).removesuffix(".json") / identity, longest)
 
 
 def why_not(row: Row | None) -> str | None:

@@ -11,19 +11,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from ...errors import CorruptFile, UserError, brief
+from ...errors import UserError, brief
 from ...leaderboard.rows.row import Row, Status, row_key
 from ...methods.kept import in_use
 from ...store import LONG_CLAIM_S, home
 from ..sandbox.enclosure import closed_to_methods, shelter
 from ..sandbox.fork_server import forkserver, start_guard, temporary_of_process
+from ..sandbox.frames import Inbox
 from ..sandbox.isolation import NONE
 from ..sandbox.lifetime import kill_cell, out_of_memory_kills, server_of
 from ..sandbox.tampering import Watch
@@ -66,7 +67,7 @@ class Running:
 
     planned: PlannedCell
     process: Any
-    connection: Any  # one class on POSIX, another on Windows
+    inbox: Inbox
     resumed: bool
     temporary: str
     watch: Watch | None = None
@@ -209,7 +210,8 @@ class Runner:
         start_guard()
         process.start()
         send.close()
-        return Running(planned, process, receive, resumed, temporary, watch, server_of(process.pid, os.getpid()))
+        inbox, server = Inbox(receive, LONGEST_EVENT), server_of(process.pid, os.getpid())
+        return Running(planned, process, inbox, resumed, temporary, watch, server)
 
     def _watch(self, planned: PlannedCell) -> Watch | None:
         """Return what notices that a cell changes what is not its own; nothing where it is kept from that."""
@@ -226,8 +228,8 @@ class Runner:
             self.results.forget(planned.key)  # or a kill would leave a row without its scores
             record.clear()
         record.store.delete("outcome.json")
-        record.store.put_json("spec.json", spec.to_json())
-        record.store.put_json("inputs.json", self.inspector.inputs(planned))
+        record.store.put_json("spec.json", spec.to_json(), sealed=True)
+        record.store.put_json("inputs.json", self.inspector.inputs(planned), sealed=True)
 
     def _spec(self, planned: PlannedCell, record: Record, temporary: str) -> worker.Spec:
         members = {name: str(self.inspector.record(one).store.root) for name, one in planned.members.items()}
@@ -244,6 +246,7 @@ class Runner:
             threads=self.options.threads,
             plugins=planned.plugins,
             members=members or None,
+            member_ids={name: one.attributed_ids for name, one in planned.members.items()} or None,
             memory_bytes=self.options.memory_bytes,
             open_truth="open-truth" in planned.cls.needs,
             kept=self._kept(planned),
@@ -275,10 +278,10 @@ class Runner:
     def _poll(self) -> list[int]:
         """Wait a moment for events, and return the positions of cells that ended or ran out of time."""
         live = self._live.values()
-        heard = [running.connection for running in live if not running.connection.closed]
+        heard = [running.inbox.connection for running in live if not running.inbox.connection.closed]
         ready = wait(heard + [running.process.sentinel for running in live], timeout=0.2)
         for running in live:
-            if running.connection in ready:
+            if running.inbox.connection in ready:
                 self._drain(running)
         late = [i for i, running in self._live.items() if self._is_late(running)]
         for index in late:
@@ -289,10 +292,9 @@ class Runner:
         return time.monotonic() - running.started > self.options.timeout_s
 
     def _drain(self, running: Running) -> None:
-        with suppress(EOFError, OSError):
-            while running.connection.poll():
-                if (event := parse_event(running.connection.recv_bytes(LONGEST_EVENT))) is not None:
-                    self.on_event(running.planned, *event)
+        for message in running.inbox.take():
+            if (event := parse_event(message)) is not None:
+                self.on_event(running.planned, *event)
 
     def _finish(self, running: Running) -> Row:
         running.kill()  # it has ended; what it started may not have
@@ -303,7 +305,7 @@ class Runner:
             status, reason = self._verdict(running, outcome)
             end = Ending(status, reason, running.started_utc, outcome, running.resumed)
             return self.reporter.write(running.planned, end)
-        except (CorruptFile, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except Exception as error:  # its method may have left anything there
             what = f"{type(error).__name__}: {brief(str(error))}"
             return self._disowned(running, f"what it left behind is no record of a cell ({what})")
 
