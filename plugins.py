@@ -160,7 +160,10 @@ def code_hash(origin: str) -> str:
 
 
 def code_files(origin: str) -> dict[str, bytes]:
-    """Return a plugin's source and all beside it that it imports, by path below its folder; nothing is imported."""
+    """Return a plugin's source and all beside it that it imports, by path below its folder; nothing is imported.
+
+    Raises UserError for a file that is no Python.
+    """
     if is_file(origin):
         path = Path(origin).resolve()
         return _files_of(path, path.parent, "")
@@ -290,7 +293,10 @@ def _files_of(path: Path, root: Path, only: str) -> dict[str, bytes]:
         where = path.relative_to(root)
         if where.as_posix() not in found:
             source = found[where.as_posix()] = path.read_bytes()
-            waiting += _beside(root, ".".join(["", *where.parts[:-1]]), source, only)
+            try:
+                waiting += _beside(root, ".".join(["", *where.parts[:-1]]), source, only)
+            except (SyntaxError, ValueError, ImportError, RecursionError, MemoryError) as error:
+                raise UserError(f"{path} is not valid Python: {error}; mend the file and try again") from error
     return found
 
 

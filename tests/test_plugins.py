@@ -132,3 +132,10 @@ def test_the_hash_of_an_installed_module_covers_its_package(tmp_path, monkeypatc
         write(folder, **{name: "X = Y = 2"})
         assert code_hash("installed.data") != before
     sys.modules.pop("installed", None)
+
+
+@pytest.mark.parametrize("text", ["def (", "\0", "from ...above import x"])
+def test_what_lies_beside_a_plugin_and_is_no_python_is_one_line(text, tmp_path):
+    path = write(tmp_path, plugin="import helper", helper=text)
+    with pytest.raises(UserError, match=r"helper\.py is not valid Python: .*; mend the file"):
+        code_hash(str(path))

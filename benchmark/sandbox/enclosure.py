@@ -73,6 +73,7 @@ def read_later(assets: Path, members: Iterable[str], plugins: Iterable[str]) -> 
 
 
 def code_beside(plugins: Iterable[str]) -> Iterator[Path]:
-    """Yield the files of plugins, and what these import from beside them."""
-    for plugin in filter(is_file, plugins):
-        yield from (Path(plugin).parent / name for name in code_files(plugin))
+    """Yield the files of plugins, and what these import from beside them, but for links, which lead anywhere."""
+    for plugin in map(Path, filter(is_file, plugins)):
+        files = (plugin.resolve().parent / name for name in code_files(str(plugin)))
+        yield from (file for file in files if file.resolve() == file)

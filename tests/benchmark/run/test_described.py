@@ -165,6 +165,16 @@ def test_what_describes_a_method_reads_no_results_submissions_or_temporary_files
     assert described_with(READS.format(places=list(map(str, places))), tmp_path) == "['open']"
 
 
+@pytest.mark.skipif(version() == 0, reason="this kernel has no Landlock")
+def test_a_link_beside_a_plugin_opens_nothing_that_is_closed(tmp_path):
+    secret = Results(tmp_path / "results").folder / "rows" / "secret.py"
+    secret.parent.mkdir()
+    secret.write_text("secret = 'it'")
+    (tmp_path / "helper.py").symlink_to(secret)
+    with pytest.raises(UserError, match="PermissionError"):
+        described_with("from helper import secret as found", tmp_path)
+
+
 def test_who_could_not_be_shut_in_answers_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(enclosure, "shut_in", lambda *words: "none")
     monkeypatch.setattr(enclosure, "shelter", lambda: "landlock 6")
