@@ -15,6 +15,7 @@ from ...methods.base import Unit
 from ..metrics.groups import group_metrics
 from ..metrics.scores import Blocks, lds_metrics, top_items
 from ..sandbox.enclosure import shelter
+from ..sandbox.isolation import NONE
 from ..tasks.find import find_task
 from .costs import add_up, own_cost
 from .described import adapter_of
@@ -160,9 +161,15 @@ class Reporter:
             scores_sha256=record.scores_hash() if scored else None,
             code_sha256=planned.code,
             adapter_sha256=adapter_of(planned.cls),
-            isolation=shelter(self.inspector.options.encloses) if scored else None,
+            isolation=self._isolation(planned) if scored else None,
             notes=[note for preset, note in planned.cls.notes.items() if preset == planned.key.preset],
         )
+
+    def _isolation(self, planned: PlannedCell) -> str:
+        """Return by what a cell was shut in: by nothing where it reads scores of one that was not."""
+        rows = [self.inspector.results.row(member.key) for member in planned.members.values()]
+        in_the_open = any(row is not None and row.source.isolation == NONE for row in rows)
+        return NONE if in_the_open else shelter(self.inspector.options.encloses)
 
     def _diagnostics(self, planned: PlannedCell, record: Record) -> dict[str, Any]:
         """Return what the method noted in fit and in each slice, and the runner's own facts, which have precedence."""

@@ -129,7 +129,8 @@ class Source(Strict):
 
     kind: ``measured`` by a run, ``verified`` by the maintainers' own, or ``reported`` by others without a run;
     adapter_sha256: of a method outside the package, the hash of its file and all that this imports from beside it;
-    isolation: by what the method was kept from truths, other results and the network, or ``none``.
+    isolation: by what the method was kept from truths, other results and the network, or ``none``, as where an
+    ensemble reads scores of a cell that was not.
     """
 
     kind: Literal["verified", "measured", "reported"]

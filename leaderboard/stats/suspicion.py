@@ -1,8 +1,10 @@
-"""Scores that are too good: what a method that saw the truth would have, and hardly one that did not."""
+"""Scores that may come from the truth: too good for a method that did not see it, or of one that could have."""
 
 from __future__ import annotations
 
-from ..rows.row import LdsResult, Row
+from collections.abc import Sequence
+
+from ..rows.row import LdsResult, Row, row_key
 
 
 def above_ceiling(row: Row) -> bool:
@@ -14,6 +16,23 @@ def above_ceiling(row: Row) -> bool:
         one.low is not None and one.ceiling_high is not None and one.low > one.ceiling_high
         for one in (row.metrics.lds if row.metrics else {}).values()
     )
+
+
+def in_the_open(rows: Sequence[Row]) -> set[str]:
+    """Return the keys of the rows whose scores a method from outside made without isolation.
+
+    Those of ensembles among them, as far as the rows of their members are here.
+    """
+    unshut = [row for row in rows if row.source.adapter_sha256 and row.source.isolation == "none"]
+    return {row_key(row.key) for row in (*unshut, *(row for row in rows if any(_reads(row, one) for one in unshut)))}
+
+
+def _reads(row: Row, other: Row) -> bool:
+    """Say whether a row is of an ensemble that names the other's entry, with its preset or without."""
+    members = row.key.params.get("members")
+    alike = all(getattr(row.key, name) == getattr(other.key, name) for name in ("label", "query_set", "seed"))
+    names = (other.key.method, f"{other.key.method}:{other.key.preset}")
+    return alike and isinstance(members, list) and any(name in members for name in names)
 
 
 def above_open(row: Row, dev: Row) -> bool:

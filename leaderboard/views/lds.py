@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
-from ..rows.row import Cost, LdsResult, Row
+from ..rows.row import Cost, LdsResult, Row, row_key
 from ..stats.ranking import (
     Group,
     Score,
@@ -19,7 +19,7 @@ from ..stats.ranking import (
     rank_ranges,
     standings,
 )
-from ..stats.suspicion import above_ceiling
+from ..stats.suspicion import above_ceiling, in_the_open
 from .selection import failure_of, preset_labels, status_of
 from .sheet import MISSING, Failure, Interval, Sheet, flat, rank_text, yes_no
 
@@ -30,7 +30,7 @@ RANK_NOTE = (
 )
 MARKS = {
     "above-ceiling": "above-ceiling: significantly above the noise ceiling, as if it saw the truth (docs/security.md).",
-    "no-isolation": "no-isolation: a method from outside the package that was not kept from the truth as it ran.",
+    "no-isolation": "no-isolation: a method from outside the package, not kept from the truth, or an ensemble of such.",
     "reported": "reported: the submitter's own numbers, not verified here.",
     "resumed": "resumed: took several starts; slices were timed in each, fit and wall time are the last one's.",
 }
@@ -113,6 +113,7 @@ def build_tables(rows: Iterable[Row]) -> list[Table]:
     Rows of methods that score groups, and of tasks without subsets, have no LDS, and are left out.
     """
     rows = [row for row in rows if row.metrics is None or row.metrics.lds]
+    unshut = in_the_open(rows)
     measured: dict[Group, list[Row]] = {}
     for row in rows:
         if row.metrics is not None:
@@ -122,7 +123,7 @@ def build_tables(rows: Iterable[Row]) -> list[Table]:
         if row.metrics is None:
             failed.setdefault(_home(row, measured), []).append(row)
     groups = sorted(measured.keys() | failed.keys(), key=lambda group: (*group[:4], group.truth_sha256 or ""))
-    return [_table(group, measured.get(group, []), failed.get(group, [])) for group in groups]
+    return [_table(group, measured.get(group, []), failed.get(group, []), unshut) for group in groups]
 
 
 def _home(row: Row, groups: Mapping[Group, Sequence[Row]]) -> Group:
@@ -131,20 +132,22 @@ def _home(row: Row, groups: Mapping[Group, Sequence[Row]]) -> Group:
     return max(near, key=lambda group: (group.truth_sha256 == own.truth_sha256, len(groups[group])), default=own)
 
 
-def _table(group: Group, measured: Sequence[Row], failed: Sequence[Row]) -> Table:
+def _table(group: Group, measured: Sequence[Row], failed: Sequence[Row], unshut: Collection[str]) -> Table:
     ranked = standings(measured)
     ranges = rank_ranges(ranked)
-    lines = tuple(_line(standing, ranges.get(standing.entry), beats_random(standing, ranked)) for standing in ranked)
+    lines = tuple(
+        _line(one, ranges.get(one.entry), beats_random(one, ranked), _marks(one.rows, unshut)) for one in ranked
+    )
     unfinished = [row for row in measured if row.status not in ("ok", "partial")]
     failures = sorted(map(failure_of, [*failed, *unfinished]), key=lambda one: (one.method, one.preset, one.seed))
     task = f"{group.task}@{group.task_version}"
     results = {kind: [row.metrics.lds[kind] for row in measured if row.metrics] for kind in group.kinds}
     ceilings = {kind: _ceiling(_shown(found)) for kind, found in results.items()}
-    notes = _notes(measured, results) if measured else ()
+    notes = _notes(measured, results, _marks(measured, unshut)) if measured else ()
     return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, tuple(failures), notes, ceilings)
 
 
-def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None) -> Line:
+def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None, marks: tuple[str, ...]) -> Line:
     entry = standing.entry
     costs = [row.cost for row in standing.rows if row.cost]
     return Line(
@@ -162,7 +165,7 @@ def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None) 
         forward_passes=_mean(costs, lambda cost: sum(cost.forward_passes.values())),
         backward_passes=_mean(costs, lambda cost: sum(cost.backward_passes.values())),
         status=status_of(standing.rows),
-        marks=_marks(standing.rows),
+        marks=marks,
         done=standing.done,
         asked=standing.asked,
         beats_random=beats,
@@ -181,16 +184,18 @@ def peak(phases: Mapping[str, int | None]) -> int | None:
     return max((value for value in phases.values() if value is not None), default=None)
 
 
-def _marks(rows: Sequence[Row]) -> tuple[str, ...]:
+def _marks(rows: Sequence[Row], unshut: Collection[str]) -> tuple[str, ...]:
     found = {"resumed" for row in rows if row.cost and row.cost.resumed}
     found |= {"above-ceiling" for row in rows if above_ceiling(row)}
-    found |= {"no-isolation" for row in rows if row.source.adapter_sha256 and row.source.isolation == "none"}
+    found |= {"no-isolation" for row in rows if row_key(row.key) in unshut}
     found |= {"reported" for row in rows if row.source.kind == "reported"}
     return tuple(sorted(found))
 
 
-def _notes(measured: Sequence[Row], results: Mapping[str, Sequence[LdsResult]]) -> tuple[str, ...]:
-    return (*_kind_notes(results), RANK_NOTE, _machine_note(measured), *(MARKS[mark] for mark in _marks(measured)))
+def _notes(
+    measured: Sequence[Row], results: Mapping[str, Sequence[LdsResult]], marks: Iterable[str]
+) -> tuple[str, ...]:
+    return (*_kind_notes(results), RANK_NOTE, _machine_note(measured), *(MARKS[mark] for mark in marks))
 
 
 def _kind_notes(results: Mapping[str, Sequence[LdsResult]]) -> Iterable[str]:
@@ -259,9 +264,8 @@ def _uses_gpu(table: Table) -> bool:
 
 
 def _status(line: Line) -> str:
-    if line.done < line.asked:
-        return f"{line.done} of {line.asked}"
-    return line.marks[0] if line.marks else line.status
+    missing = (f"{line.done} of {line.asked}",) if line.done < line.asked else ()
+    return ", ".join((*missing, *line.marks)) or line.status
 
 
 def _seconds(value: float | None) -> str:

@@ -59,7 +59,7 @@ def verify_rows(folder: Path, task: str | None, plugins: tuple[Path, ...]) -> in
         line = Text.assemble((f"{found.verdict:9}", STYLES[found.verdict]), f" {where}: {found.detail}")
         console.print(line, soft_wrap=True)
     said = f"{counts['agrees']} agree, {counts['differs']} differ, {counts['unchecked']} cannot be checked here"
-    console.print(f"{len(rows)} rows: {said}", NOT_RECORDED, sep="\n")
+    console.print(f"{len(rows)} rows: {said}", NOT_RECORDED, sep="\n", soft_wrap=True)
     return int(counts["differs"] > 0 or counts["agrees"] == 0)
 
 

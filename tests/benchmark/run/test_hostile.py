@@ -265,6 +265,15 @@ def test_rows_say_by_what_they_were_shut_in(zoo, home, tmp_path):
     assert row.source.isolation == "none" and row.status == "ok"
 
 
+@shut_in
+def test_an_ensemble_that_reads_what_ran_in_the_open_says_that_it_did(home, tmp_path):
+    reader = plugin(tmp_path, "reader", members=("honest",), needs=("stored-scores",))
+    files = [plugin(tmp_path, "honest"), reader]
+    run_cells(tmp_path, ["honest"], files, isolated=False)
+    [row] = run_cells(tmp_path, ["reader"], files).values()
+    assert row.source.isolation == "none" and row.status == "ok"
+
+
 @pytest.mark.parametrize("code", ["raise SystemExit(0)", "os._exit(0)", "def ("])
 def test_a_plugin_that_does_not_import_is_one_line(code, home, tmp_path):
     path = plugin(tmp_path, "odd")

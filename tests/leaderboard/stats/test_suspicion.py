@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+
 import pytest
 
 from tdabench.leaderboard.rows.files import RESULTS, load_rows
 from tdabench.leaderboard.rows.row import Metrics, Row
 from tdabench.leaderboard.stats.suspicion import above_ceiling, above_open
-from tdabench.leaderboard.views.lds import MARKS, build_tables
+from tdabench.leaderboard.views.lds import MARKS, build_tables, lds_sheets
+from tdabench.leaderboard.views.sheet import render
+from tdabench.seeds import digest
 
-from ..helpers import lds_row, make_lds, make_source
+from ..helpers import lds_row, make_cost, make_key, make_lds, make_source
 
 
 def row(low: float, high: float, ceiling: tuple[float, float], kind: str = "heldout") -> Row:
@@ -81,6 +87,42 @@ def test_plugins_that_ran_in_the_open_are_marked():
         source = make_source(adapter_sha256="b" * 16, isolation=isolation)
         [table] = build_tables([lds_row(source=source)])
         assert table.lines[0].marks == marks
+
+
+@pytest.mark.parametrize(
+    ("members", "marks"),
+    [
+        (["mine:paper", "pixel"], ("no-isolation",)),
+        (["mine"], ("no-isolation",)),
+        (["mine:quick"], ()),
+        (["pixel"], ()),
+        ("mine", ()),
+    ],
+)
+def test_an_ensemble_of_a_plugin_that_ran_in_the_open_is_marked(members, marks):
+    plugin = lds_row("mine", 0.5, source=make_source(adapter_sha256="b" * 16, isolation="none"))
+    params = {"combine": "z", "members": members}
+    key = make_key("ensemble", params=params, params_hash=digest(params))
+    ensemble = lds_row("ensemble", 0.4, key=key, source=make_source(isolation="landlock 7"))
+    rows = [plugin, ensemble, lds_row("pixel", 0.3, source=make_source(isolation="none"))]
+    [table] = build_tables(rows)
+    assert {line.method: line.marks for line in table.lines} == {
+        "mine@1": ("no-isolation",),
+        "ensemble@1": marks,
+        "pixel@1": (),
+    }
+
+
+def test_marks_are_in_every_format_and_beside_missing_queries():
+    source, cost = make_source(adapter_sha256="b" * 16, isolation="none"), make_cost(resumed=True)
+    lds = row(0.9, 0.99, (0.6, 0.85)).metrics.lds["heldout"]
+    lacking = make_lds(0.945, missing=1).model_copy(
+        update={name: getattr(lds, name) for name in ("low", "high", "ceiling", "ceiling_low", "ceiling_high")}
+    )
+    sheets = lds_sheets([lds_row(metrics=Metrics(lds={"heldout": lacking}), source=source, cost=cost)])
+    assert "19 of 20, above-ceiling, no-isolation, resumed" in render(sheets, "markdown")
+    [data], [record] = json.loads(render(sheets, "json")), list(csv.DictReader(io.StringIO(render(sheets, "csv"))))
+    assert data["lines"][0]["marks"] == record["marks"].split() == ["above-ceiling", "no-isolation", "resumed"]
 
 
 def test_no_committed_row_is_suspected():
