@@ -217,7 +217,7 @@ OPEN = {
 
 @pytest.fixture(scope="module")
 def unwatched(tiny_home, tmp_path_factory):
-    """Rows of cells that nothing shuts in, by method: honest ones side by side, and some that change what is not theirs."""
+    """Rows of cells that nothing shuts in, by method: honest ones, and some that change what is not theirs."""
     folder = tmp_path_factory.mktemp("open")
     shutil.copytree(tiny_home, folder / "home")
     (folder / "package" / "models").mkdir(parents=True)
