@@ -204,8 +204,8 @@ class Runner:
             self.results.forget(planned.key)  # or a kill would leave a row without its scores
             record.clear()
         record.store.delete("outcome.json")
-        record.store.put_json("spec.json", spec.to_json())
-        record.store.put_json("inputs.json", self.inspector.inputs(planned))
+        record.store.put_json("spec.json", spec.to_json(), sealed=True)
+        record.store.put_json("inputs.json", self.inspector.inputs(planned), sealed=True)
 
     def _spec(self, planned: PlannedCell, record: Record, temporary: str) -> worker.Spec:
         members = {name: str(self.inspector.record(one).store.root) for name, one in planned.members.items()}
@@ -222,6 +222,7 @@ class Runner:
             threads=self.options.threads,
             plugins=planned.plugins,
             members=members or None,
+            member_ids={name: one.attributed_ids for name, one in planned.members.items()} or None,
             memory_bytes=self.options.memory_bytes,
             open_truth="open-truth" in planned.cls.needs,
             kept=self._kept(planned),
