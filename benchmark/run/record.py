@@ -11,7 +11,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +23,18 @@ import numpy as np
 from safetensors.numpy import save
 
 from ...datasets.truth import arrays_in
-from ...errors import CorruptFile
-from ...store import FolderStore, sha256
+from ...errors import CorruptFile, brief
+from ...store import DAMAGED, HASH, FolderStore, sha256, unwritable
+
+LONGEST_JSON = 2**26  # bytes
+FOLDERS = ("scratch", "helpers")
 
 
 class Record:
     """What a cell left behind in its folder."""
 
     def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
         self.store = FolderStore(folder)
 
     def has(self, part: slice) -> bool:
@@ -47,11 +55,17 @@ class Record:
 
     def costs(self, part: slice) -> dict[str, Any]:
         """Return a slice's costs and diagnostics, and the hash of its scores."""
-        return self.store.get_json(f"{_name(part)}.json")
+        return self._json(f"{_name(part)}.json")
 
     def read(self, name: str) -> Any:
         """Return ``name``.json, or None where there is none."""
-        return self.store.get_json(f"{name}.json") if self.store.exists(f"{name}.json") else None
+        return self._json(f"{name}.json") if os.path.lexists(self.folder / f"{name}.json") else None
+
+    def _json(self, key: str) -> Any:
+        for path in map(self.store.path, (key, key + HASH)):
+            if path.is_file() and path.stat().st_size > LONGEST_JSON:
+                raise CorruptFile(f"{path} has more than {LONGEST_JSON:,} bytes: run the cell again with --force")
+        return self.store.get_json(key)
 
     def notes(self) -> Iterator[dict[str, Any]]:
         """Yield the diagnostics of fit, where it ended, and of every complete slice."""
@@ -98,22 +112,47 @@ class Record:
     def damage(self) -> str | None:
         """Return what is wrong with a file of the record, None where all are as they were stored."""
         try:
-            for name in ("fit", "spec", "inputs"):
+            self._check_entries()
+            for name in ("fit", "spec", "inputs", "outcome"):
                 self.read(name)
             for part in self.parts():
                 self.scores(part)
-        except (CorruptFile, KeyError, TypeError, ValueError) as error:
+        except CorruptFile as error:
             return str(error)
+        except Exception as error:  # a method writes into its record what it likes
+            return f"{type(error).__name__}: {brief(str(error))}"
         return None
+
+    def _check_entries(self) -> None:
+        for path in self.folder.iterdir() if self.folder.exists() else ():
+            kind = "folder" if path.name in FOLDERS else "file"
+            if path.is_symlink() or not (path.is_dir() if kind == "folder" else path.is_file()):
+                raise CorruptFile(f"{path} is no plain {kind}")
 
     def scores_hash(self) -> str:
         """Return a hash over all slices' hashes."""
         return hash_of_slices([self.costs(part)["sha256"] for part in self.parts()])
 
     def clear(self) -> None:
-        """Delete everything."""
-        for key in list(self.store.keys()):
-            self.store.delete(key)
+        """Delete everything, following no link; what cannot be deleted is set aside.
+
+        Raises UserError where neither is possible.
+        """
+        try:
+            self._remove()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+    def _remove(self) -> None:
+        if self.folder.is_symlink():
+            return self.folder.unlink()
+        aside = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}{DAMAGED}")
+        self.folder.rename(aside)
+        with suppress(OSError, RecursionError):
+            shutil.rmtree(aside)
+        return None
 
 
 def hash_of_slices(hashes: list[str]) -> str:

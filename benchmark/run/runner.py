@@ -11,19 +11,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from ...errors import CorruptFile, UserError, brief
+from ...errors import UserError, brief
 from ...leaderboard.rows.row import Row, Status, row_key
 from ...methods.kept import in_use
 from ...store import LONG_CLAIM_S, home
 from ..sandbox.enclosure import closed_to_methods
 from ..sandbox.fork_server import forkserver, start_guard, temporary_of_process
+from ..sandbox.inbox import Inbox
 from ..sandbox.lifetime import kill_cell, out_of_memory_kills, server_of
 from . import worker
 from .code import engine_hashes
@@ -61,7 +62,7 @@ class Running:
 
     planned: PlannedCell
     process: Any
-    connection: Any  # one class on POSIX, another on Windows
+    inbox: Inbox
     resumed: bool
     temporary: str
     server: int | None = None
@@ -194,7 +195,8 @@ class Runner:
         start_guard()
         process.start()
         send.close()
-        return Running(planned, process, receive, resumed, temporary, server_of(process.pid, os.getpid()))
+        inbox = Inbox(receive, LONGEST_EVENT)
+        return Running(planned, process, inbox, resumed, temporary, server_of(process.pid, os.getpid()))
 
     def _prepare(self, planned: PlannedCell, record: Record, spec: worker.Spec) -> None:
         """Leave of the record what this start goes on with, and say what is asked for."""
@@ -254,10 +256,10 @@ class Runner:
     def _poll(self) -> list[int]:
         """Wait a moment for events, and return the positions of cells that ended or ran out of time."""
         live = self._live.values()
-        heard = [running.connection for running in live if not running.connection.closed]
+        heard = [running.inbox.connection for running in live if not running.inbox.connection.closed]
         ready = wait(heard + [running.process.sentinel for running in live], timeout=0.2)
         for running in live:
-            if running.connection in ready:
+            if running.inbox.connection in ready:
                 self._drain(running)
         late = [i for i, running in self._live.items() if self._is_late(running)]
         for index in late:
@@ -268,20 +270,21 @@ class Runner:
         return time.monotonic() - running.started > self.options.timeout_s
 
     def _drain(self, running: Running) -> None:
-        with suppress(EOFError, OSError):
-            while running.connection.poll():
-                if (event := parse_event(running.connection.recv_bytes(LONGEST_EVENT))) is not None:
-                    self.on_event(running.planned, *event)
+        for message in running.inbox.take():
+            if (event := parse_event(message)) is not None:
+                self.on_event(running.planned, *event)
 
     def _finish(self, running: Running) -> Row:
         running.kill()  # it has ended; what it started may not have
         try:
             outcome = self.inspector.record(running.planned).read("outcome")
             status, reason = self._verdict(running, outcome)
-            end = Ending(status, reason, running.started_utc, outcome, running.resumed)
-            return self.reporter.write(running.planned, end)
-        except (CorruptFile, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            row = self.reporter.row(
+                running.planned, Ending(status, reason, running.started_utc, outcome, running.resumed)
+            )
+        except Exception as error:  # a method writes into its record what it likes
             return self._disowned(running, error)
+        return self.reporter.written(running.planned, row)
 
     def _disowned(self, running: Running, error: Exception) -> Row:
         """Write and return the row of a cell whose record nobody can read, which its method may have written into."""

@@ -46,12 +46,12 @@ class Spec:
     """Everything a cell needs, as JSON values; the same for a local process and a remote one.
 
     folder: the cell's record; assets: the task's folder, of which only the problem is opened; members: the records of
-    an ensemble's member cells by name; member_ids: the queries that each has scores of, in order; memory_bytes: limit on
-    the host's memory, or None; open_truth: whether the open truth is handed to the method, for which that file is
-    opened too; encoders: where their weights lie, by name; kept: where rows of the training set are kept for later cells (``folder``) and what they depend on (as ``Keeper`` has it),
-    or None where nothing is kept or reused; closed: what the method must not read, or nothing where it is not shut in;
-    temporary: a folder for temporary files; devices: several that share making these rows; share: of a helper, which
-    of them it makes.
+    an ensemble's member cells by name; member_ids: the queries that each has scores of, in order; memory_bytes: limit
+    on the host's memory, or None; open_truth: whether the open truth is handed to the method, for which that file is
+    opened too; encoders: where their weights lie, by name; kept: where rows of the training set are kept for later
+    cells (``folder``) and what they depend on (as ``Keeper`` has it), or None where nothing is kept or reused; closed:
+    what the method must not read, or nothing where it is not shut in; temporary: a folder for temporary files; devices:
+    several that share making these rows; share: of a helper, which of them it makes.
     """
 
     method: str
