@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -65,15 +66,12 @@ class Inspector:
 
     def continues(self, planned: PlannedCell, spec: Spec) -> bool:
         """Say whether the stored slices are what this start would compute: other sums may round otherwise."""
-        before = _read(self.record(planned), "spec")
-        if self.options.force or not self._has_inputs(planned) or not isinstance(before, dict):
+        record = self.record(planned)
+        before = record.read("spec")
+        if self.options.force or not self._same_inputs(planned) or not isinstance(before, dict):
             return False
         same = before.get("threads") == spec.threads and before.get("micro_batch") == spec.micro_batch
         return same and bool(before.get("closed")) == bool(spec.closed)
-
-    def _has_inputs(self, planned: PlannedCell) -> bool:
-        """Say whether the record is of the inputs that there are now."""
-        return _read(self.record(planned), "inputs") == self.inputs(planned)
 
     def inputs(self, planned: PlannedCell) -> dict[str, Any]:
         """Return what scores and costs depend on besides the identity: device, packages and the members' scores."""
@@ -97,12 +95,21 @@ class Inspector:
         return {"timeout_s": self.options.timeout_s, "memory_bytes": memory}
 
     def _complete(self, planned: PlannedCell, row: Row) -> bool:
-        kept = self.record(planned).damage() is None and row.source.scores_sha256 == self.record(planned).scores_hash()
-        return row.status in ("ok", "partial") and kept and self._has_inputs(planned)
+        if row.status not in ("ok", "partial") or not self._same_inputs(planned):
+            return False
+        with suppress(Exception):  # a method writes into its record what it likes
+            return row.source.scores_sha256 == self.record(planned).scores_hash()
+        return False
+
+    def _same_inputs(self, planned: PlannedCell) -> bool:
+        now = self.inputs(planned)
+        with suppress(UserError, OSError):
+            return self.record(planned).read("inputs") == now
+        return False
 
     def _holds(self, planned: PlannedCell, row: Row) -> bool:
         if row.status == "ok":
-            return self._has_inputs(planned)
+            return self._same_inputs(planned)
         if self.options.retry:
             return False
         if row.status == "skipped":
@@ -127,14 +134,6 @@ class Inspector:
 def reads_any(planned: PlannedCell, keys: Collection[Key]) -> bool:
     """Say whether an ensemble reads the scores of one of these cells."""
     return any(member.key in keys for member in planned.members.values())
-
-
-def _read(record: Record, name: str) -> Any:
-    """Return a value of a record; None where nothing can be read, whatever a method left in its place."""
-    try:
-        return record.read(name)
-    except UserError:
-        return None
 
 
 def _metrics_are_old(planned: PlannedCell, row: Row) -> bool:

@@ -11,8 +11,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,10 @@ import numpy as np
 from safetensors.numpy import save
 
 from ...datasets.truth import arrays_in
-from ...errors import CorruptFile, UserError, brief
-from ...store import FolderStore, sha256
+from ...errors import CorruptFile, brief
+from ...store import DAMAGED, FolderStore, sha256, unwritable
+
+FOLDERS = ("scratch", "helpers")
 
 
 class Record:
@@ -29,6 +34,7 @@ class Record:
 
     def __init__(self, folder: str | Path, longest: int | None = None) -> None:
         """Take a folder; longest: bytes that a slice's scores may have, if that is known."""
+        self.folder = Path(folder)
         self.store = FolderStore(folder)
         self._longest = longest
 
@@ -54,7 +60,7 @@ class Record:
 
     def read(self, name: str) -> Any:
         """Return ``name``.json, or None where there is none."""
-        return self.store.get_json(f"{name}.json") if self.store.exists(f"{name}.json") else None
+        return self.store.get_json(f"{name}.json") if os.path.lexists(self.folder / f"{name}.json") else None
 
     def notes(self) -> Iterator[dict[str, Any]]:
         """Yield the diagnostics of fit, where it ended, and of every complete slice."""
@@ -101,31 +107,47 @@ class Record:
     def damage(self) -> str | None:
         """Return what is wrong with a file of the record, None where all are as they were stored."""
         try:
-            self._check()
-        except Exception as error:  # a method may have left anything there
-            return f"{type(error).__name__}: {brief(str(error))}" if not isinstance(error, UserError) else str(error)
+            self._check_entries()
+            for name in ("fit", "spec", "inputs", "outcome"):
+                self.read(name)
+            for part in self.parts():
+                self.scores(part)
+        except CorruptFile as error:
+            return str(error)
+        except Exception as error:  # a method writes into its record what it likes
+            return f"{type(error).__name__}: {brief(str(error))}"
         return None
 
-    def _check(self) -> None:
-        for path in self._files():
-            if path.is_symlink() or (path.suffix and not path.is_file()):
-                raise CorruptFile(f"{path.name} is no plain file")
-        for name in ("fit", "spec", "inputs", "outcome"):
-            self.read(name)
-        for part in self.parts():
-            self.scores(part)
-
-    def _files(self) -> list[Path]:
-        return sorted(self.store.root.iterdir()) if self.store.root.is_dir() else []
+    def _check_entries(self) -> None:
+        for path in self.folder.iterdir() if self.folder.exists() else ():
+            kind = "folder" if path.name in FOLDERS else "file"
+            if path.is_symlink() or not (path.is_dir() if kind == "folder" else path.is_file()):
+                raise CorruptFile(f"{path} is no plain {kind}")
 
     def scores_hash(self) -> str:
         """Return a hash over all slices' hashes."""
         return hash_of_slices([self.costs(part)["sha256"] for part in self.parts()])
 
     def clear(self) -> None:
-        """Delete everything, and follow no link."""
-        for path in self._files():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        """Delete everything, following no link; what cannot be deleted is set aside.
+
+        Raises UserError where neither is possible.
+        """
+        try:
+            self._remove()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+    def _remove(self) -> None:
+        if self.folder.is_symlink():
+            return self.folder.unlink()
+        aside = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}{DAMAGED}")
+        self.folder.rename(aside)
+        with suppress(OSError, RecursionError):
+            shutil.rmtree(aside)
+        return None
 
 
 def hash_of_slices(hashes: list[str]) -> str:

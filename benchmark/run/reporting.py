@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ...datasets.truth import Assets, GroupTruth, Role, Truth
 from ...errors import printable
+from ...leaderboard.rows.files import row_bytes
 from ...leaderboard.rows.row import Cost, Metrics, Row, Source, Status
 from ...methods.base import Unit
 from ..metrics.groups import group_metrics
@@ -26,6 +27,7 @@ from .record import Record
 
 TRUTH_OF: dict[str, Role] = {"dev": "open", "test": "report"}
 LOG_TAIL = 2000
+LONGEST_CHARACTER = 4  # bytes in UTF-8
 
 
 @dataclass(frozen=True)
@@ -78,23 +80,26 @@ class Reporter:
 
     def write(self, planned: PlannedCell, end: Ending) -> Row:
         """Write and return the row of a cell that ended, or that could not start."""
+        return self.written(planned, self.row(planned, end))
+
+    def row(self, planned: PlannedCell, end: Ending) -> Row:
+        """Return the row of a cell; raises whatever comes of a record that its method wrote into."""
         record = self.inspector.record(planned)
         metrics = self._metrics(planned, record) if end.status != "skipped" and record.parts() else None
         status, reason = status_by(end.status, end.reason, metrics)
-        return self._written(
-            planned,
-            Row(
-                status=status,
-                reason=reason and printable(reason),
-                log_tail=None if status == "ok" else self._log_tail(planned),
-                key=planned.key,
-                metrics=metrics,
-                cost=self._cost(planned, record, end) if status in ("ok", "partial") else None,
-                environment=self.inspector.environment(),
-                source=self._source(planned, record, end.started_utc, metrics is not None),
-                diagnostics=self._diagnostics(planned, record),
-            ),
+        row = Row(
+            status=status,
+            reason=reason and printable(reason),
+            log_tail=None if status == "ok" else self._log_tail(planned),
+            key=planned.key,
+            metrics=metrics,
+            cost=self._cost(planned, record, end) if status in ("ok", "partial") else None,
+            environment=self.inspector.environment(),
+            source=self._source(planned, record, end.started_utc, metrics is not None),
+            diagnostics=self._diagnostics(planned, record),
         )
+        row_bytes(row)  # raises here for what no file can hold
+        return row
 
     def rescore(self, planned: PlannedCell) -> Row:
         """Write and return a cell's row with its metrics computed again from complete scores."""
@@ -103,7 +108,7 @@ class Reporter:
         old, metrics = row.metrics or Metrics(), self._metrics(planned, record)
         metrics = metrics.model_copy(update={"removal": old.removal, "sanity": old.sanity, "exemplars": old.exemplars})
         source = row.source.model_copy(update={"truth_sha256": planned.assets.sha256})
-        return self._written(planned, row.model_copy(update={"metrics": metrics, "source": source}))
+        return self.written(planned, row.model_copy(update={"metrics": metrics, "source": source}))
 
     def truth(self, planned: PlannedCell) -> Truth | None:
         """Return the truth that a cell is measured against, read once; None for query sets and tasks without any."""
@@ -120,7 +125,8 @@ class Reporter:
             self._groups[assets.sha256] = assets.group_truth()
         return self._groups[assets.sha256]
 
-    def _written(self, planned: PlannedCell, row: Row) -> Row:
+    def written(self, planned: PlannedCell, row: Row) -> Row:
+        """Store and return a row; raises UserError where the folder cannot be written."""
         self.inspector.results.write(row)
         self.on_row(planned, row, True)
         return row
@@ -184,14 +190,14 @@ class Reporter:
 
     def _log_tail(self, planned: PlannedCell) -> str | None:
         path = self.inspector.results.log(planned.key)
-        return printable(_end_of(path)[-LOG_TAIL:]) if path.is_file() else None
+        return printable(tail_of(path, LOG_TAIL)) if path.is_file() else None
 
 
-def _end_of(path: Path) -> str:
-    """Return the end of a log, which may be of any size."""
+def tail_of(path: Path, length: int) -> str:
+    """Return the last characters of a text, however long it is."""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4 * LOG_TAIL))
-        return file.read(4 * LOG_TAIL).decode(errors="replace")
+        file.seek(max(0, path.stat().st_size - LONGEST_CHARACTER * length))
+        return file.read(LONGEST_CHARACTER * length).decode(errors="replace").replace("\r\n", "\n")[-length:]
 
 
 def _is_told(note: dict[str, Any]) -> bool:

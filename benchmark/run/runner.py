@@ -304,10 +304,11 @@ class Runner:
             outcome = self.inspector.record(running.planned).read("outcome")
             status, reason = self._verdict(running, outcome)
             end = Ending(status, reason, running.started_utc, outcome, running.resumed)
-            return self.reporter.write(running.planned, end)
-        except Exception as error:  # its method may have left anything there
+            row = self.reporter.row(running.planned, end)
+        except Exception as error:  # a method writes into its record what it likes
             what = f"{type(error).__name__}: {brief(str(error))}"
             return self._disowned(running, f"what it left behind is no record of a cell ({what})")
+        return self.reporter.written(running.planned, row)
 
     def _disowned(self, running: Running, reason: str) -> Row:
         """Write and return the row of a cell of whose record nothing is believed."""

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,12 +46,12 @@ class Spec:
     """Everything a cell needs, as JSON values; the same for a local process and a remote one.
 
     folder: the cell's record; assets: the task's folder, of which only the problem is opened; members: the records of
-    an ensemble's member cells by name, and member_ids the queries of each; memory_bytes: limit on the host's memory, or
-    None; open_truth: whether the open truth is handed to the method, for which that file is opened too; encoders: where
-    their weights lie, by name; kept: where rows of the training set are kept for later cells (``folder``) and what they
-    depend on (as ``Keeper`` has it), or None where nothing is kept or reused; closed: what the method must not read, or
-    nothing where it is not shut in; temporary: a folder for temporary files; devices: several that share making these
-    rows; share: of a helper, which of them it makes.
+    an ensemble's member cells by name; member_ids: the queries that each has scores of, in order; memory_bytes: limit
+    on the host's memory, or None; open_truth: whether the open truth is handed to the method, for which that file is
+    opened too; encoders: where their weights lie, by name; kept: where rows of the training set are kept for later
+    cells (``folder``) and what they depend on (as ``Keeper`` has it), or None where nothing is kept or reused; closed:
+    what the method must not read, or nothing where it is not shut in; temporary: a folder for temporary files; devices:
+    several that share making these rows; share: of a helper, which of them it makes.
     """
 
     method: str
@@ -245,8 +245,8 @@ def _method(spec: Spec) -> Method:
 
 
 def _view(spec: Spec, problem: Problem, scratch: Path, report: Progress) -> View:
-    ids = spec.member_ids or {}
-    stored = {name: _reader(Path(folder), tuple(ids[name])) for name, folder in (spec.members or {}).items()}
+    known = spec.member_ids or {}
+    stored = {name: _reader(Path(folder), known[name]) for name, folder in (spec.members or {}).items()}
     device = torch.device(spec.device)
     given = _open_truth(spec, problem) if spec.open_truth else None
     encoders = {name: open_encode(name, source, spec.device) for name, source in (spec.encoders or {}).items()}
@@ -265,7 +265,7 @@ def _queries(problem: Problem, ids: tuple[str, ...]) -> Queries:
     return problem.queries.pick([position[query] for query in ids]).anonymous()
 
 
-def _reader(folder: Path, ids: tuple[str, ...]) -> Callable[[tuple[str, ...]], Tensor]:
+def _reader(folder: Path, ids: Sequence[str]) -> Callable[[tuple[str, ...]], Tensor]:
     record = Record(folder)
     rows = {query: i for i, query in enumerate(ids)}
 

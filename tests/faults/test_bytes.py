@@ -20,10 +20,11 @@ from tdabench.errors import UserError
 from tdabench.seeds import numpy_generator
 
 from .. import run_helpers
-from ..run_helpers import assemble_truth, numbers, run_cells
+from ..run_helpers import assemble_truth, numbers, plugin, run_cells
 
 CASES = int(os.environ.get("TDABENCH_FAULTS", "3"))
-METHODS = ["pixel", "d-trak"]
+METHODS = ["pixel", "d-trak", "mean"]
+MEAN = "scores = sum(read(queries.ids) for read in view.stored_scores.values())"
 
 tiny_home = run_helpers.tiny_home
 
@@ -79,7 +80,8 @@ def done(tiny_home, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     shutil.copytree(tiny_home, folder / "home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TDABENCH_HOME", str(folder / "home"))
-        rows = run_cells(folder / "results", METHODS)
+        mean = plugin(folder, "mean", MEAN, needs=("stored-scores",), members=("pixel", "d-trak"))
+        rows = run_cells(folder / "results", METHODS, [mean])
     assert all(row.status == "ok" for row in rows.values())
     return folder, {name: numbers(row) for name, row in rows.items()}
 
@@ -96,7 +98,7 @@ def _tried(folder: Path) -> dict[str, Any]:
     if not (folder / "home" / "truth" / "digits-tiny@1").exists():
         assemble_truth(folder / "home")
     Assets(folder / "home" / "truth" / "digits-tiny@1").check_files()
-    run_cells(folder / "results", METHODS)
+    run_cells(folder / "results", METHODS, [folder / "mean.py"])
     rows = Results(folder / "results").all_rows("digits-tiny")
     return {row.key.method: numbers(row) for row in rows}
 

@@ -109,7 +109,7 @@ def test_scores_of_another_device_or_other_packages_are_due(changes, truth, cell
     if truth == "f":
         stored(results, cell, **source(row, truth_sha256="f" * 64))
     record = results.record(cell.key, cell.identity)
-    record.store.put_json("inputs.json", record.read("inputs") | changes)
+    record.store.put_json("inputs.json", record.read("inputs") | changes, sealed=True)
     assert Inspector(results, LIMITED).due(cell) == "scores"
 
 
@@ -211,7 +211,7 @@ def test_a_start_goes_on_where_it_would_compute_the_same(changes, expected, cell
     inspector = Inspector(results, LIMITED)
     assert inspector.continues(cell, replace(spec, **changes)) is expected
     assert not Inspector(results, replace(LIMITED, force=True)).continues(cell, spec)
-    record.store.put_json("inputs.json", record.read("inputs") | {"device": "cuda:0"})
+    record.store.put_json("inputs.json", record.read("inputs") | {"device": "cuda:0"}, sealed=True)
     assert not inspector.continues(cell, spec)
 
 

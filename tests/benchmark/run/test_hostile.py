@@ -65,13 +65,6 @@ for pipe in (server._forkserver_alive_fd, multiprocessing.resource_tracker._reso
     if pipe is not None:
         os.write(pipe, b'x')
 """
-MUMBLES = """
-import gc
-from multiprocessing.connection import Connection
-for one in [one for one in gc.get_objects() if isinstance(one, Connection) and not one.closed and one.writable]:
-    os.write(one.fileno(), b'\\0\\0\\0\\x64x')
-time.sleep(600)
-"""
 RECORD = "record = Path(view.scratch).parent\n"
 # What an adapter does in `attribute`, and what its row says: status and a part of the reason.
 CLOSED = {
@@ -125,34 +118,6 @@ FORGED = {
         "ok",
         None,
     ),
-}
-
-
-EXIT = "; os._exit(0)"
-NESTED = "value = []\nfor _ in range(320): value = [value]\nself.diagnostics['value'] = value"
-# What an adapter leaves in its record or in its log, and a part of its row's reason; each is run, and again.
-LEFT = {
-    "links-outcome": (RECORD + "(record / 'outcome.json').symlink_to('/etc/hostname')" + EXIT, "leads out of"),
-    "links-slice": (RECORD + "(record / 'slice-00000-00020.json').symlink_to('/etc/hostname')", "cannot be read"),
-    "links-spec": (
-        RECORD + "(record / 'spec.json').unlink(); (record / 'spec.json').symlink_to('/nowhere')" + EXIT,
-        "code 0",
-    ),
-    "no-spec": (RECORD + "(record / 'spec.json').unlink()" + EXIT, "code 0"),
-    "odd-spec": (RECORD + "(record / 'spec.json').write_text('[]')" + EXIT, "code 0"),
-    "odd-slice": (RECORD + "(record / 'slice-x-y.json').write_text('1')" + EXIT, "no record of a cell"),
-    "long-log": ("os.ftruncate(1, 2**43)" + EXIT, "code 0"),
-    "long-outcome": (RECORD + "open(record / 'outcome.json', 'wb').truncate(2**43)" + EXIT, "more than"),
-    "long-seal": (RECORD + "open(record / 'fit.json.sha256', 'wb').truncate(2**43)" + EXIT, "more than"),
-    "folders": (
-        RECORD + "(record / 'outcome.json').mkdir(); (record / 'outcome.json.sha256').mkdir()" + EXIT,
-        "code 0",
-    ),
-    "folder-for-seal": (
-        RECORD + "(record / 'fit.json.sha256').unlink(); (record / 'fit.json.sha256').mkdir()" + EXIT,
-        "no plain file",
-    ),
-    "nested": (NESTED, "nested deeper than"),
 }
 
 
@@ -211,32 +176,6 @@ def test_what_a_cell_leaves_behind_is_not_believed(name, zoo):
     row, (_, status, reason) = zoo[0][name], FORGED[name]
     assert row.status == status, row.reason
     assert reason is None or re.search(reason, row.reason), row.reason
-
-
-@pytest.fixture(scope="module")
-def left(tiny_home, tmp_path_factory):
-    """Rows of cells that leave odd things behind, by method, and those of a second try."""
-    folder = tmp_path_factory.mktemp("left")
-    files = [plugin(folder, name, code.replace("{", "{{").replace("}", "}}")) for name, (code, _) in LEFT.items()]
-    files.append(plugin(folder, "honest"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TDABENCH_HOME", str(tiny_home))
-        first = run_cells(folder / "results", [*LEFT, "honest"], files)
-        return first, run_cells(folder / "results", [*LEFT, "honest"], files, retry=True)
-
-
-@pytest.mark.parametrize("name", LEFT)
-def test_what_a_cell_leaves_ends_no_run_and_is_in_nobodys_way_later(name, left):
-    for rows in left:
-        row = rows[name]
-        assert row.status == "error" and re.search(LEFT[name][1], row.reason), row.reason
-        assert rows["honest"].status == "ok"
-
-
-def test_half_a_message_stops_no_clock(home, tmp_path):
-    path = plugin(tmp_path, "mumbles", MUMBLES)
-    [row] = run_cells(tmp_path / "results", ["mumbles"], [path], timeout_s=15.0).values()
-    assert row.status == "timeout" and "--timeout" in row.reason
 
 
 def test_nothing_of_the_truth_has_changed(zoo):
