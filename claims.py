@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import brief
 
 CLOCKS_DIFFER_S = 2.0  # at most, in what two processes take for the start of a third, where the system counts none
+_locked: dict[str, BinaryIO] = {}  # by token: a claim's file, locked until it is released or this process ends
 LINUX = sys.platform.startswith("linux")
 BROKEN = (ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading a claim that is none raises
 
@@ -30,12 +31,14 @@ def try_claim(path: Path, token: str, ttl: float) -> bool:
         if path.exists() and not lapsed(path, ttl):
             return False
         path.write_text(json.dumps(owner))
+        _locked[token] = file = path.open("rb")
+        fcntl.flock(file, fcntl.LOCK_SH)  # shared, for nobody waits for the owner of a claim that lapsed otherwise
         return True
 
 
 def release(path: Path, token: str) -> None:
     """Give a claim up, unless it lapsed and was taken over."""
-    with _alone(path), suppress(OSError, *BROKEN):
+    with _alone(path), _locked.pop(token), suppress(OSError, *BROKEN):
         if json.loads(path.read_bytes())["token"] == token:
             path.unlink()
 
@@ -56,9 +59,10 @@ def lapsed(path: Path, ttl: float) -> bool:
     """Say whether nobody holds a claim any more.
 
     Where the owner numbers processes as this one does (one host, boot and PID namespace) it is looked up: its claim
-    holds for as long as it lives, whatever the clock says. Where this machine has booted since, the owner is gone. Of
-    all others, also in containers and on machines under this host's name, nothing can be seen: their claims lapse
-    ``ttl`` seconds after they were made, and so does one of a container that was started anew.
+    holds for as long as it lives, whatever the clock says. In another container on the same machine it holds for as
+    long as its file is locked, as the kernel knows. Where this machine has booted since, the owner is gone. Of all
+    others, also on machines under this host's name, nothing can be seen: their claims lapse ``ttl`` seconds after they
+    were made.
     """
     try:
         owner = json.loads(path.read_bytes())
@@ -67,6 +71,8 @@ def lapsed(path: Path, ttl: float) -> bool:
         there = {"host": owner["host"], **{name: owner.get(name, value) for name, value in here.items()}}
         if there == here:
             return not _lives(pid, owner)
+        if here["boot"] and there["boot"] == here["boot"] and "ticks" in owner:
+            return not _is_locked(path)
     except FileNotFoundError:
         return True
     except BROKEN:
@@ -86,6 +92,13 @@ def _alone(path: Path) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX)
         os.utime(file.fileno())
         yield
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open("rb") as file, suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    return True
 
 
 def _place() -> dict[str, str | None]:

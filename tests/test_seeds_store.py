@@ -295,6 +295,7 @@ def test_a_live_process_keeps_its_claim_however_old(store):
 def test_a_claim_from_another_host_lapses_with_time_only(store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(socket, "gethostname", lambda: "elsewhere")
+        patch.setattr(claims, "_line", lambda path: "another")
         held_elsewhere = store.claim("job")
         assert held_elsewhere.__enter__()
     with store.claim("job", ttl=600) as held:
@@ -306,6 +307,7 @@ def test_a_claim_from_another_host_lapses_with_time_only(store, monkeypatch):
 def test_an_owner_whose_claim_was_taken_over_does_not_free_the_new_one(store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(socket, "gethostname", lambda: "elsewhere")
+        patch.setattr(claims, "_line", lambda path: "another")
         slow = store.claim("job")
         assert slow.__enter__()
     with store.claim("job", ttl=-1) as taken:
@@ -387,12 +389,29 @@ def test_a_step_of_the_clock_frees_no_claim_of_a_live_process(store, monkeypatch
 
 
 @linux
-@pytest.mark.parametrize("other", [{"pids": "pid:[1]"}, {"boot": "b"}, {"machine": "m", "boot": "b"}])
-def test_what_another_container_or_machine_under_this_name_claims_lapses_with_time_only(other, edited, store):
+@pytest.mark.parametrize("other", [{"boot": "b"}, {"machine": "m", "boot": "b"}])
+def test_what_another_machine_under_this_name_claims_lapses_with_time_only(other, edited, store):
     assert edited({**other, **NEVER})
-    assert edited({"time": time.time() - 6 * 86400, "pids": "pid:[1]", **NEVER})
+    assert edited({"time": time.time() - 6 * 86400, "pids": "pid:[1]", **other, **NEVER})
     with store.claim("job", ttl=600) as held:
         assert held, "after its time"
+
+
+@linux
+@pytest.mark.parametrize("other", [{"pids": "pid:[1]"}, {"pids": "pid:[1]", "host": "another", "machine": None}])
+def test_what_another_container_claims_holds_until_its_process_ends(other, store):
+    owner = child(store.root, "time.sleep(600)")
+    assert owner.stdout.readline() == "True\n"
+    [path] = written(store)
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | other | NEVER | {"time": time.time() - 30 * 86400}))
+    assert store.holder("job")
+    with store.claim("job") as held:
+        assert not held
+    owner.kill()
+    owner.communicate(timeout=60)
+    assert store.holder("job") is None
+    with store.claim("job") as held:
+        assert held
 
 
 @linux
@@ -414,7 +433,7 @@ def test_a_claim_of_a_former_version_is_of_this_host(edited):
 
 @pytest.mark.parametrize("when", [1e300, float("nan"), float("inf")])
 def test_no_claim_holds_until_the_end_of_time(when, edited):
-    assert edited({"host": "elsewhere", "time": when}) is None
+    assert edited({"host": "elsewhere", "boot": "b", "time": when}) is None
 
 
 MALFORMED = [
@@ -448,7 +467,7 @@ def test_who_holds_a_claim_is_named_while_it_counts(store, monkeypatch):
         path.write_text(json.dumps(owner | NEVER))
         assert store.holder("job") is None, "its process is another by now"
         for days, counts in ((6, True), (8, False)):
-            path.write_text(json.dumps(owner | {"host": "elsewhere", "time": time.time() - days * 86400}))
+            path.write_text(json.dumps(owner | {"host": "elsewhere", "boot": "b", "time": time.time() - days * 86400}))
             assert (store.holder("job") is not None) is counts
         path.write_text(json.dumps(owner | {"time": 1e300}))
         assert store.holder("job") == "another process"

@@ -151,7 +151,7 @@ def spoilt(copy, what):
         ("labels of text", r"row 0: label is no class number"),
         ("labels of lists", r"row 0: label is no class number"),
         ("numbers for pictures", r"cannot be read"),
-        ("vectors for pictures", r"cannot be read"),
+        ("vectors for pictures", r"cannot be read|img is I"),
         ("not parquet", r"cannot be read"),
         ("empty", r"holds no parquet files"),
     ],

@@ -78,9 +78,7 @@ ROW, COSTS, SCORES = "rows/**/*seed0.json", "cells/**/slice*.json", "cells/**/sl
 PLACES = {
     "deep row": (deep, ROW, ("run", "leaderboard", "verify-rows")),
     "deep results.json": (deep, "results.json", ("run", "verify-rows")),
-    "deep inputs": (deep, "cells/**/inputs.json", ("run",)),
     "linked row": (link, ROW, ("run", "leaderboard", "verify-rows")),
-    "linked inputs": (link, "cells/**/inputs.json", ("run",)),
     "linked results.json": (link, "results.json", ("run", "verify-rows")),
     "folder as results.json": (folder, "results.json", ("run",)),
     "folder as row": (folder, ROW, ("run",)),
@@ -96,6 +94,14 @@ def test_what_is_no_file_of_results_is_one_line(name, results, tdabench):
     spoil(path)
     for command in commands:
         assert_one_line(tdabench(*WORDS[command], results), results)
+
+
+@pytest.mark.parametrize("spoil", [deep, link, folder])
+def test_a_record_that_cannot_be_read_is_named_and_made_again(spoil, results, tdabench):
+    spoil(next(results.glob("cells/**/inputs.json")))
+    answer = tdabench(*RUN, results)
+    assert answer.code == 0 and "is damaged, so its cell starts anew" in answer.err, answer
+    assert "nothing to run" in tdabench(*RUN, results).out
 
 
 @pytest.mark.parametrize(("spoil", "place"), [(deep, COSTS), (folder, SCORES), (folder, COSTS)])

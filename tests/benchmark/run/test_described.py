@@ -196,11 +196,14 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize(
-    ("sent", "said"),
-    [(b"\0\0\0\x64x", "does not answer within 5 s"), (b"\x7f\xff\xff\xff", "a message of more than 1,048,576 bytes")],
+    ("sent", "within", "said"),
+    [
+        (b"\0\0\0\x64x", 5, "does not answer within 5 s"),
+        (b"\x7f\xff\xff\xff", 50, "a message of more than 1,048,576 bytes"),
+    ],
 )
-def test_half_an_answer_holds_nobody_up(sent, said, tmp_path, monkeypatch):
-    monkeypatch.setattr(described.Host.ask, "__kwdefaults__", {"within": 5})
+def test_half_an_answer_holds_nobody_up(sent, within, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(described.Host.ask, "__kwdefaults__", {"within": within})
     start = time.monotonic()
     with pytest.raises(UserError, match=said):
         described_with(HALF.format(sent), tmp_path)
