@@ -67,11 +67,14 @@ def test_the_overview_is_the_view_of_tasks_and_removal_beside_it(committed):
     (sheet,), shown = build_view("tasks", test), data_of(page)["overview"]
     width = len(sheet.headings)
     assert [line[:width] for line in texts(shown)] == [list(row) for row in sheet.rows]
-    (removal,) = build_view("removal", test, "loss")
-    above = {(row[1], row[2]): f"{row[6]}, {row[0]}" for row in removal.rows}
-    assert shown["columns"][width]["name"] == "digits@1 removal, loss×1000"
-    for line in texts(shown)[1:]:
-        assert line[width] == above.get((line[0], line[1]), "-")
+    removals = build_view("removal", test, "loss")
+    names = [column["name"] for column in shown["columns"][width : width + len(removals)]]
+    assert names == [f"{sheet.title.partition(',')[0]} removal, loss×1000" for sheet in removals]
+    for column, removal in enumerate(removals, width):
+        above = {(row[1], row[2]): f"{row[6]}, {row[0]}" for row in removal.rows}
+        assert [line[column] for line in texts(shown)[1:]] == [
+            above.get((line[0], line[1]), "-") for line in texts(shown)[1:]
+        ]
 
 
 def test_the_committed_rows_make_a_small_page(committed):
