@@ -222,7 +222,7 @@ def test_the_keyboard_is_enough(visit, file):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id === 'overview-title'")
+    page.locator("#overview-title:focus").wait_for()
     block(page).get_by_role("searchbox").focus()
     for _ in range(30):
         page.keyboard.press("Tab")
@@ -234,7 +234,7 @@ def test_the_keyboard_is_enough(visit, file):
     assert means(page) == sorted(means(page))
     page.get_by_role("link", name="How to read this").focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id === 'how-title'")
+    page.locator("#how-title:focus").wait_for()
 
 
 def test_names_and_roles_are_there_for_who_cannot_see(visit, file):
