@@ -171,8 +171,7 @@ class FolderStore:
     def claim(self, key: str, ttl: float = 600.0) -> Iterator[bool]:
         """Hold ``key`` for this process; yields False where a live process holds it already.
 
-        A claim lapses when its process on this host is gone, or, for another host or container, ``ttl`` seconds after
-        it was made.
+        A claim lapses when its process is gone, or, of another machine, ``ttl`` seconds after it was made.
         """
         path, token = self._claim(key), uuid.uuid4().hex
         try:

@@ -39,12 +39,11 @@ class Source:
     """Which rows are items: of which repository, revision and split, and the columns of picture and class.
 
     repository: empty where it is on no hub that is known; label: empty for one class; size: (height, width), channels:
-    of a picture; keep: the class numbers that are items, in their order, or none for all; count: of the items, or 0
-    for any number; held: a further split, whose items are only ever held-out queries; resized: the shorter side is
-    resized (bilinear) and the middle cut out, where otherwise another size is refused; crop: the side of the square in
-    the middle that is cut out before that, or 0 for none; drawn: the items are a named set
-    of the card's ``known`` pixels, and of ``<drawn>-heldout``; layout: (folder, split) to rows, of copies that are no
-    parquet files.
+    of a picture; keep: the class numbers that are items, in their order, or none for all; count: of the items, or 0 for
+    any number; held: a further split, whose items are only ever held-out queries; resized: the shorter side is resized
+    (bilinear) and the middle cut out, where otherwise another size is refused; crop: the side of the square in the
+    middle that is cut out before that, or 0 for none; drawn: the items are a named set of the card's ``known`` pixels,
+    and of ``<drawn>-heldout``; layout: (folder, split) to rows, of copies that are no parquet files.
     """
 
     repository: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import UserError, brief
+from ...errors import UserError, shown
 from ...leaderboard.readme import QUERY_SET, update_readme
 from ...leaderboard.rows.files import RESULTS, load_rows
 from ...leaderboard.rows.reported import Reported, load_reported
@@ -30,13 +30,13 @@ class Shown(NamedTuple):
 READ_BY_PEOPLE = ("table", "markdown")  # formats in which a table of others may follow ours
 
 
-def leaderboard(task: str | None, folder: Path | None, shown: Shown, readme: Path | None) -> None:
+def leaderboard(task: str | None, folder: Path | None, asked: Shown, readme: Path | None) -> None:
     """Print a view of a folder's rows, or write all views into a README that has their markers.
 
     What others reported about a task follows the table of its LDS, as a table of its own.
     """
-    _check(shown, readme)
-    found, queries = load_rows(rows_folder(folder), task), QUERY_SETS.get(shown.view, shown.queries)
+    _check(asked, readme)
+    found, queries = load_rows(rows_folder(folder), task), QUERY_SETS.get(asked.view, asked.queries)
     rows = [row for row in found if row.key.query_set == queries]
     if not rows:
         others = "; --reported shows what others did" if task and load_reported(task) else ""
@@ -45,22 +45,22 @@ def leaderboard(task: str | None, folder: Path | None, shown: Shown, readme: Pat
     if readme is not None:
         _update(readme, update_readme(_read(readme), found))
         return
-    sheets = build_view(shown.view, rows, shown.similarity)
-    if shown.view == VIEWS[0] and shown.format in READ_BY_PEOPLE:
+    sheets = build_view(asked.view, rows, asked.similarity)
+    if asked.view == VIEWS[0] and asked.format in READ_BY_PEOPLE:
         labels = {row.key.label for row in rows}
         sheets += reported_sheets([one for one in _reported(task) if one.label in labels])
-    _print(sheets, shown.format)
+    _print(sheets, asked.format)
 
 
-def show_reported(task: str | None, folder: Path | None, shown: Shown, readme: Path | None) -> None:
+def show_reported(task: str | None, folder: Path | None, asked: Shown, readme: Path | None) -> None:
     """Print what others reported, in one of FORMATS; raises UserError where there is nothing about the task."""
-    _check(shown, None)
-    if folder or readme or shown._replace(format=Shown().format) != Shown():
+    _check(asked, None)
+    if folder or readme or asked._replace(format=Shown().format) != Shown():
         raise UserError("--reported shows no rows: of the other options leave only --format")
     if not (tables := _reported(task)):
         known = ", ".join(one.label for one in load_reported())
-        raise UserError(f"no numbers are reported of {brief(repr(task))}: there are those of {known}")
-    _print(reported_sheets(tables), shown.format)
+        raise UserError(f"no numbers are reported of {shown(task)}: there are those of {known}")
+    _print(reported_sheets(tables), asked.format)
 
 
 def _reported(task: str | None) -> list[Reported]:
@@ -74,11 +74,11 @@ def _print(sheets: list[Sheet], format: str) -> None:
     print(render(sheets, format, text_width()))
 
 
-def _check(shown: Shown, readme: Path | None) -> None:
-    for option, name, known in (("format", shown.format, FORMATS), ("view", shown.view, VIEWS)):
+def _check(asked: Shown, readme: Path | None) -> None:
+    for option, name, known in (("format", asked.format, FORMATS), ("view", asked.view, VIEWS)):
         if name not in known:
-            raise UserError(f"--{option} {brief(repr(name))} is none of {', '.join(known)}")
-    if readme is not None and shown != Shown():
+            raise UserError(f"--{option} {shown(name)} is none of {', '.join(known)}")
+    if readme is not None and asked != Shown():
         raise UserError(f"--readme writes every marked view of the {QUERY_SET} rows: leave out other options")
 
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from ...errors import UserError, printable
 from ...leaderboard.rows.strict import first_problem
 from ..run.described import Answers, Host
-from .suite import Check, check_method
+from .suite import Check, check_method, file_of
 
 CONTRACT_S = 1800.0  # which the suite may take
 _CHECKS = TypeAdapter(list[Check])
@@ -29,13 +29,9 @@ def check_shut_in(entry: str | Path, preset: str = "quick", plugins: tuple[Path,
 
     Raises UserError too where the method ends that process, or does not answer.
     """
-    is_file = str(entry).endswith(".py")
-    if is_file and not Path(entry).is_file():
-        raise UserError(f"no file {entry}: name a method or a Python file that registers one")
-    name = Path(entry).resolve() if is_file else entry
-    paths = tuple(path.resolve() for path in plugins)
-    host = Host((*paths, name) if isinstance(name, Path) else paths, True, Suite)
-    found = host.ask("contract", str(name), preset, within=CONTRACT_S)
+    file = file_of(entry) if str(entry).endswith(".py") else None
+    paths = (*(path.resolve() for path in plugins), *([file] if file else ()))
+    found = Host(paths, True, Suite).ask("contract", str(file or entry), preset, within=CONTRACT_S)
     try:
         checks = _CHECKS.validate_python(found)
     except ValidationError as error:

@@ -68,15 +68,21 @@ def summary(checks: list[Check]) -> str:
     return f"{counts['pass']} passed, {counts['fail']} failed{failed and f' ({failed})'}, {counts['skip']} skipped"
 
 
+def file_of(entry: str | Path) -> Path:
+    """Return the file of a method that is named by one; raises UserError where there is none."""
+    file = Path(entry).resolve()
+    if not file.is_file():
+        raise UserError(f"no file {entry}: name a method or a Python file that registers one")
+    return file
+
+
 def _find(entry: str | Path, plugins: tuple[Path, ...]) -> tuple[Listing, tuple[Path, ...]]:
     known = registry.listings(plugins)
     if not str(entry).endswith(".py"):
         if str(entry) not in known:
             raise unknown("method", str(entry), known)
         return known[str(entry)], plugins
-    file = Path(entry).resolve()
-    if not file.is_file():
-        raise UserError(f"no file {entry}: name a method or a Python file that registers one")
+    file = file_of(entry)
     own = [listing for listing in known.values() if _source(listing) == file]
     if not own:
         plugins = (*plugins, file)

@@ -26,7 +26,7 @@ from ...datasets.truth import arrays_in
 from ...errors import CorruptFile, brief
 from ...store import DAMAGED, FolderStore, sha256, unwritable
 
-FOLDERS = ("scratch", "helpers")
+SCRATCH, HELPERS = "scratch", "helpers"  # the folders in it, of what is needed while the cell runs
 
 
 class Record:
@@ -120,7 +120,7 @@ class Record:
 
     def _check_entries(self) -> None:
         for path in self.folder.iterdir() if self.folder.exists() else ():
-            kind = "folder" if path.name in FOLDERS else "file"
+            kind = "folder" if path.name in (SCRATCH, HELPERS) else "file"
             if path.is_symlink() or not (path.is_dir() if kind == "folder" else path.is_file()):
                 raise CorruptFile(f"{path} is no plain {kind}")
 

@@ -27,6 +27,11 @@ SCHEMA_VERSION = 1
 OF_CELLS = ("rows", "cells", "logs", "kept")
 
 
+def folder_of(key: Key) -> str:
+    """Return the folder of a cell below that of all results."""
+    return f"cells/{row_key(key).removesuffix('.json')}"
+
+
 def close_results(folder: Path) -> None:
     """Let no method read what lies in a results folder, which need not be there yet."""
     keep_from_methods(*(folder / part for part in OF_CELLS))
@@ -120,7 +125,7 @@ class Results:
 
     def record(self, key: Key, identity: str, longest: int | None = None) -> Record:
         """Return the record of a cell under an identity (what its scores depend on); longest: as ``Record`` has it."""
-        return Record(self.folder / "cells" / row_key(key).removesuffix(".json") / identity, longest)
+        return Record(self.folder / folder_of(key) / identity, longest)
 
 
 def why_not(row: Row | None) -> str | None:

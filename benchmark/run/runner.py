@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, brief
-from ...leaderboard.rows.row import Row, Status, row_key
+from ...leaderboard.rows.row import Row, Status
 from ...methods.kept import in_use
 from ...store import LONG_CLAIM_S, home
 from ..sandbox.enclosure import closed_to_methods, shelter
@@ -35,7 +35,7 @@ from .due import Due, Inspector, reads_any
 from .plan import Options, PlannedCell
 from .record import Record
 from .reporting import Ending, Reporter, now
-from .results import Results
+from .results import Results, folder_of
 
 OnEvent = Callable[[PlannedCell, str, int, int], None]
 
@@ -100,12 +100,7 @@ def claims_of(cells: Iterable[PlannedCell]) -> dict[str, None]:
     In the same order for everybody, so that of several who want the same cells at once somebody gets them.
     """
     read = [one for planned in cells for one in (planned, *planned.members.values())]
-    return dict.fromkeys(sorted(f"{folder_of(one)}/run" for one in read))
-
-
-def folder_of(planned: PlannedCell) -> str:
-    """Return the folder of a cell below that of all results."""
-    return f"cells/{row_key(planned.key).removesuffix('.json')}"
+    return dict.fromkeys(sorted(f"{folder_of(one.key)}/run" for one in read))
 
 
 @dataclass
@@ -183,7 +178,7 @@ class Runner:
                 continue
             waiting.remove(index)
             for watch in filter(None, (running.watch for running in self._live.values())):
-                watch.expected.add(folder_of(planned))
+                watch.expected.add(folder_of(planned.key))
             if (reason := self.inspector.obstacle(planned)) is not None:
                 rows[index] = self.reporter.write(planned, Ending("skipped", reason, now()))
             elif self.inspector.due(planned) == "metrics":
@@ -217,7 +212,7 @@ class Runner:
         """Return what notices that a cell changes what is not its own; nothing where it is kept from that."""
         if shelter(self.options.encloses) != NONE:
             return None
-        expected = {folder_of(one) for one in (planned, *(running.planned for running in self._live.values()))}
+        expected = {folder_of(one.key) for one in (planned, *(running.planned for running in self._live.values()))}
         return Watch(planned.assets, planned.plugins, self.results.folder, self._claimed, expected)
 
     def _prepare(self, planned: PlannedCell, record: Record, spec: worker.Spec) -> None:

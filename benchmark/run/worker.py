@@ -36,7 +36,7 @@ from ..processes import die_with_parent
 from ..sandbox.enclosure import enclose, read_later, use_temporary
 from ..sandbox.sharing import run_helpers
 from .meter import Device, Measurement, open_device, phase
-from .record import Record
+from .record import HELPERS, SCRATCH, Record
 
 LISTS = ("query_ids", "plugins", "closed", "devices")
 
@@ -108,7 +108,7 @@ def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
     record, device = Record(spec.folder), open_device(spec.device)
     if spec.device != "cpu":
         torch.cuda.set_device(spec.device)  # packages that know the device's type only then use the right one
-    scratch = _empty(Path(spec.folder) / "scratch")
+    scratch = _empty(Path(spec.folder) / SCRATCH)
     problem = read_problem(Path(spec.assets), spec.plugin_paths())
     view = _view(spec, problem, scratch, report)
     view.keeper = _keeper(spec, device, view)
@@ -176,7 +176,7 @@ def _keeper(spec: Spec, device: Device, view: View) -> Keeper | None:
 def helped(spec: Spec, share: Share, watch: Callable[[], None]) -> list[str]:
     """Have a share of rows made by helpers, block by block in turn, and return their devices."""
     devices = spec.devices[: len(share.starts)]
-    folders = {Path(spec.folder) / "helpers" / str(i): device for i, device in enumerate(devices)}
+    folders = {Path(spec.folder) / HELPERS / str(i): device for i, device in enumerate(devices)}
     for i, (folder, device) in enumerate(folders.items()):
         own = Share(share.key, share.starts[i :: len(devices)])
         one = replace(spec, folder=str(folder), query_ids=(), device=device, devices=(), share=own)
@@ -184,7 +184,7 @@ def helped(spec: Spec, share: Share, watch: Callable[[], None]) -> list[str]:
     try:
         run_helpers(folders, watch)
     finally:
-        shutil.rmtree(Path(spec.folder) / "helpers", ignore_errors=True)
+        shutil.rmtree(Path(spec.folder) / HELPERS, ignore_errors=True)
     return list(devices)
 
 
