@@ -86,7 +86,8 @@ def _tables(views: ViewCache, similarities: Sequence[str]) -> dict[str, list[dic
         place: [table_of(sheet) | {"choice": name} for name in similarities for sheet in views.sheets(view, name)]
         for place, view in by_similarity.items()
     }
-    found |= {view: [table_of(sheet) for sheet in views.sheets(view)] for view in ("groups", "exemplars", "sanity")}
+    plain = ("groups", "exemplars", "agreement", "sanity")
+    found |= {view: [table_of(sheet) for sheet in views.sheets(view)] for view in plain}
     within = [sheet for sheet in views.sheets("overlap") if sheet.data["view"] == "overlap-within"]
     return found | {"overlap": [table_of(sheet) for sheet in within]}
 

@@ -12,7 +12,10 @@ from .sanity import sanity_sheets
 from .sheet import Sheet
 from .tasks import task_sheets
 
-VIEWS = ("lds", "tasks", "groups", "removal", "published", "per-query", "overlap", "sanity", "exemplars", "ablations")
+VIEWS = (
+    *("lds", "tasks", "agreement", "groups", "removal", "published", "per-query"),
+    *("overlap", "sanity", "exemplars", "ablations"),
+)
 SIMILARITY = "ssim"
 QUERY_SETS = {"ablations": QUERY_SET}  # of the views that do not show test queries
 
@@ -29,6 +32,7 @@ def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY) -> 
 
 def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]:
     # Imported here since their intervals need scipy, without which the LDS is shown at once.
+    from .agreement import agreement_sheets
     from .exemplars import exemplar_sheets
     from .groups import group_sheets
     from .overlap import overlap_sheets
@@ -37,6 +41,7 @@ def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]
 
     return {
         "tasks": task_sheets,
+        "agreement": agreement_sheets,
         "groups": group_sheets,
         "removal": lambda rows: removal_sheets(rows, similarity),
         "published": lambda rows: published_sheets(rows, similarity),

@@ -48,12 +48,22 @@ class Line:
 def exemplar_sheets(rows: Sequence[Row]) -> list[Sheet]:
     """Return one table per task version, set of cases and k; raises UserError where no row has results."""
     holding(rows, _exemplars, RESULTS, COMMAND)
+    return [_sheet(rows, setting, lines) for setting, lines in exemplar_lines(rows).items()]
+
+
+def exemplar_lines(rows: Sequence[Row]) -> dict[Setting, list[Line]]:
+    """Return the entries that have exemplar results by setting, best mean first."""
     settings: dict[Setting, list[Row]] = {}
     for row in rows:
         if (found := _exemplars(row)) is not None:
             for k in {scores.k for scores in found.scores}:
                 settings.setdefault(Setting(place_of(row), found.truth, k), []).append(row)
-    return [_sheet(rows, setting, settings[setting]) for setting in sorted(settings, key=str)]
+    return {setting: _lines(setting, settings[setting]) for setting in sorted(settings, key=str)}
+
+
+def _lines(setting: Setting, rows: Sequence[Row]) -> list[Line]:
+    lines = [_line(setting, entry, own) for entry, own in by_entry(rows).items()]
+    return sorted(lines, key=lambda line: by_mean(line.standing))
 
 
 def _exemplars(row: Row) -> Exemplars | None:
@@ -67,9 +77,8 @@ def _of(row: Row, k: int) -> list[ExemplarScores]:
     return sorted((scores for scores in found.scores if scores.k == k), key=lambda scores: scores.steps)
 
 
-def _sheet(rows: Sequence[Row], setting: Setting, found: Sequence[Row]) -> Sheet:
-    lines = [_line(setting, entry, own) for entry, own in by_entry(found).items()]
-    lines.sort(key=lambda line: by_mean(line.standing))
+def _sheet(rows: Sequence[Row], setting: Setting, lines: Sequence[Line]) -> Sheet:
+    found = [row for line in lines for row in line.standing.rows]
     standings = [line.standing for line in lines]
     ranges = rank_ranges(standings)
     ranks = [ranges.get(one.entry, (None, None)) for one in standings]

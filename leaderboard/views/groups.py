@@ -60,19 +60,29 @@ class Line:
 
 def group_sheets(rows: Sequence[Row]) -> list[Sheet]:
     """Return one table per task version, query set, truth and query kind; raises UserError where no row has results."""
+    settings = group_lines(rows)
+    if not settings:
+        raise UserError("no row holds results of groups: run `tdabench run TASK` on a task that leaves groups out")
+    return [_sheet(rows, setting, lines) for setting, lines in settings.items()]
+
+
+def group_lines(rows: Sequence[Row]) -> dict[Setting, list[Line]]:
+    """Return the entries that have results of groups by setting, best mean Spearman first."""
     settings: dict[Setting, list[Row]] = {}
     for row in rows:
         for kind in row.metrics.groups if row.metrics else ():
             settings.setdefault(Setting(place_of(row), kind), []).append(row)
-    if not settings:
-        raise UserError("no row holds results of groups: run `tdabench run TASK` on a task that leaves groups out")
-    return [_sheet(rows, setting, settings[setting]) for setting in sorted(settings, key=str)]
+    return {setting: _lines(setting, settings[setting]) for setting in sorted(settings, key=str)}
 
 
-def _sheet(rows: Sequence[Row], setting: Setting, found: Sequence[Row]) -> Sheet:
+def _lines(setting: Setting, rows: Sequence[Row]) -> list[Line]:
+    lines = [_line(setting, entry, own) for entry, own in by_entry(rows).items()]
+    return sorted(lines, key=lambda line: by_mean(line.standing))
+
+
+def _sheet(rows: Sequence[Row], setting: Setting, lines: Sequence[Line]) -> Sheet:
     place, kind = setting
-    lines = [_line(setting, entry, own) for entry, own in by_entry(found).items()]
-    lines.sort(key=lambda line: by_mean(line.standing))
+    found = [row for line in lines for row in line.standing.rows]
     standings = [line.standing for line in lines]
     ranges = rank_ranges(standings)
     ranks = [ranges.get(one.entry, (None, None)) for one in standings]

@@ -98,18 +98,19 @@ def above_random(change: Change) -> Floats:
 
 def removal_sheets(rows: Sequence[Row], similarity: str) -> list[Sheet]:
     """Return one table per setting, its entries ranked by what they change above random; raises UserError."""
-    return [_removal_sheet(rows, similarity, *part) for part in _settings(rows, similarity)]
+    return [_removal_sheet(rows, similarity, *part) for part in removal_settings(rows, similarity)]
 
 
 def published_sheets(rows: Sequence[Row], similarity: str) -> list[Sheet]:
     """Return the published pipeline's statistics, in the order of the removal table; raises UserError."""
-    return [_published_sheet(rows, similarity, *part) for part in _settings(rows, similarity)]
+    return [_published_sheet(rows, similarity, *part) for part in removal_settings(rows, similarity)]
 
 
 Part = tuple[Setting, list[Result], list[Failure]]
 
 
-def _settings(rows: Sequence[Row], similarity: str) -> list[Part]:
+def removal_settings(rows: Sequence[Row], similarity: str) -> list[Part]:
+    """Return each setting's results by a similarity, most above random first, and failures; raises UserError."""
     held = held_by(rows, "union", similarity)
     results: dict[Setting, list[Result]] = {}
     for row, removal in held.rows:
@@ -151,14 +152,19 @@ def _shared(view: str, setting: Setting, similarity: str) -> dict[str, Any]:
 
 def removal_lines(place: Place, results: Sequence[Result]) -> list[Line]:
     """Return the line of each of a setting's results; resampled seeds and queries are the same in all of them."""
-    axes = (*place.axes, "removal", "targets")
-    wins = np.array([[_better(one, other, axes) for other in results] for one in results], dtype=int)
+    axes = _axes(place)
+    wins = np.array([[better(place, one, other) for other in results] for one in results], dtype=int)
     ranks = zip(1 + wins.sum(axis=0), len(results) - wins.sum(axis=1), strict=True)
     return [_line(result, int(best), int(worst), axes) for result, (best, worst) in zip(results, ranks, strict=True)]
 
 
-def _better(one: Result, other: Result, axes: tuple[str | int, ...]) -> bool:
-    return bool(above_zero(one.above - other.above, *axes, level=ONE_SIDED))
+def better(place: Place, one: Result, other: Result) -> bool:
+    """Say whether the 95 % interval of the paired difference of what two results change above random lies above 0."""
+    return bool(above_zero(one.above - other.above, *_axes(place), level=ONE_SIDED))
+
+
+def _axes(place: Place) -> tuple[str | int, ...]:
+    return (*place.axes, "removal", "targets")
 
 
 def _line(result: Result, best: int, worst: int, axes: tuple[str | int, ...]) -> Line:

@@ -14,7 +14,7 @@ from typing import Any
 from ...errors import unknown
 
 MISSING = "-"
-LEFT_ALIGNED = ("Method", "Preset", "Scores", "Status", "Setting", "Here")
+LEFT_ALIGNED = ("Method", "Preset", "Scores", "Status", "Setting", "Here", "Truth", "Other truth")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def test_command_writes_all_views_into_a_readme(results: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--view", "removl"), "--view 'removl' is none of lds, tasks, groups, removal"),
+        (("--view", "removl"), "--view 'removl' is none of lds, tasks, agreement, groups"),
         (("--view", "removal", "--similarity", "sim"), "unknown similarity 'sim'"),
         (("--readme", "README.md", "--view", "removal"), "--readme writes every marked view of the test rows"),
     ],

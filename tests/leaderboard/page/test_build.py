@@ -145,8 +145,17 @@ def test_published_tables_are_shown_as_they_are_and_in_no_ranking():
 def test_every_truth_and_task_has_its_tables():
     data = data_of(build_page(every_kind_of_row(), Facts()))
     found = {task["label"]: set(task["tables"]) for task in data["tasks"]}
-    assert found["digits@1"] == {"scores", "reported"} and found["scans@1"] == {"scores", "overlap"}
-    assert found["letters@1"] == {"removal", "alone", "published", "groups", "exemplars", "sanity", "overlap"}
+    assert found["digits@1"] == {"scores", "reported", "agreement"} and found["scans@1"] == {"scores", "overlap"}
+    assert found["letters@1"] == {
+        "removal",
+        "alone",
+        "published",
+        "groups",
+        "exemplars",
+        "agreement",
+        "sanity",
+        "overlap",
+    }
 
 
 def test_a_task_with_failures_only_is_shown():

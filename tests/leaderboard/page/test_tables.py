@@ -36,7 +36,7 @@ def test_numbers_of_a_cell_are_those_of_its_text(text, kind, numbers):
 
 
 @pytest.mark.parametrize(
-    "view", ["lds", "removal", "published", "per-query", "overlap", "sanity", "exemplars", "groups"]
+    "view", ["lds", "removal", "published", "per-query", "overlap", "sanity", "exemplars", "groups", "agreement"]
 )
 def test_a_table_holds_every_cell_of_its_view(view):
     rows = lds_rows() if view == "lds" else removal_rows()
