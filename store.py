@@ -28,7 +28,10 @@ HOME = "TDABENCH_HOME"  # the variable that names the user's folder
 
 def home() -> Path:
     """Return the user's folder for datasets, built truths and caches: $TDABENCH_HOME, else ~/.cache/tdabench."""
-    return Path(os.environ.get(HOME) or Path.home() / ".cache" / "tdabench").expanduser()
+    try:
+        return Path(os.environ.get(HOME) or Path.home() / ".cache" / "tdabench").expanduser()
+    except RuntimeError as error:  # a user who is unknown, or without a home
+        raise UserError(f"where your folder is cannot be told ({error}): set {HOME} to one") from error
 
 
 class FolderStore:
@@ -108,10 +111,10 @@ class FolderStore:
         data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
         return self.keep(key, data) if sealed else self.put(key, data)
 
-    def get_json(self, key: str) -> Any:
-        """Return the JSON value under ``key``; raises CorruptFile where it does not parse."""
+    def get_json(self, key: str, longest: int = LONGEST_JSON) -> Any:
+        """Return the JSON value under ``key``; raises CorruptFile where it does not parse, or has more bytes."""
         try:
-            return json.loads(self.get(key, longest=LONGEST_JSON))
+            return json.loads(self.get(key, longest=longest))
         except (ValueError, RecursionError) as error:
             raise CorruptFile(f"{self.path(key)} is not valid JSON ({error}); delete it and run again") from error
 
@@ -226,6 +229,26 @@ def read_file(path: Path, longest: int | None = None) -> bytes:
 def unwritable(path: Path, error: OSError) -> UserError:
     """Return what to raise where the disk does not take a file."""
     return UserError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder")
+
+
+def remove_tree(folder: str | Path) -> None:
+    """Delete a folder as far as that is possible, following no link, however deep its folders lie in each other."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:
+        _lift(Path(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lift(folder: Path) -> None:
+    """Put all folders below one directly into it."""
+    waiting = [folder]
+    while waiting:
+        with suppress(OSError):
+            for entry in list(os.scandir(waiting.pop())):
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(folder / uuid.uuid4().hex)
+                    os.rename(entry.path, waiting[-1])
 
 
 def file_hash(path: Path) -> str:

@@ -23,6 +23,8 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
+# Such processes are `python -c`, which would import what lies in the folder that a command is run in, say a submission.
+SAFE = {"PYTHONSAFEPATH": "1"}
 
 
 @contextmanager
@@ -44,8 +46,8 @@ def cores() -> int:
 
 
 def keep_memory() -> None:
-    """Let the processes started from now on keep freed memory, and reserve none (``MALLOC``)."""
-    for name, value in MALLOC.items():
+    """Let the processes started from now on keep freed memory, reserve none, and import nothing from their folder."""
+    for name, value in (MALLOC | SAFE).items():
         os.environ.setdefault(name, value)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import CorruptFile
 from ..seeds import digest
-from ..store import FolderStore, unwritable
+from ..store import FolderStore, remove_tree, unwritable
 from .rows import BlockFiles, Making, Rows
 
 LIMIT = 16 * 2**30  # bytes that a results folder keeps
@@ -178,11 +178,21 @@ def _intact(files: BlockFiles, part: slice, note: dict[str, Any]) -> tuple[Tenso
 
 def used(folder: Path) -> int:
     """Return the bytes of a folder's files, of which others may come and go meanwhile."""
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size if path.is_file() else 0
+    total, waiting = 0, [str(folder)]
+    while waiting:
+        with suppress(OSError):
+            for entry in list(os.scandir(waiting.pop())):
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    total += _size(entry)
     return total
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    with suppress(OSError):
+        return entry.stat(follow_symlinks=False).st_size
+    return 0
 
 
 @contextmanager
@@ -209,5 +219,5 @@ def make_room(folder: Path, limit: int = LIMIT) -> None:
     entries = sorted((path for path in folder.glob("*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
     sizes = {path: used(path) for path in entries}
     while entries and sum(sizes.values()) > limit // 2:
-        shutil.rmtree(entries[0])
+        remove_tree(entries[0])
         sizes.pop(entries.pop(0))

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from tdabench import claims, seeds
 from tdabench.errors import CorruptFile, UserError
-from tdabench.store import FolderStore, home, read_file, sha256
+from tdabench.methods.kept import used
+from tdabench.store import FolderStore, home, read_file, remove_tree, sha256
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems name no boot and have no PID namespaces")
 AXES = st.lists(st.text(max_size=5) | st.integers(-5, 10**6), max_size=4).map(tuple)
@@ -542,3 +543,26 @@ def test_a_hash_that_is_no_text_is_another_hash(tmp_path, capsys):
         with pytest.raises(CorruptFile, match="its hash differs"):
             store.get("a/b")
     assert store.kept("a/b") is None and "set aside" in capsys.readouterr().err
+
+
+def test_a_folder_goes_however_deep_it_is_and_nothing_that_it_links_to(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "gone").mkdir()
+    top = here = os.open(tmp_path / "gone", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        os.symlink(tmp_path / "kept", "link", dir_fd=here)
+        before, here = here, os.open("d", os.O_RDONLY, dir_fd=here)
+        if before != top:
+            os.close(before)
+    os.close(here)
+    os.close(top)
+    assert used(tmp_path / "gone") > 0
+    remove_tree(tmp_path / "gone")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_home_of_nobody_is_named(monkeypatch):
+    monkeypatch.setenv("TDABENCH_HOME", "~nobody-has-this-name/x")
+    with pytest.raises(UserError, match="set TDABENCH_HOME to one"):
+        home()

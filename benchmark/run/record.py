@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,9 @@ from safetensors.numpy import save
 
 from ...datasets.truth import arrays_in
 from ...errors import CorruptFile, brief
-from ...store import DAMAGED, FolderStore, sha256, unwritable
+from ...store import DAMAGED, FolderStore, remove_tree, sha256, unwritable
 
+LONGEST_NOTES = 2**24  # bytes of a file of JSON, for which the runner may need 30 times as much memory
 SCRATCH, HELPERS = "scratch", "helpers"  # the folders in it, of what is needed while the cell runs
 
 
@@ -56,11 +55,12 @@ class Record:
 
     def costs(self, part: slice) -> dict[str, Any]:
         """Return a slice's costs and diagnostics, and the hash of its scores."""
-        return self.store.get_json(f"{_name(part)}.json")
+        return self.store.get_json(f"{_name(part)}.json", LONGEST_NOTES)
 
     def read(self, name: str) -> Any:
         """Return ``name``.json, or None where there is none."""
-        return self.store.get_json(f"{name}.json") if os.path.lexists(self.folder / f"{name}.json") else None
+        key = f"{name}.json"
+        return self.store.get_json(key, LONGEST_NOTES) if os.path.lexists(self.folder / key) else None
 
     def notes(self) -> Iterator[dict[str, Any]]:
         """Yield the diagnostics of fit, where it ended, and of every complete slice."""
@@ -145,8 +145,7 @@ class Record:
             return self.folder.unlink()
         aside = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}{DAMAGED}")
         self.folder.rename(aside)
-        with suppress(OSError, RecursionError):
-            shutil.rmtree(aside)
+        remove_tree(aside)
         return None
 
 

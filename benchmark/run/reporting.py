@@ -26,7 +26,7 @@ from .plan import PlannedCell, command_line
 from .record import Record
 
 TRUTH_OF: dict[str, Role] = {"dev": "open", "test": "report"}
-LOG_TAIL = 2000
+LOG_TAIL, LONGEST_REASON = 2000, 1000  # characters
 LONGEST_CHARACTER = 4  # bytes in UTF-8
 
 
@@ -89,7 +89,7 @@ class Reporter:
         status, reason = status_by(end.status, end.reason, metrics)
         row = Row(
             status=status,
-            reason=reason and printable(reason),
+            reason=reason and printable(reason[:LONGEST_REASON]),
             log_tail=None if status == "ok" else self._log_tail(planned),
             key=planned.key,
             metrics=metrics,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 from ...errors import UserError, brief
 from ...leaderboard.rows.row import Row, Status
 from ...methods.kept import in_use
-from ...store import LONG_CLAIM_S, home
+from ...store import LONG_CLAIM_S, home, remove_tree
 from ..sandbox.enclosure import closed_to_methods, shelter
 from ..sandbox.fork_server import forkserver, start_guard, temporary_of_process
 from ..sandbox.frames import Inbox
@@ -40,6 +39,7 @@ from .results import Results, folder_of
 OnEvent = Callable[[PlannedCell, str, int, int], None]
 
 
+MOST = 2**53  # of what a cell counts, which whoever shows it computes with
 LONGEST_EVENT = 4096  # bytes; a longer one ends what is heard from its cell
 
 
@@ -49,9 +49,14 @@ def parse_event(data: bytes) -> tuple[str, int, int] | None:
         label, done, total = json.loads(data)
     except (ValueError, TypeError, RecursionError):
         return None
-    if not (isinstance(label, str) and type(done) is int and type(total) is int and 0 <= done <= total):
+    if not (isinstance(label, str) and type(done) is int and type(total) is int and 0 <= done <= total <= MOST):
         return None
     return brief(label), done, total
+
+
+def _signal(number: int) -> str:
+    """Return the name of a signal; most of the real-time ones have none."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def nothing(cell: PlannedCell, label: str, done: int, total: int) -> None:
@@ -79,7 +84,7 @@ class Running:
     def kill(self) -> None:
         """End it with all that it started."""
         kill_cell(self.process, self.server)
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        remove_tree(self.temporary)
 
 
 class Busy(UserError):
@@ -191,7 +196,7 @@ class Runner:
         try:
             return self._started(planned, temporary)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_tree(temporary)
             raise
 
     def _started(self, planned: PlannedCell, temporary: str) -> Running:
@@ -318,5 +323,5 @@ class Runner:
         code = running.process.exitcode
         if code == -signal.SIGKILL and running.memory_kills != out_of_memory_kills():
             return "oom", "killed by the system, as it does to processes that use up the memory"
-        name = signal.Signals(-code).name if code and code < 0 else f"code {code}"
+        name = _signal(-code) if code and code < 0 else f"code {code}"
         return "error", f"the process ended with {name} and no result"

@@ -103,16 +103,16 @@ class BadScores(Exception):
 def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
     """Run a cell and return its outcome: setup costs; fit's costs and slices are stored as they are done."""
     start = time.perf_counter()
-    torch.set_num_threads(spec.threads)
+    torch.set_num_threads(1)
     set_precision(spec.precision)
-    record, device = Record(spec.folder), open_device(spec.device)
+    record, scratch = Record(spec.folder), _empty(Path(spec.folder) / SCRATCH)
+    view, queries = _view(spec, scratch, report)
+    _enclose(spec)  # what is read later than this is read as the method reads: the weights, members' scores, kept rows
+    torch.set_num_threads(spec.threads)  # and the device is opened: both start threads, which are shut in like this one
+    device = open_device(spec.device)
     if spec.device != "cpu":
         torch.cuda.set_device(spec.device)  # packages that know the device's type only then use the right one
-    scratch = _empty(Path(spec.folder) / SCRATCH)
-    problem = read_problem(Path(spec.assets), spec.plugin_paths())
-    view = _view(spec, problem, scratch, report)
     view.keeper = _keeper(spec, device, view)
-    _enclose(spec)  # what is read later than this is read as the method reads: the weights, members' scores, kept rows
     method = _method(spec)
     warm_up(view)
     setup = time.perf_counter() - start
@@ -122,7 +122,7 @@ def run(spec: Spec, report: Progress = silent) -> dict[str, Any]:
     told = {"fit": fit.to_json(), "diagnostics": method.diagnostics, "kept": reused}
     record.store.put_json("fit.json", told, sealed=True)
     saved = fit.seconds - fitted.seconds
-    saved += _attribute_all(spec, record, method, view, state, device, _queries(problem, spec.query_ids))
+    saved += _attribute_all(spec, record, method, view, state, device, queries)
     stored = used(scratch) + (view.keeper.bytes if view.keeper else 0)
     shutil.rmtree(scratch)
     return {"setup_s": setup, "scratch_bytes": stored, "wall_s": time.perf_counter() - start + saved}
@@ -244,14 +244,19 @@ def _method(spec: Spec) -> Method:
     return cls(params_from_json(cls, spec.params))
 
 
-def _view(spec: Spec, problem: Problem, scratch: Path, report: Progress) -> View:
-    known = spec.member_ids or {}
+def _view(spec: Spec, scratch: Path, report: Progress) -> tuple[View, Queries]:
+    """Return what a method sees, and the queries that it is asked for.
+
+    Nothing else of the problem stays in memory, where a method could look for the queries' roles and sources.
+    """
+    problem, known = read_problem(Path(spec.assets), spec.plugin_paths()), spec.member_ids or {}
     stored = {name: _reader(Path(folder), known[name]) for name, folder in (spec.members or {}).items()}
     device = torch.device(spec.device)
     given = _open_truth(spec, problem) if spec.open_truth else None
     encoders = {name: open_encode(name, source, spec.device) for name, source in (spec.encoders or {}).items()}
     more: dict[str, Any] = {"encoders": encoders, "precision": spec.precision}
-    return View(without_queries(problem), scratch, spec.seed, device, spec.micro_batch, report, stored, given, **more)
+    view = View(without_queries(problem), scratch, spec.seed, device, spec.micro_batch, report, stored, given, **more)
+    return view, _queries(problem, spec.query_ids)
 
 
 def _open_truth(spec: Spec, problem: Problem) -> OpenTruth:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
-import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing import forkserver as servers
 from multiprocessing import resource_tracker
@@ -16,6 +17,7 @@ from multiprocessing.util import get_temp_dir
 from typing import Any
 
 from ...errors import UserError
+from ...store import remove_tree
 from ..processes import keep_memory
 from .lifetime import guard
 
@@ -23,6 +25,7 @@ BENCHMARK = __name__.rpartition(".")[0].rpartition(".")[0]
 
 PRELOADED = [f"{BENCHMARK}.sandbox.admission", f"{BENCHMARK}.run.heavy_imports"]
 GUARD = "tdabench-guard"
+PATH = "PYTHONPATH"
 TEMPORARY = "tdabench-run-"  # what folders of temporary files are called, of this process and of others
 LONGEST_SOCKET = 107 if sys.platform.startswith("linux") else 103  # bytes of a path that a socket may have
 SOCKET = "/pymp-12345678/listener-12345678"  # as multiprocessing names it, below the folder for temporary files
@@ -38,7 +41,21 @@ def forkserver() -> Any:
     keep_memory()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    with _on_path(sys.path):
+        servers.ensure_running()
     return context
+
+
+@contextmanager
+def _on_path(paths: list[str]) -> Iterator[None]:
+    """Let what is started meanwhile find what this process does, of which multiprocessing tells a server nothing."""
+    before = os.environ.get(PATH)
+    os.environ[PATH] = os.pathsep.join(path or os.getcwd() for path in paths)
+    try:
+        yield
+    finally:
+        os.environ.pop(PATH)
+        os.environ.update({} if before is None else {PATH: before})
 
 
 def leave_server() -> None:
@@ -60,7 +77,7 @@ def leave_server() -> None:
 def temporary_of_process() -> str:
     """Return the folder of what is temporary in this process and in what it starts; it goes when this one ends."""
     folder = tempfile.mkdtemp(prefix=TEMPORARY)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(remove_tree, folder)
     return folder
 
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import signal
 import sys
+import threading
+import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from functools import cache
@@ -23,6 +27,9 @@ TRUNCATE, IOCTL = 1 << 14, 1 << 15
 OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL
 READ = EXECUTE | READ_FILE | READ_DIR
 RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # of files, how many a version of the interface knows
+THREADS_S = 10.0  # in which other threads have to shut themselves in
+TERMINAL = re.compile(r"tty.+|console")  # of /dev; `tty` is one's own
+HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 TCP, SCOPES = 0b11, 0b11  # bind and connect, from version 4; abstract sockets and signals, from version 6
 
 
@@ -43,11 +50,12 @@ def version() -> int:
 
 
 def shut_in(closed: Collection[Path], writable: Collection[Path], readable: Collection[Path] = ()) -> str:
-    """Shut this thread in, and all that it starts from now on; return by what, or "none" where the kernel has nothing.
+    """Shut this process in, and all that it starts from now on; return by what, or "none" where that is not possible.
 
     closed: what can no longer be read, with all below it, but for what is ``readable`` or ``writable`` again; writable:
-    the only places where files can be written, beside devices. Names of files can be listed everywhere. From version 4
-    on no TCP port can be bound or connected to, and from 6 no process outside can be sent a signal.
+    the only places where files can be written, beside devices, of which disks and terminals are closed too. Names of
+    files can be listed everywhere. From version 4 on no TCP port can be bound or connected to, and from 6 no process
+    outside can be sent a signal.
     """
     if not (spoken := version()):
         return NONE
@@ -59,17 +67,56 @@ def shut_in(closed: Collection[Path], writable: Collection[Path], readable: Coll
         return NONE
     try:
         _allow(ruleset, Path("/"), READ_DIR)
-        for path in open_paths(Path("/"), {path.resolve() for path in closed}):
+        devices, not_read = _devices_of_others(), {path.resolve() for path in closed}
+        for path in open_paths(Path("/"), not_read | devices):
             _allow(ruleset, path, READ)
         for path in readable:
             _allow(ruleset, path, READ)
-        for path in (*writable, Path("/dev")):
+        for path in (*writable, *open_paths(Path("/dev"), not_read | devices)):
             _allow(ruleset, path, known)
-        if _libc().prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or _call(RESTRICT_SELF, ruleset, 0):
+        if not (_others_restricted(ruleset) and _restricted(ruleset)):
             return NONE
     finally:
         os.close(ruleset)
     return f"landlock {spoken}"
+
+
+def _devices_of_others() -> set[Path]:
+    """Return disks, which hold all files, and terminals, which obey what is written to them."""
+    found = (path for path in Path("/dev").glob("*") if path.is_block_device() or TERMINAL.fullmatch(path.name))
+    return {Path("/dev/pts"), *found}
+
+
+def _restricted(ruleset: int) -> bool:
+    """Shut this thread in, and say whether that was possible."""
+    return not (_libc().prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or _call(RESTRICT_SELF, ruleset, 0))
+
+
+def _others_restricted(ruleset: int) -> bool:
+    """Have all other threads shut themselves in, which only they can do, and say whether all did.
+
+    A library's idle threads do nothing of their own accord, but a signal makes them: as it could for who is shut in.
+    """
+    done, asked = set[int](), set[int]()
+
+    def restrict(number: int) -> None:
+        if _restricted(ruleset):
+            done.add(threading.get_native_id())
+
+    libc, handler = _libc(), HANDLER(restrict)
+    libc.signal.restype = ctypes.c_void_p
+    before, end = libc.signal(int(signal.SIGUSR2), handler), time.monotonic() + THREADS_S
+    while (left := _other_threads() - done) and time.monotonic() < end:
+        for thread in left - asked:
+            libc.tgkill(os.getpid(), thread, int(signal.SIGUSR2))
+        asked |= left
+        time.sleep(0.001)  # lets go of the interpreter, which they need
+    libc.signal(int(signal.SIGUSR2), ctypes.c_void_p(before))
+    return not left
+
+
+def _other_threads() -> set[int]:
+    return set(map(int, os.listdir("/proc/self/task"))) - {threading.get_native_id()}
 
 
 def open_paths(path: Path, closed: set[Path]) -> Iterator[Path]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +18,10 @@ from typing import Any
 
 import psutil
 
+from ...store import remove_tree
+
 CHILD_SUBREAPER = 36
+ORPHANS_S = 30.0  # for which what a cell left is looked for
 
 
 def adopt_orphans() -> None:
@@ -42,7 +45,7 @@ def guard(temporary: Collection[str]) -> None:
         _kill(left)
         psutil.wait_procs(left, timeout=1.0)
     for folder in temporary:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
 def kill_cell(process: Any, server: int | None) -> None:
@@ -57,10 +60,24 @@ def kill_cell(process: Any, server: int | None) -> None:
         process.kill()
     _kill(started)
     process.join()
-    if server is not None:
-        known = {child.pid for child in multiprocessing.active_children()}
-        orphans = [child for child in _children(server, False) if child.pid not in known]
+    end = time.monotonic() + ORPHANS_S
+    while server is not None and (orphans := _orphans(server)) and time.monotonic() < end:
         _kill([*(one for child in orphans for one in _children(child.pid)), *orphans])
+
+
+def _orphans(server: int) -> list[psutil.Process]:
+    """Return what cells left: children of their server that this process did not ask for, and that have not ended.
+
+    Of processes that fork all the time some may have done so since others were listed, so that one look is not enough.
+    """
+    known = {child.pid for child in multiprocessing.active_children()}
+    return [child for child in _children(server, False) if child.pid not in known and _lives(child)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def server_of(pid: int, runner: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import re
 import shutil
@@ -65,6 +66,26 @@ for pipe in (server._forkserver_alive_fd, multiprocessing.resource_tracker._reso
     if pipe is not None:
         os.write(pipe, b'x')
 """
+FORKING = """
+for _ in range(6):
+    if os.fork() == 0:
+        os.setsid()
+        while True:
+            if os.fork():
+                os._exit(0)
+"""
+THREADS = """
+    import ctypes
+    opened, libc = [], ctypes.CDLL(None)
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    handler = kind(lambda number, opened=opened, libc=libc: opened.append(libc.open({truth!r}.encode(), 0)))
+    libc.signal(10, handler)
+    for thread in os.listdir("/proc/self/task"):
+        libc.tgkill(os.getpid(), int(thread), 10)
+        time.sleep(0.1)
+    assert opened, "no thread was asked"
+"""
+TELLS = "self.diagnostics['opened'] = [one for one in self.opened if one >= 0]"
 RECORD = "record = Path(view.scratch).parent\n"
 # What an adapter does in `attribute`, and what its row says: status and a part of the reason.
 CLOSED = {
@@ -103,6 +124,19 @@ FORGED = {
     ),
     "own-kill": ("os.kill(os.getpid(), 9)", "error", "SIGKILL and no result"),
     "stops": ("os.kill(os.getpid(), signal.SIGTERM)", "error", "SIGTERM"),
+    "real-time": ("os.kill(os.getpid(), 40)", "error", "signal 40 and no result"),
+    "long-reason": ("raise ValueError('x' * 10**7)", "error", "^ValueError: x{900,1000}$"),
+    "deep-temporary": (
+        "import tempfile\nos.chdir(tempfile.mkdtemp())\nfor _ in range(2000):\n    os.mkdir('d'); os.chdir('d')",
+        "ok",
+        None,
+    ),
+    "finds-roles": (
+        "import gc\n[found] = {{one.roles for one in gc.get_objects() if type(one).__name__ == 'Queries'}}",
+        "ok",
+        None,
+    ),
+    "forks-for-ever": (FORKING, "ok", None),
     "odd-report": ("view.report('x')", "ok", None),
     "nan-report": ("view.report('a', 'b', None); view.report('[/red]', 1, 2); view.report('q', -1, 5)", "ok", None),
     "floods": ("for i in range(3000): view.report('x' * 3000, i, 3000)", "ok", None),
@@ -192,6 +226,21 @@ def test_scores_are_those_without_the_patch(zoo):
     assert {kind: one.values for kind, one in honest.items()} == {kind: one.values for kind, one in patched.items()}
 
 
+def test_what_forks_all_the_time_has_ended(home, tmp_path):
+    run_cells(tmp_path, ["forks"], [plugin(tmp_path, "forks", FORKING)])
+    left = psutil.Process(forkserver._forkserver._forkserver_pid).children()
+    known = {child.pid for child in multiprocessing.active_children()}
+    assert not [child for child in left if child.pid not in known and child.status() != psutil.STATUS_ZOMBIE]
+
+
+@shut_in
+def test_threads_that_a_cell_is_given_are_shut_in(home, tmp_path):
+    truth = str(home / "truth" / "digits-tiny@1" / "truth-report.safetensors")
+    path = plugin(tmp_path, "threads", fit=TELLS, body=THREADS.format(truth=truth))
+    [row] = run_cells(tmp_path / "results", ["threads"], [path], threads=3).values()
+    assert row.diagnostics["opened"] == [], row.diagnostics
+
+
 def test_what_detached_itself_has_ended(zoo):
     left = [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "4242.1"]]
     assert not survivors(left, within=5)
@@ -246,7 +295,16 @@ def test_a_cell_that_never_lets_go_ends_with_a_killed_runner(home, tmp_path):
 
 def test_an_event_is_what_it_should_be_or_nothing():
     assert parse_event(b'["fit", 1, 2]') == ("fit", 1, 2)
-    for odd in (b"", b"[", b'["fit", 1]', b'["fit", "1", 2]', b"[3, 1, 2]", b'["fit", 3, 2]', b"[" * 4000):
+    for odd in (
+        b"",
+        b"[",
+        b'["fit", 1]',
+        b'["fit", "1", 2]',
+        b"[3, 1, 2]",
+        b'["fit", 3, 2]',
+        b"[" * 4000,
+        b'["fit", 0, 1' + b"0" * 400 + b"]",
+    ):
         assert parse_event(odd) is None
 
 

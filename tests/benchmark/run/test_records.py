@@ -8,7 +8,9 @@ import shutil
 
 import pytest
 
+from tdabench.benchmark.run.record import Record
 from tdabench.benchmark.run.reporting import tail_of
+from tdabench.errors import CorruptFile
 
 from ... import run_helpers
 from ...run_helpers import plugin, record_of, run_cells
@@ -64,6 +66,14 @@ def test_a_spoilt_record_is_an_error_of_its_cell_each_time(name, spoilt):
     for rows in spoilt:
         assert rows[name].status == "error" and rows[name].reason
         assert rows["honest"].status == "ok"
+
+
+def test_no_notes_are_read_that_would_fill_the_memory(tmp_path):
+    for name in ("fit", "slice-00000-00006"):
+        (tmp_path / f"{name}.json").write_bytes(b"{}" + b" " * 2**24)
+    for read in (lambda: Record(tmp_path).read("fit"), lambda: Record(tmp_path).costs(slice(0, 6))):
+        with pytest.raises(CorruptFile, match="has more than"):
+            read()
 
 
 def test_half_a_message_keeps_no_cell_from_its_timeout(home, tmp_path):

@@ -30,10 +30,17 @@ def places(tmp_path) -> Path:
 def tried(places: Path, code: str, closed: str = "closed") -> str:
     """Return what a line of code prints, or the name of its error, in a process that was shut in."""
     program = f"""
-import os, socket, subprocess, sys
+import os, queue, socket, subprocess, sys, threading
 from pathlib import Path
 from tdabench.benchmark.sandbox.isolation import shut_in
 places = Path({str(places)!r})
+asked, told = queue.Queue(), queue.Queue()
+def answer():
+    try:
+        told.put(asked.get().read_text())
+    except OSError as error:
+        told.put(type(error).__name__)
+threading.Thread(target=answer, daemon=True).start()
 assert shut_in([places / {closed!r}], [places / "own"], [places / "closed" / "again"]).startswith("landlock")
 try:
     print({code})
@@ -67,6 +74,9 @@ READS = "subprocess.run(['cat', places / 'closed' / 'file'], capture_output=True
         ("(places / 'closed' / 'again' / 'file').write_text('x')", "PermissionError"),
         ("len(sorted(os.listdir(places / 'closed')))", "2"),
         ("Path('/dev/null').write_text('gone')", "4"),
+        ("__import__('pty').openpty()", "OSError"),
+        ("asked.put(places / 'closed' / 'file') or told.get()", "PermissionError"),
+        ("asked.put(places / 'other' / 'file') or told.get()", "other"),
         ("__import__('json').dumps(1) and __import__('wave').__name__", "wave"),
     ],
 )

@@ -51,6 +51,29 @@ def test_only_a_process_that_the_runner_started_is_its_server():
     assert server_of(child, os.getpid()) is None
 
 
+SERVES = """
+import sys
+sys.path.remove(sys.path[0])
+from tdabench.benchmark.sandbox import fork_server
+fork_server.PRELOADED.remove("tdabench.benchmark.run.heavy_imports")
+if __name__ == "__main__":
+    process = fork_server.forkserver().Process(target=print, args=("served",))
+    process.start()
+    process.join()
+"""
+
+
+def test_the_server_imports_nothing_from_the_folder_of_a_command(tmp_path):
+    (tmp_path / "select.py").write_text("print('taken', flush=True)")
+    path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    found = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | {"PYTHONPATH": path}
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "command.py").write_text(SERVES)
+    command = [sys.executable, "elsewhere/command.py"]
+    ended = subprocess.run(command, cwd=tmp_path, env=found, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["served"], ended.stderr
+
+
 def test_too_long_a_path_for_temporary_files_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 30)))
     with pytest.raises(UserError, match="too long a path for sockets: set TMPDIR to a shorter one"):
