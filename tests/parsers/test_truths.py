@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from safetensors.numpy import save
 
 from tdabench.benchmark.submission.archive import CONTENTS as SUBMITTED
@@ -237,3 +238,11 @@ def test_models_that_are_none_have_no_files():
     found = planned(stated(truth_plan={**PLAN, "open": 0, "regenerated": False}, checkpoints=[]), 2)
     models = ("truth-full", "truth-report-0", "truth-report-1")
     assert set(found) == {f"{name}.safetensors" for name in ("problem", "truth-report", "truth-open", *models)}
+
+
+@pytest.mark.parametrize(
+    "change", [{"checkpoints": ["2"]}, {"checkpoints": [2.0]}, {"truth_plan": {**PLAN, "full": True}}]
+)
+def test_what_only_looks_like_a_number_plans_nothing(change):
+    with pytest.raises(ValidationError, match="should be a valid integer"):
+        stated(**change)
