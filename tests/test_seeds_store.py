@@ -427,7 +427,8 @@ def test_what_an_earlier_boot_of_this_machine_claimed_is_free(edited, monkeypatc
 def test_a_claim_of_a_former_version_is_of_this_host(edited):
     former = dict.fromkeys(("machine", "boot", "pids", "ticks"), GONE)
     assert edited({**former, "started": psutil.Process().create_time()})
-    assert edited({**former, "started": 1.0}) is None
+    for another in (1.0, psutil.Process().create_time() - 60, psutil.Process().create_time() + 60):
+        assert edited({**former, "started": another}) is None
     assert edited({**former, "host": "elsewhere", "started": 1.0})
 
 
