@@ -432,6 +432,19 @@ def test_a_claim_of_a_former_version_is_of_this_host(edited):
     assert edited({**former, "host": "elsewhere", "started": 1.0})
 
 
+def test_a_process_that_ended_holds_nothing_before_its_parent_looks(edited):
+    process = subprocess.Popen(["sleep", "60"])
+    owner = {"pid": process.pid, **claims._start(process.pid)}
+    former = {"ticks": GONE, "started": psutil.Process(process.pid).create_time()}
+    assert edited(owner) and edited(owner | former)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        assert edited(owner) is None and edited(owner | former) is None
+    finally:
+        process.wait()
+
+
 @pytest.mark.parametrize("when", [1e300, float("nan"), float("inf")])
 def test_no_claim_holds_until_the_end_of_time(when, edited):
     assert edited({"host": "elsewhere", "boot": "b", "time": when}) is None
