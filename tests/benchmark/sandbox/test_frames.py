@@ -51,6 +51,23 @@ def test_a_message_is_waited_for_and_received_as_it_was_sent(ends):
     later.join()
 
 
+def test_of_a_message_in_two_pieces_no_more_is_taken_than_its_rest(ends):
+    there, here = ends
+    os.write(here.fileno(), LENGTH.pack(4) + b"ab")
+    later = threading.Timer(0.2, lambda: os.write(here.fileno(), b"cd" + LENGTH.pack(1) + b"x"))
+    later.start()
+    assert [receive(there, within=30) for _ in range(2)] == [b"abcd", b"x"]
+    later.join()
+
+
+def test_a_connection_that_breaks_is_closed():
+    there, here = Pipe()
+    inbox = Inbox(there)
+    there.send_bytes(b"never read")
+    here.close()
+    assert inbox.take() == [] and there.closed
+
+
 def test_who_sends_byte_by_byte_is_heard_until_the_deadline_only(ends):
     there, here = ends
     os.write(here.fileno(), LENGTH.pack(100))
