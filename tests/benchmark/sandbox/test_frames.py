@@ -51,6 +51,16 @@ def test_a_message_is_waited_for_and_received_as_it_was_sent(ends):
     later.join()
 
 
+def test_after_the_deadline_nothing_is_waited_for(ends):
+    there, here = ends
+    later = threading.Timer(5, lambda: here.send_bytes(b"late"))
+    later.start()
+    with pytest.raises(TimeoutError):
+        receive(there, within=-0.5)
+    later.cancel()
+    later.join()
+
+
 def test_of_a_message_in_two_pieces_no_more_is_taken_than_its_rest(ends):
     there, here = ends
     os.write(here.fileno(), LENGTH.pack(4) + b"ab")
