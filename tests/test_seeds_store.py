@@ -428,8 +428,22 @@ def test_what_an_earlier_boot_of_this_machine_claimed_is_free(edited, monkeypatc
 def test_a_claim_of_a_former_version_is_of_this_host(edited):
     former = dict.fromkeys(("machine", "boot", "pids", "ticks"), GONE)
     assert edited({**former, "started": psutil.Process().create_time()})
-    assert edited({**former, "started": 1.0}) is None
+    for another in (1.0, psutil.Process().create_time() - 60, psutil.Process().create_time() + 60):
+        assert edited({**former, "started": another}) is None
     assert edited({**former, "host": "elsewhere", "started": 1.0})
+
+
+def test_a_process_that_ended_holds_nothing_before_its_parent_looks(edited):
+    process = subprocess.Popen(["sleep", "60"])
+    owner = {"pid": process.pid, **claims._start(process.pid)}
+    former = {"ticks": GONE, "started": psutil.Process(process.pid).create_time()}
+    assert edited(owner) and edited(owner | former)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        assert edited(owner) is None and edited(owner | former) is None
+    finally:
+        process.wait()
 
 
 @pytest.mark.parametrize("when", [1e300, float("nan"), float("inf")])

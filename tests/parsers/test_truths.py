@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from safetensors.numpy import save
 
 from tdabench.benchmark.submission.archive import CONTENTS as SUBMITTED
@@ -21,6 +22,7 @@ from tdabench.benchmark.submission.contents import read_scores
 from tdabench.benchmark.submission.manifest import Manifest, read_manifest
 from tdabench.benchmark.truth.archive import CONTENTS as EXPORTED
 from tdabench.benchmark.truth.archive import read_archive
+from tdabench.benchmark.truth.planned import Stated, planned
 from tdabench.benchmark.unpacking import unpack
 from tdabench.datasets.truth import FIELDS, OWN, Assets, manifest_hash
 from tdabench.store import sha256
@@ -198,3 +200,49 @@ def test_the_truth_and_the_submission_that_are_changed_are_read(folder, tmp_path
     assert read_archive(tmp_path / "t.tar", emptied(folder)).truth("report").outputs.shape == (1, 2, 2, 3)
     (tmp_path / "submission.json").write_text(json.dumps(SUBMISSION))
     assert read_manifest(tmp_path / "submission.json").method == "mine"
+
+
+PLAN = {"report": 2, "open": 1, "report_replicates": 2, "open_replicates": 1, "full": 1, "bins": 3}
+ASKED = [("a", "heldout", "test"), ("b", "generated", "test"), ("c", "heldout", "control")]
+
+
+def stated(**more: Any) -> Stated:
+    """Return what the manifest of a small truth says, with replicates of both roles and a control among its queries."""
+    queries = [dict(zip(("id", "kind", "role"), query, strict=True)) for query in ASKED]
+    return Stated.model_validate({**MANIFEST, "n_train": 17, "truth_plan": PLAN, "queries": queries, **more})
+
+
+def test_the_first_version_plans_a_file_for_each_role():
+    full, problem = ("F32", (1, 2, 3)), {"problem.safetensors": {}}
+    report = {"masks": ("U8", (2, 3)), "outputs": ("F32", (2, 2, 2, 3)), "full": full}
+    opened = {"masks": ("U8", (1, 3)), "outputs": ("F32", (1, 1, 2, 3)), "full": full}
+    assert planned(stated(), 1) == {**problem, "truth-report.safetensors": report, "truth-open.safetensors": opened}
+
+
+@pytest.mark.parametrize(("listed", "replicates"), [(0, 1), (1, 1), (2, 2)])
+def test_later_versions_plan_a_file_for_each_replicate(listed, replicates):
+    of_groups = [f"truth-groups-{r}.safetensors" for r in range(listed)]
+    files = {name: {"sha256": "a" * 64, "bytes": 1} for name in of_groups}
+    names = {"names": ["x", "y", "z"]}
+    found = planned(stated(recipe={"keep_raw": True}, checkpoints=[0, 5], groups=names, files=files), 2)
+    models = {"full": 1, "report-0": 2, "report-1": 2, "open-0": 1, **{f"groups-{r}": 3 for r in range(replicates)}}
+    expected: dict[str, Any] = {f"{kind}-{step}": {} for kind in ("weights", "raw") for step in (0, 5)}
+    expected |= {"truth-report": {"masks": ("U8", (2, 3))}, "truth-open": {"masks": ("U8", (1, 3))}}
+    expected |= {f"truth-{name}": {"outputs": ("F32", (n, 2, 3))} for name, n in models.items()}
+    expected |= {f"regenerated-{name}": {"images": ("F16", (n, 1))} for name, n in models.items()}
+    expected["problem"] = {"groups": ("I64", (17,))}
+    assert found == {f"{name}.safetensors": arrays for name, arrays in expected.items()}
+
+
+def test_models_that_are_none_have_no_files():
+    found = planned(stated(truth_plan={**PLAN, "open": 0, "regenerated": False}, checkpoints=[]), 2)
+    models = ("truth-full", "truth-report-0", "truth-report-1")
+    assert set(found) == {f"{name}.safetensors" for name in ("problem", "truth-report", "truth-open", *models)}
+
+
+@pytest.mark.parametrize(
+    "change", [{"checkpoints": ["2"]}, {"checkpoints": [2.0]}, {"truth_plan": {**PLAN, "full": True}}]
+)
+def test_what_only_looks_like_a_number_plans_nothing(change):
+    with pytest.raises(ValidationError, match="should be a valid integer"):
+        stated(**change)

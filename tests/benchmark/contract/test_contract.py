@@ -3,12 +3,13 @@
 import io
 from dataclasses import fields, is_dataclass
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from tdabench.benchmark.contract import effects, suite
-from tdabench.benchmark.contract.rules import RULES
+from tdabench.benchmark.contract.rules import RULES, deviation
 from tdabench.benchmark.contract.subject import BackwardsView
 from tdabench.benchmark.contract.suite import check_method
 from tdabench.benchmark.contract.tiny import N_PLANTED, TWIN, offering, planted_ids, tiny_problem
@@ -85,6 +86,10 @@ BAD = {
     "entropy": ({"end": NOISE.format("int.from_bytes(os.urandom(4))")}, "deterministic"),
     "forked-random": ({"end": "with torch.random.fork_rng(): out += 1e-2 * torch.rand(out.shape)"}, "deterministic"),
     "query-position": ({"end": "out += torch.arange(len(queries) * 48).view(-1, 48) % 7"}, "query slicing"),
+    "counts-its-calls": (
+        {"attribute": "calls = 0", "end": "self.calls += 1; out += self.calls * torch.arange(48) % 7"},
+        "query slicing",
+    ),
     "query-mean": ({"end": "out -= out.mean(0)"}, "query slicing"),
     "micro-batch": ({"end": NOISE.format("view.micro_batch")}, "micro-batch"),
     "batch-position": ({"each": "x += 0.1 * torch.randn(x.shape, generator=view.rng('noise'))"}, "training order"),
@@ -243,6 +248,18 @@ def test_open_truth_and_members_are_made_up(tmp_path):
     assert not failing(check_method(plugin(tmp_path, "learned", attribute, fit)))
 
 
+def test_every_need_that_a_problem_may_lack_is_looked_at(tmp_path):
+    needs = ("gradients", "checkpoints", "cond", "recipe", "open-truth", "stored-scores")
+    attribute = f"needs = {needs}; query_kinds = ('heldout', 'generated'); members = ('pixel',)"
+    found = next(check for check in check_method(plugin(tmp_path, "needy", attribute)) if check.name == "support")
+    assert found.detail == f"a problem without {', '.join(needs[1:])}, external gives a reason"
+
+
+def test_the_scale_of_a_querys_scores_does_not_matter(tmp_path):
+    scale = "torch.tensor([10.0 ** (sum(map(ord, name)) % 4) for name in queries.ids])"
+    assert not failing(check_method(plugin(tmp_path, "scaled", end=f"out *= {scale}[:, None]")))
+
+
 def test_a_method_that_the_twin_cannot_serve_is_skipped_with_a_reason(tmp_path):
     checks = {check.name: check for check in check_method(plugin(tmp_path, "encodes", "needs = ('encoder',)"))}
     assert checks["runs"].status == "skip" and "an image encoder" in checks["runs"].detail
@@ -259,6 +276,13 @@ def test_a_method_that_needs_conditions_gets_a_conditional_problem(tmp_path):
 @pytest.mark.parametrize("end", ["out = out / (0.0 if view.train.cond else 1.0)", "assert not view.train.cond"])
 def test_a_method_that_fails_on_another_kind_of_model_is_found(end, tmp_path):
     assert failing(check_method(plugin(tmp_path, f"narrow-{len(end)}", end=end))) == ["other models"]
+
+
+def test_a_change_of_scores_is_the_largest_in_units_of_its_rows_spread():
+    before = np.array([[1.0, -1.0, 1.0, -1.0], [20.0, -20.0, 20.0, -20.0], [3.0, 3.0, 3.0, 3.0]])
+    after = before + np.array([[0.0, 0.5, -0.25, 0.0], [0.0, 0.0, 0.0, 5.0], [0.0, 0.0, 0.0, 0.0]])
+    assert deviation(before, before) == 0.0 and deviation(after, before) == 0.5
+    assert deviation(before + np.array([[0.0], [0.0], [1e-6]]), before) == np.inf
 
 
 def test_what_an_adapter_spoilt_is_mended(tmp_path):

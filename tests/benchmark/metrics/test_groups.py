@@ -157,6 +157,14 @@ def only(effects: np.ndarray, scores: np.ndarray, unit: metrics.Unit, assignment
     return metrics.group_metrics(assets, truth, [(truth.query_ids, scores)], truth.query_ids, unit)["heldout"]
 
 
+@pytest.mark.parametrize("name", ["ndcg", "top1"])
+def test_the_ceiling_of_a_measure_without_formula_is_what_halves_get(name: str) -> None:
+    signal, effects = noisy(3, 1.0, n_queries=40)
+    found = only(effects, signal.T, "group").scores[name]
+    assert found.ceiling == pytest.approx(np.nanmean(metrics.half_against_half(name, effects)))
+    assert 0.0 <= found.ceiling_low < found.ceiling < found.ceiling_high <= 1.0
+
+
 def test_items_count_by_the_sum_over_their_group() -> None:
     rng = np.random.default_rng(0)
     assignment = np.array([0, 1, 2, 1, 0, 2, 3, 3])

@@ -392,3 +392,11 @@ def test_what_nobody_else_held_is_a_cause_for_complaint(name, watch, tmp_path):
     assert name in watch.complaint()
     watch.expected |= {"cells/ours", "cells/theirs", "cells/x"}
     assert watch.complaint() is None
+
+
+def test_a_file_of_the_truth_that_is_gone_is_a_cause_for_complaint(tiny_home, tmp_path):
+    folder = shutil.copytree(tiny_home / "truth" / "digits-tiny@1", tmp_path / "digits-tiny@1")
+    watch = Watch(Assets(folder), (), tmp_path, frozenset(), set())
+    assert watch.complaint() is None
+    (folder / "truth-full.safetensors").unlink()
+    assert "truth-full.safetensors" in watch.complaint()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
+import time
 from contextlib import suppress
 from multiprocessing import Pipe
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdabench.benchmark.sandbox.frames import LENGTH, PIECE, Inbox, receive
+from tdabench.benchmark.sandbox.frames import LENGTH, PIECE, Inbox, receive, send
 
 
 @pytest.fixture
@@ -39,6 +41,84 @@ def test_half_a_message_waits_for_its_rest_and_nobody_for_it(ends):
     os.write(here.fileno(), LENGTH.pack(3) + b"a")
     with pytest.raises(TimeoutError):
         receive(there, within=0.05)
+
+
+def test_a_message_is_waited_for_and_received_as_it_was_sent(ends):
+    there, here = ends
+    later = threading.Timer(0.2, lambda: [here.send_bytes(message) for message in (b"one", b"", b"four")])
+    later.start()
+    assert [receive(there, within=30, longest=4) for _ in range(3)] == [b"one", b"", b"four"]
+    later.join()
+
+
+def test_after_the_deadline_nothing_is_waited_for(ends):
+    there, here = ends
+    later = threading.Timer(5, lambda: here.send_bytes(b"late"))
+    later.start()
+    with pytest.raises(TimeoutError):
+        receive(there, within=-0.5)
+    later.cancel()
+    later.join()
+
+
+def test_of_a_message_in_two_pieces_no_more_is_taken_than_its_rest(ends):
+    there, here = ends
+    os.write(here.fileno(), LENGTH.pack(4) + b"ab")
+    later = threading.Timer(0.2, lambda: os.write(here.fileno(), b"cd" + LENGTH.pack(1) + b"x"))
+    later.start()
+    assert [receive(there, within=30) for _ in range(2)] == [b"abcd", b"x"]
+    later.join()
+
+
+def test_a_connection_that_breaks_is_closed():
+    there, here = Pipe()
+    inbox = Inbox(there)
+    there.send_bytes(b"never read")
+    here.close()
+    assert inbox.take() == [] and there.closed
+
+
+def test_who_sends_byte_by_byte_is_heard_until_the_deadline_only(ends):
+    there, here = ends
+    os.write(here.fileno(), LENGTH.pack(100))
+    done = threading.Event()
+    trickle = threading.Thread(
+        target=lambda: [os.write(here.fileno(), b"x") for _ in range(100) if not done.wait(0.02)]
+    )
+    trickle.start()
+    with pytest.raises(TimeoutError):
+        receive(there, within=0.1)
+    done.set()
+    trickle.join()
+
+
+@pytest.mark.parametrize("length", [5, 2**31 - 1, -1])
+def test_a_message_that_is_too_long_is_not_received(ends, length):
+    there, here = ends
+    os.write(here.fileno(), struct.pack("!i", length) + b"x" * 5)
+    with pytest.raises(ValueError, match="more than 4 bytes"):
+        receive(there, within=30, longest=4)
+
+
+@pytest.mark.parametrize("begun", [b"", LENGTH.pack(4), LENGTH.pack(4) + b"abc"])
+def test_an_end_before_the_whole_message_is_said(ends, begun):
+    there, here = ends
+    os.write(here.fileno(), begun)
+    here.close()
+    with pytest.raises(EOFError):
+        receive(there, within=30)
+
+
+def test_more_than_a_pipe_holds_is_sent_to_who_takes_it_in_time_and_to_nobody_else(ends):
+    there, here = ends
+    message, found = os.urandom(300_000), []
+    reader = threading.Thread(target=lambda: time.sleep(0.2) or found.append(there.recv_bytes()))
+    reader.start()
+    send(here, message, within=30)
+    reader.join()
+    assert found == [message]
+    with pytest.raises(TimeoutError):
+        send(here, message, within=0.05)
 
 
 @pytest.mark.parametrize("length", [5, 2**31 - 1, -1])

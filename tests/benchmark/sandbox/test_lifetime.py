@@ -1,10 +1,14 @@
 """Processes end with what they work for, and nothing else ends with them."""
 
+import errno
+import importlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import forkserver as servers
 
 import psutil
 import pytest
@@ -72,6 +76,56 @@ def test_the_server_imports_nothing_from_the_folder_of_a_command(tmp_path):
     command = [sys.executable, "elsewhere/command.py"]
     ended = subprocess.run(command, cwd=tmp_path, env=found, capture_output=True, text=True, check=True)
     assert ended.stdout.split() == ["served"], ended.stderr
+
+
+@pytest.fixture
+def admission(monkeypatch, tmp_path):
+    """The module that a fork server imports first, which does to this process only what is undone afterwards."""
+    name = "tdabench.benchmark.sandbox.admission"
+    monkeypatch.setattr(servers, "socket", socket)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    yield importlib.import_module(name)
+    sys.modules.pop(name)
+
+
+@pytest.fixture
+def door(admission):
+    """A socket that the server would listen on, and one that asks to be let in by this process."""
+    with servers.socket.socket(servers.socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as asks:
+        server.bind("door")
+        server.listen()
+        asks.settimeout(10)
+        asks.connect("door")
+        yield server, asks
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_PEERCRED"), reason="this system does not say who connects")
+@pytest.mark.parametrize("beside", [-1, 1])
+def test_a_server_closes_a_connection_that_is_not_its_parents(beside, door, monkeypatch):
+    server, asks = door
+    monkeypatch.setattr(os, "getppid", lambda: os.getpid() + beside)
+    with pytest.raises(ConnectionAbortedError) as caught:
+        server.accept()
+    assert caught.value.errno == errno.ECONNABORTED, "any other ends the server"
+    assert asks.recv(1) == b""
+
+
+def welcomed(server, asks):
+    connection, _ = server.accept()
+    with connection:
+        asks.sendall(b"x")
+        return connection.recv(1) == b"x"
+
+
+def test_a_server_takes_its_parents_connection(door, monkeypatch):
+    monkeypatch.setattr(os, "getppid", os.getpid)
+    assert welcomed(*door)
+
+
+def test_a_server_of_a_system_that_does_not_say_who_connects_takes_all(door, monkeypatch):
+    monkeypatch.delattr(socket, "SO_PEERCRED", raising=False)
+    assert welcomed(*door)
 
 
 def test_too_long_a_path_for_temporary_files_is_named(monkeypatch, tmp_path):

@@ -42,7 +42,9 @@ def better(rows: Path) -> None:
 def relist(rows: Path, change: str) -> None:
     path = list_of(rows)
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text({"shorter": lines[0], "empty": "", "none": "nonsense\n", "upper": path.read_text().upper()}[change])
+    others = {name: re.sub(r"(?m)^[0-9a-f]{64}", 64 * to, "".join(lines)) for name, to in (("low", "0"), ("high", "f"))}
+    spoilt = {"shorter": lines[0], "empty": "", "none": "nonsense\n", "upper": path.read_text().upper()}
+    path.write_text((spoilt | others)[change])
 
 
 CHANGES = {
@@ -52,6 +54,8 @@ CHANGES = {
     "a line gone": (lambda rows: relist(rows, "shorter"), "is not listed"),
     "an empty list": (lambda rows: relist(rows, "empty"), "is not listed"),
     "no list of hashes": (lambda rows: relist(rows, "none"), "is no list"),
+    "a lower hash": (lambda rows: relist(rows, "low"), "was edited or damaged"),
+    "a higher hash": (lambda rows: relist(rows, "high"), "was edited or damaged"),
     "hashes of another form": (lambda rows: relist(rows, "upper"), "is no list"),
 }
 
