@@ -30,7 +30,7 @@ from tdabench.benchmark.sandbox.tampering import Watch
 from tdabench.datasets.truth import SHIPPED, Assets
 from tdabench.errors import UserError
 from tdabench.plugins import PREFIX
-from tdabench.store import FolderStore
+from tdabench.store import FolderStore, sha256
 
 from ... import run_helpers
 from ...run_helpers import plan, plugin, run_cells, survivors
@@ -400,3 +400,19 @@ def test_a_file_of_the_truth_that_is_gone_is_a_cause_for_complaint(tiny_home, tm
     assert watch.complaint() is None
     (folder / "truth-full.safetensors").unlink()
     assert "truth-full.safetensors" in watch.complaint()
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_other_bytes_of_the_truth_are_a_cause_for_complaint_whatever_their_hash(above, tiny_home, tmp_path):
+    folder = shutil.copytree(tiny_home / "truth" / "digits-tiny@1", tmp_path / "digits-tiny@1")
+    assets, path = Assets(folder), folder / "truth-full.safetensors"
+    watch, listed = Watch(assets, (), tmp_path, frozenset(), set()), assets.manifest["files"][path.name]["sha256"]
+    others = (path.read_bytes() + bytes([number]) for number in range(256))
+    path.write_bytes(next(data for data in others if (sha256(data) > listed) == above))
+    assert path.name in watch.complaint()
+
+
+@pytest.mark.parametrize("field", ["cost", "status"])
+def test_any_field_of_a_row_but_its_metrics_is_a_cause_for_complaint(field, watch, tmp_path):
+    FolderStore(tmp_path).put_json("rows/ours.json", {"status": "ok", "metrics": None, field: "edited"})
+    assert "rows/ours.json" in watch.complaint()
