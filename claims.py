@@ -27,7 +27,7 @@ def try_claim(path: Path, token: str, ttl: float) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     pid = os.getpid()
     owner = {**_place(), "pid": pid, **_start(pid), "time": time.time(), "token": token}
-    with _alone(path):
+    with alone(path):
         if path.exists() and not lapsed(path, ttl):
             return False
         path.write_text(json.dumps(owner))
@@ -38,7 +38,7 @@ def try_claim(path: Path, token: str, ttl: float) -> bool:
 
 def release(path: Path, token: str) -> None:
     """Give a claim up, unless it lapsed and was taken over."""
-    with _alone(path), _locked.pop(token), suppress(OSError, *BROKEN):
+    with alone(path), _locked.pop(token), suppress(OSError, *BROKEN):
         if json.loads(path.read_bytes())["token"] == token:
             path.unlink()
 
@@ -83,10 +83,10 @@ def lapsed(path: Path, ttl: float) -> bool:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process at a time decide about a claim; the lock goes with its process, its empty file stays.
+def alone(path: Path) -> Iterator[None]:
+    """Let one thread of one process at a time do something about a path, such as decide about a claim.
 
-    The file's time says when it was decided about last.
+    The lock goes with its process; its empty file, whose time says when it was held last, stays beside the path.
     """
     with path.with_suffix(".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -10,12 +10,12 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .claims import holder, release, try_claim
+from .claims import alone, holder, release, try_claim
 from .errors import CorruptFile, UserError
 
 LONGEST_JSON, LONGEST_SEAL = 2**28, 2**12  # bytes
@@ -186,6 +186,18 @@ class FolderStore:
         finally:
             if held:
                 release(path, token)
+
+    @contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """Let one command at a time change what ``key`` names; raises UserError where the folder cannot be written."""
+        path = self.path(f".{key}")
+        with ExitStack() as held:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(alone(path))
+            except OSError as error:
+                raise unwritable(path, error) from error
+            yield
 
     def _claim(self, key: str) -> Path:
         path = self.path(key)

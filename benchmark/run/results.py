@@ -75,12 +75,13 @@ class Results:
     def add_metrics(self, key: Key, scores_sha256: str | None, **metrics: Any) -> bool:
         """Put ``metrics`` into a cell's row, and say whether its scores are still those they were computed from.
 
-        The row is read anew, because another command may have changed it since.
+        The row is read anew, because another command may have changed it since; one at a time does so.
         """
-        row = self.row(key)
-        if row is None or row.metrics is None or row.source.scores_sha256 != scores_sha256:
-            return False
-        self.write(row.model_copy(update={"metrics": row.metrics.model_copy(update=metrics)}))
+        with self.rows.alone("rows"):
+            row = self.row(key)
+            if row is None or row.metrics is None or row.source.scores_sha256 != scores_sha256:
+                return False
+            self.write(row.model_copy(update={"metrics": row.metrics.model_copy(update=metrics)}))
         return True
 
     def forget(self, key: Key) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -263,6 +265,17 @@ def test_metrics_are_added_to_the_scores_that_they_are_of_alone(cell, results):
     assert not results.add_metrics(cell.key, failed.source.scores_sha256, top=None)
     results.forget(cell.key)
     assert results.row(cell.key) is None
+
+
+def test_metrics_that_two_commands_add_at_once_are_all_kept(cell, results, monkeypatch):
+    row, read = stored(results, cell), results.row
+    monkeypatch.setattr(results, "row", lambda key: (read(key), time.sleep(0.1))[0])
+    sha, found = row.source.scores_sha256, {"sanity": helpers.sanity(), "exemplars": helpers.exemplars({(1, 5): 0.5})}
+    with ThreadPoolExecutor() as pool:
+        adding = [pool.submit(results.add_metrics, cell.key, sha, **{name: value}) for name, value in found.items()]
+    assert all(one.result() for one in adding)
+    kept = read(cell.key).metrics
+    assert {"sanity": kept.sanity, "exemplars": kept.exemplars} == found
 
 
 def test_why_scores_cannot_be_used_is_said(cell, results):
