@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ...errors import UserError, printable
 from ...leaderboard.rows.strict import first_problem
@@ -13,7 +14,7 @@ from ..run.described import Answers, Host
 from .suite import Check, check_method, file_of
 
 CONTRACT_S = 1800.0  # which the suite may take
-_CHECKS = TypeAdapter(list[Check])
+_CHECKS = TypeAdapter(Annotated[list[Check], Field(min_length=1)])
 
 
 class Suite(Answers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -66,7 +67,15 @@ def load_rows(store: FolderStore | str | Path, task: str | None = None, edited: 
     store = store if isinstance(store, FolderStore) else FolderStore(store)
     keys = _keys(store)
     check_listed(store, keys, required=store.root == FolderStore(RESULTS).root)
-    return [load_row(store, key, edited) for key in keys if _is_of(key, task)]
+    found = (_while_there(store, key, edited) for key in keys if _is_of(key, task))
+    return [row for row in found if row is not None]
+
+
+def _while_there(store: FolderStore, key: str, edited: bool) -> Row | None:
+    """Return the row under a key, None where it has gone since it was listed, as a cell's does that runs again."""
+    with suppress(FileNotFoundError):
+        return load_row(store, key, edited)
+    return None
 
 
 def seal_rows(folder: Path) -> tuple[Path, int]:

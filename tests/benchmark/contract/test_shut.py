@@ -62,6 +62,7 @@ def test_the_command_shuts_in_and_says_where_it_does_not(truth, tmp_path, tdaben
     [
         ("import os; os.kill(os.getpid(), 9)", "ended the process that imports it"),
         ("import tdabench.benchmark.contract.shut as s; s.asdict = lambda check: {'name': 1}", "spoils the suite's"),
+        ("import tdabench.benchmark.contract.suite as s; s.RULES = ()", "spoils the suite's"),
     ],
 )
 def test_a_method_that_spoils_the_check_is_one_line(line, said, truth, tmp_path):

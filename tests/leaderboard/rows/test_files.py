@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tdabench.errors import CorruptFile
+from tdabench.leaderboard.rows import files
 from tdabench.leaderboard.rows.files import RESULTS, load_row, load_rows, read_row, write_row
 from tdabench.leaderboard.rows.row import Row, row_key
 from tdabench.store import FolderStore
@@ -168,6 +169,14 @@ def test_a_sealed_row_that_was_edited_is_refused_unless_it_is_meant_to_pass(tmp_
     with pytest.raises(CorruptFile, match="edited or damaged"):
         load_row(store, row_key(row.key))
     assert load_rows(store, edited=True) == [row]
+
+
+def test_a_row_that_goes_while_rows_are_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, row = FolderStore(tmp_path), lds_row()
+    write_row(store, row, sealed=True)
+    listed = [*files._keys(store), row_key(lds_row("mucs").key)]
+    monkeypatch.setattr(files, "_keys", lambda store: listed)
+    assert load_rows(store) == [row]
 
 
 def test_not_a_number_in_a_free_section_becomes_null(tmp_path: Path) -> None:
