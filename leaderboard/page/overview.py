@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from ...errors import UserError
 from ..rows.row import Row
+from ..views.across.tasks import CEILING
 from ..views.by_similarity import unit_of
 from ..views.catalogue import build_view
 from ..views.sheet import MISSING, Interval, Sheet, rank_text
-from ..views.tasks import CEILING
 from .entries import Entry, Ranked
 from .figures.pareto import mean_ceiling
 from .view_cache import ViewCache

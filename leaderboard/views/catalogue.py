@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from ...errors import unknown
 from ..rows.row import Row
 from .ablations import QUERY_SET, ablation_sheets
+from .across.tasks import task_sheets
 from .lds import lds_sheets
 from .sanity import sanity_sheets
 from .sheet import Sheet
-from .tasks import task_sheets
 
 VIEWS = (
     *("lds", "tasks", "agreement", "groups", "removal", "published", "per-query"),
@@ -32,7 +32,7 @@ def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY) -> 
 
 def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]:
     # Imported here since their intervals need scipy, without which the LDS is shown at once.
-    from .agreement import agreement_sheets
+    from .across.agreement import agreement_sheets
     from .exemplars import exemplar_sheets
     from .groups import group_sheets
     from .overlap import overlap_sheets

@@ -10,9 +10,9 @@ import pytest
 
 from tdabench.errors import UserError
 from tdabench.leaderboard.rows.row import Row
+from tdabench.leaderboard.views.across.tasks import task_sheets
 from tdabench.leaderboard.views.lds import build_tables
 from tdabench.leaderboard.views.sheet import render
-from tdabench.leaderboard.views.tasks import task_sheets
 
 from ..helpers import failed_row, lds_row, make_key, make_source
 

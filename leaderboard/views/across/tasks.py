@@ -7,11 +7,11 @@ from dataclasses import asdict
 from statistics import mean
 from typing import NamedTuple
 
-from ...errors import UserError
-from ..rows.row import Row
-from .lds import Line, Table, build_tables
-from .selection import preset_labels
-from .sheet import MISSING, Interval, Sheet, rank_text
+from ....errors import UserError
+from ...rows.row import Row
+from ..lds import Line, Table, build_tables
+from ..selection import preset_labels
+from ..sheet import MISSING, Interval, Sheet, rank_text
 
 CEILING = "noise ceiling"
 NOTES = (

@@ -10,15 +10,15 @@ from typing import TypeVar
 import numpy as np
 from scipy.stats import spearmanr
 
-from ...errors import UserError
-from ..rows.removal import LOSS
-from ..rows.row import Row
-from ..stats.ranking import RANDOM, Entry, Standing, better, entry_of, standings
-from . import removal
-from .exemplars import exemplar_lines
-from .groups import group_lines
-from .selection import Place, place_of
-from .sheet import MISSING, Sheet
+from ....errors import UserError
+from ...rows.removal import LOSS
+from ...rows.row import Row
+from ...stats.ranking import RANDOM, Entry, Standing, better, entry_of, standings
+from .. import removal
+from ..exemplars import exemplar_lines
+from ..groups import group_lines
+from ..selection import Place, place_of
+from ..sheet import MISSING, Sheet
 
 T = TypeVar("T")
 FEWEST = 3  # entries; of two, any order is a perfect one

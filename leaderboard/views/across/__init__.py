@@ -1,0 +1,1 @@
+"""Tables across tasks, and across the truths of one."""
