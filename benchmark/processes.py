@@ -45,7 +45,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def keep_memory() -> None:
+def prepare_processes() -> None:
     """Let the processes started from now on keep freed memory, reserve none, and import nothing from their folder."""
     for name, value in (MALLOC | SAFE).items():
         os.environ.setdefault(name, value)
@@ -78,7 +78,7 @@ def prepare(parent: int) -> None:
 
 def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
     """Yield (job, result) as jobs finish, ``workers`` at a time; an exception ends the others and is raised."""
-    keep_memory()
+    prepare_processes()
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=prepare, initargs=(os.getpid(),))
     try:

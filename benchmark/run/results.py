@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import CorruptFile, UserError, shown
-from ...leaderboard.rows.files import load_row, load_rows, write_row
+from ...leaderboard.rows.files import find_row, load_rows, write_row
 from ...leaderboard.rows.row import Key, Row, row_key
 from ...store import FolderStore
 from ..sandbox.enclosure import keep_from_methods
@@ -62,7 +62,7 @@ class Results:
     def row(self, key: Key) -> Row | None:
         """Return the row of a cell, or None."""
         name = row_key(key)
-        return load_row(self.rows, name) if self.rows.exists(name) else None
+        return find_row(self.rows, name) if self.rows.exists(name) else None
 
     def all_rows(self, task: str | None = None) -> list[Row]:
         """Return all rows, of one task if named."""

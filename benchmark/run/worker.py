@@ -31,7 +31,7 @@ from ...models.draws import Law
 from ...models.encoders.weights import open_encode
 from ...models.precision import Precision, set_precision
 from ...models.problem import Problem, read_problem
-from ...store import HOME, FolderStore
+from ...store import HOME, FolderStore, remove_tree
 from ..processes import die_with_parent
 from ..sandbox.enclosure import enclose, read_later, use_temporary
 from ..sandbox.sharing import run_helpers
@@ -184,7 +184,7 @@ def helped(spec: Spec, share: Share, watch: Callable[[], None]) -> list[str]:
     try:
         run_helpers(folders, watch)
     finally:
-        shutil.rmtree(Path(spec.folder) / HELPERS, ignore_errors=True)
+        remove_tree(Path(spec.folder) / HELPERS)
     return list(devices)
 
 
@@ -284,7 +284,7 @@ def _reader(folder: Path, ids: Sequence[str]) -> Callable[[tuple[str, ...]], Ten
 
 
 def _empty(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     folder.mkdir(parents=True)
     return folder
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...store import remove_tree
-from ..processes import keep_memory
+from ..processes import prepare_processes
 from .lifetime import guard
 
 BENCHMARK = __name__.rpartition(".")[0].rpartition(".")[0]
@@ -38,7 +38,7 @@ def forkserver() -> Any:
     """
     if len(os.fsencode(tempfile.gettempdir() + SOCKET)) > LONGEST_SOCKET:
         raise UserError(f"{tempfile.gettempdir()} is too long a path for sockets: set TMPDIR to a shorter one")
-    keep_memory()
+    prepare_processes()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with _on_path(sys.path):

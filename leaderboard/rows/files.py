@@ -67,15 +67,8 @@ def load_rows(store: FolderStore | str | Path, task: str | None = None, edited: 
     store = store if isinstance(store, FolderStore) else FolderStore(store)
     keys = _keys(store)
     check_listed(store, keys, required=store.root == FolderStore(RESULTS).root)
-    found = (_while_there(store, key, edited) for key in keys if _is_of(key, task))
+    found = (find_row(store, key, edited) for key in keys if _is_of(key, task))
     return [row for row in found if row is not None]
-
-
-def _while_there(store: FolderStore, key: str, edited: bool) -> Row | None:
-    """Return the row under a key, None where it has gone since it was listed, as a cell's does that runs again."""
-    with suppress(FileNotFoundError):
-        return load_row(store, key, edited)
-    return None
 
 
 def seal_rows(folder: Path) -> tuple[Path, int]:
@@ -110,6 +103,16 @@ def load_row(store: FolderStore, key: str, edited: bool = False) -> Row:
     if not edited and store.get(key, sealed=_is_of_a_run(store)) != data:
         return load_row(store, key)  # it was written anew meanwhile
     return row
+
+
+def find_row(store: FolderStore, key: str, edited: bool = False) -> Row | None:
+    """Return the row under a key, None where there is none, or none any more: a cell's goes when it runs again.
+
+    Raises CorruptFile as ``load_row`` does.
+    """
+    with suppress(FileNotFoundError):
+        return load_row(store, key, edited)
+    return None
 
 
 def _is_of_a_run(store: FolderStore) -> bool:

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from ....errors import UserError
 from ...rows.removal import LOSS
 from ...rows.row import Row
-from ...stats.ranking import RANDOM, Entry, Standing, better, entry_of, standings
+from ...stats.ranking import RANDOM, Entry, Standing, better, entry_of, group_of, standings
 from .. import removal
 from ..exemplars import exemplar_lines
 from ..groups import group_lines
@@ -82,10 +82,8 @@ def orders_of(place: Place, rows: Sequence[Row]) -> list[Order]:
 
 
 def _by_subsets(rows: Sequence[Row]) -> Iterator[Order]:
-    measured = [row for row in rows if row.metrics and row.metrics.lds]
-    kinds = sorted({kind for row in measured if row.metrics for kind in row.metrics.lds})
-    for kind in kinds:
-        own = [_alone(row, kind) for row in measured if row.metrics and kind in row.metrics.lds]
+    for kind in sorted({kind for row in rows for kind in group_of(row).kinds}):
+        own = [_alone(row, kind) for row in rows if kind in group_of(row).kinds]
         yield _of_standings(f"LDS, {kind}", standings(own))
 
 

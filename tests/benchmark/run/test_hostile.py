@@ -394,19 +394,24 @@ def test_what_nobody_else_held_is_a_cause_for_complaint(name, watch, tmp_path):
     assert watch.complaint() is None
 
 
-def test_a_file_of_the_truth_that_is_gone_is_a_cause_for_complaint(tiny_home, tmp_path):
+@pytest.fixture
+def copied(tiny_home, tmp_path):
+    """What notices changes of a truth that may be spoilt, and one of that truth's files."""
     folder = shutil.copytree(tiny_home / "truth" / "digits-tiny@1", tmp_path / "digits-tiny@1")
-    watch = Watch(Assets(folder), (), tmp_path, frozenset(), set())
+    return Watch(Assets(folder), (), tmp_path, frozenset(), set()), folder / "truth-full.safetensors"
+
+
+def test_a_file_of_the_truth_that_is_gone_is_a_cause_for_complaint(copied):
+    watch, path = copied
     assert watch.complaint() is None
-    (folder / "truth-full.safetensors").unlink()
-    assert "truth-full.safetensors" in watch.complaint()
+    path.unlink()
+    assert path.name in watch.complaint()
 
 
 @pytest.mark.parametrize("above", [False, True])
-def test_other_bytes_of_the_truth_are_a_cause_for_complaint_whatever_their_hash(above, tiny_home, tmp_path):
-    folder = shutil.copytree(tiny_home / "truth" / "digits-tiny@1", tmp_path / "digits-tiny@1")
-    assets, path = Assets(folder), folder / "truth-full.safetensors"
-    watch, listed = Watch(assets, (), tmp_path, frozenset(), set()), assets.manifest["files"][path.name]["sha256"]
+def test_other_bytes_of_the_truth_are_a_cause_for_complaint_whatever_their_hash(above, copied):
+    watch, path = copied
+    listed = watch.assets.manifest["files"][path.name]["sha256"]
     others = (path.read_bytes() + bytes([number]) for number in range(256))
     path.write_bytes(next(data for data in others if (sha256(data) > listed) == above))
     assert path.name in watch.complaint()
