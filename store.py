@@ -157,9 +157,8 @@ class FolderStore:
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield the stored keys below ``prefix`` in sorted order; files being written are left out."""
-        base = self.path(prefix)
-        for path in sorted(base.rglob("*")) if base.is_dir() else ():
-            if path.is_file() and not path.name.startswith("."):
+        for path in sorted(files_below(self.path(prefix))):
+            if not path.name.startswith("."):
                 yield path.relative_to(self.root).as_posix()
 
     def delete(self, key: str) -> None:
@@ -214,6 +213,21 @@ def _clear_abandoned(path: Path) -> None:
         with suppress(OSError):
             if time.time() - part.stat().st_mtime > ABANDONED_S:
                 part.unlink()
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and of those inside, however deep, in no order; links to folders are not followed.
+
+    What cannot be read, and what is no folder, has none.
+    """
+    waiting = [str(folder)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as inside:
+            for entry in inside:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif os.path.isfile(entry.path):
+                    yield Path(entry.path)
 
 
 def _real(path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..store import files_below
 from .folders import SUFFIXES
 
+PARQUET = ".parquet"
 COMMIT = re.compile(r"@([0-9a-f]{40})(?:/|$)")
 
 
@@ -41,7 +44,7 @@ def parquet_files(path: Path, split: str = "", alone: bool = True) -> list[str]:
     """
     if path.is_file() and alone:
         return [str(path)]
-    inside = sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    inside = sorted(file for file in files_below(path) if file.suffix == PARQUET)
     if not inside:
         wanted = "name a file, or a folder with them" if alone else f"name a folder with one named {split}.parquet"
         raise UserError(f"{path} {'is one file' if path.is_file() else 'holds no parquet files'}: {wanted}")
@@ -138,5 +141,5 @@ def _idx(folder: Path, name: str, dims: int) -> np.ndarray:
         if kind != 0x800 + dims:
             raise ValueError("it is no IDX file of bytes")
         return np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(*map(int, shape))
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}): get it again") from error

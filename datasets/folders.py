@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, brief, shown
+from ..store import files_below
 from .base import Card, ImageDataset
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 CAPTIONS = ("text", "caption", "prompt")
 MODES = {1: "L", 3: "RGB"}
+UNREADABLE = Exception  # PIL's decoders raise more kinds for damaged files than it says
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,17 @@ def check_channels(channels: int) -> None:
     """Raise UserError for a number of channels that no image file has."""
     if channels not in MODES:
         raise UserError(f"the model takes {channels} channels, which no image file has: give an ImageDataset")
+
+
+@contextmanager
+def decoding(what: str, advice: str) -> Iterator[None]:
+    """Raise UserError for whatever decoders raise inside; of what is wrong with a picture that they read, say so."""
+    try:
+        yield
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        raise UserError(f"{what} cannot be read as an image ({brief(str(error))}): {advice}") from None
 
 
 def fit_picture(picture: Any, channels: int, size: tuple[int, int]) -> tuple[np.ndarray, set[str]]:
@@ -131,7 +146,8 @@ def image_folder(
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: name one that holds image files")
-    inside = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES}
+    pictures = (path for path in sorted(files_below(folder)) if path.suffix.lower() in SUFFIXES)
+    inside = {path.relative_to(folder): path for path in pictures}
     files = {name.as_posix(): path for name, path in inside.items() if not any(p.startswith(".") for p in name.parts)}
     if not files:
         raise UserError(f"{folder} holds no image files ({', '.join(sorted(SUFFIXES))})")
@@ -188,12 +204,9 @@ def _groups(names: tuple[str, ...], rows: list[dict[str, Any]]) -> tuple[str, ..
 def _pixels(path: Path, channels: int, size: tuple[int, int] | None) -> Tensor:
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            mode, plain = image.mode, image.convert(MODES[channels])
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from None
+    with decoding(str(path), "replace or remove it"), Image.open(path) as file:
+        image = ImageOps.exif_transpose(file)
+        mode, plain = image.mode, image.convert(MODES[channels])
     if mode != MODES[channels] and (channels, mode) != (3, "P"):
         raise UserError(f"{path} is an image of mode {mode}, and the model takes {MODES[channels]}: convert it")
     if size and (plain.height, plain.width) != size:

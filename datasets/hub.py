@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CorruptFile, UserError, brief
-from ..store import HOME, home
+from ..store import HOME, files_below, home
 from .base import UNPINNED, Card, ImageDataset
-from .files import Rows, parquet_files, table_rows
+from .files import PARQUET, Rows, parquet_files, table_rows
 from .find import store_folder
-from .folders import MODES, cut, middle
+from .folders import MODES, cut, decoding, middle
 from .known import known_sets, pixel_hash
 from .stored import Item, open_items, write_items
 
@@ -219,7 +219,8 @@ def _library(card: Card) -> Iterator[Path]:
 def _is_parquet(source: Source, path: Path) -> bool:
     if not path.exists():
         raise UserError(f"{path} holds no parquet files, for it does not exist: check --data")
-    return source.layout is None or (bool(source.repository) and (path.is_file() or any(path.rglob("*.parquet"))))
+    there = path.is_file() or any(file.suffix == PARQUET for file in files_below(path))
+    return source.layout is None or (bool(source.repository) and there)
 
 
 def _split_rows(card: Card, source: Source, split: str, path: Path | None, cache: Path) -> Rows:
@@ -268,14 +269,11 @@ def _decoded(data: bytes, source: Source, what: str) -> np.ndarray:
 
     if not data:
         raise UserError(f"{what} is empty")
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            wanted = MODES[source.channels]
-            if source.resized:
-                whole = picture.convert(wanted)
-                return np.asarray(middle(cut(whole, (source.crop, source.crop)) if source.crop else whole, source.size))
-            if picture.mode != wanted:
-                raise UserError(f"{what} is {picture.mode} {picture.size[::-1]}, not {wanted} {source.size}")
-            return np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{what} cannot be read as an image ({error})") from None
+    with decoding(what, "get it again"), Image.open(io.BytesIO(data)) as picture:
+        wanted = MODES[source.channels]
+        if source.resized:
+            whole = picture.convert(wanted)
+            return np.asarray(middle(cut(whole, (source.crop, source.crop)) if source.crop else whole, source.size))
+        if picture.mode != wanted:
+            raise UserError(f"{what} is {picture.mode} {picture.size[::-1]}, not {wanted} {source.size}")
+        return np.asarray(picture)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tdabench import claims, seeds
 from tdabench.errors import CorruptFile, UserError
 from tdabench.methods.kept import used
-from tdabench.store import FolderStore, home, read_file, remove_tree, sha256
+from tdabench.store import FolderStore, files_below, home, read_file, remove_tree, sha256
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems name no boot and have no PID namespaces")
 AXES = st.lists(st.text(max_size=5) | st.integers(-5, 10**6), max_size=4).map(tuple)
@@ -574,6 +574,18 @@ def test_a_folder_goes_however_deep_it_is_and_nothing_that_it_links_to(tmp_path)
     assert used(tmp_path / "gone") > 0
     remove_tree(tmp_path / "gone")
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_files_below_a_folder_are_all_found_and_no_link_to_a_folder_is_followed(tmp_path):
+    for name in ("b/c/x", "a", ".hidden/y"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    os.symlink(tmp_path / "b", tmp_path / "folder")
+    os.symlink(tmp_path / "a", tmp_path / "file")
+    os.symlink("loop", tmp_path / "loop")
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path))
+    assert found == [".hidden/y", "a", "b/c/x", "file"]
+    assert not list(files_below(tmp_path / "a")) and not list(files_below(tmp_path / "none"))
 
 
 def test_a_home_of_nobody_is_named(monkeypatch):

@@ -19,6 +19,7 @@ import torch
 
 from ...datasets.truth import ABOUT_MODELS
 from ...seeds import derive
+from ...store import files_below
 
 
 @dataclass
@@ -50,7 +51,7 @@ def watched(folder: Path, seed: int) -> Iterator[Effects]:
         effects.random = _differences(before[0], _read(_RANDOM))
         effects.process = _differences(before[1], _read(_PROCESS))
     # Native code opens files unseen by audit hooks; what it leaves beside the scratch folder is found here.
-    left = (str(path) for path in folder.rglob("*") if path.is_file() and not path.is_relative_to(scratch))
+    left = (str(path) for path in files_below(folder) if not path.is_relative_to(scratch))
     effects.written = sorted({*effects.written, *left})
 
 

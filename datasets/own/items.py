@@ -16,9 +16,9 @@ from ...errors import UserError, brief
 from ...seeds import digest
 from ...store import LONG_CLAIM_S, FolderStore, file_hash, home
 from ..base import OWN, Card, ImageDataset
-from ..folders import check_channels, fit_picture
+from ..folders import UNREADABLE, check_channels, fit_picture
 from ..stored import COLUMNS, NULL, Item, open_items, write_items
-from .sources import UNREADABLE, Given
+from .sources import Given
 
 FILE = "file"  # the group that says which file or row an item is
 FORMAT = 1  # bumped when pictures become items in another way
@@ -154,14 +154,13 @@ class Reading:
 
     def __call__(self, i: int) -> Item | None:
         """Return picture i as an item, or None where it cannot be read; raises UserError where none can."""
-        from PIL import Image
 
         skipped, name, first = self.notes["skipped"], self.pictures.names[i], i >= self._seen
         self._seen = max(self._seen, i + 1)
         try:
             with self.pictures.open(i) as picture:
                 pixels, done = fit_picture(picture, self.channels, self.size)
-        except (*UNREADABLE, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             skipped[name] = brief(str(error)).replace(str(self.pictures.where), "")
             if len(skipped) == len(self.pictures):
                 raise none_readable(self.pictures) from None

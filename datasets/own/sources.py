@@ -14,7 +14,6 @@ from ...seeds import digest
 from ..folders import CAPTIONS, list_pictures
 
 LABELS = ("label", "labels", "class")
-UNREADABLE = (OSError, SyntaxError, ValueError)  # what PIL raises for files that are no images
 Images = Path | str | datasets.Dataset
 
 
@@ -22,7 +21,7 @@ Images = Path | str | datasets.Dataset
 class Given:
     """Pictures before they are items, in the order of files' names or of a dataset's rows.
 
-    where: what messages call them; open: picture i, or one of ``UNREADABLE``; captions, groups: one each, or None;
+    where: what messages call them; open: picture i, or whatever decoders raise; captions, groups: one each, or None;
     stamp: a text that is another one as soon as they are others.
     """
 

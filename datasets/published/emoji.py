@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UserError, brief
+from ...errors import UserError, brief, shown
+from ...store import files_below
 from .. import hub, packages
 from ..base import Card, ImageDataset
+from ..folders import decoding
 from ..stored import Item
 
 CARD = Card(
@@ -79,9 +81,11 @@ def _opened(path: Path | None) -> Iterator[_Source]:
 
 def _pictures(root: Path, artist: str) -> Path:
     places = (f"img/{artist}/{SIZE}", f"img-{artist}-{SIZE}")
+    folders = sorted({path.parent for path in files_below(root)})
     for place in places:
-        for found in sorted(root.rglob(place)):
-            return found
+        for found in folders:
+            if f"/{found.relative_to(root).as_posix()}".endswith(f"/{place}"):
+                return found
     raise UserError(f"{root} has no folder {' or '.join(places)}: give the unpacked packages of both artists")
 
 
@@ -98,14 +102,16 @@ class _Source:
     @cached_property
     def listed(self) -> list[dict[str, Any]]:
         """Every emoji that both artists drew, without variants of skin."""
-        files = sorted(self.root.rglob("emoji.json"))
+        files = sorted(path for path in files_below(self.root) if path.name == "emoji.json")
         if not files:
             raise UserError(f"{self.root} has no emoji.json: give the unpacked packages of both artists")
         try:
             listed = json.loads(files[0].read_text(encoding="utf-8"))
             drawn = [one for one in listed if all(one[f"has_img_{artist}"] for artist in ARTISTS)]
-            _ = [(one["image"], one["category"], one["subcategory"]) for one in drawn]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            for text in (one[key] for one in drawn for key in ("image", "category", "subcategory")):
+                if not isinstance(text, str):
+                    raise ValueError(f"{shown(text)} is no text")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{files[0]} is no list of emoji ({brief(repr(error))}): unpack it again") from error
         return drawn
 
@@ -138,11 +144,8 @@ def _pixels(path: Path) -> np.ndarray:
     """Return a picture over white at half its size, uint8 [3, 32, 32]: in whole numbers, so alike everywhere."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as picture:
-            found = np.asarray(picture.convert("RGBA")).astype(np.int64)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an image ({brief(str(error))}): unpack it again") from None
+    with decoding(str(path), "unpack it again"), Image.open(path) as picture:
+        found = np.asarray(picture.convert("RGBA")).astype(np.int64)
     if found.shape != (SIZE, SIZE, 4):
         raise UserError(f"{path} is {found.shape[1]} x {found.shape[0]} pixels, not {SIZE} x {SIZE}: unpack it again")
     colour, alpha = found[..., :3], found[..., 3:]

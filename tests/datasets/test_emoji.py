@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+import zlib
 from dataclasses import replace
 from fractions import Fraction
 from http.client import IncompleteRead
@@ -32,6 +33,13 @@ def png(pixels):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def huge_png():
+    """A picture that says it has 60,000 x 60,000 pixels."""
+    data = png(rgba("cat", "google"))
+    header = b"IHDR" + (60_000).to_bytes(4, "big") * 2 + data[24:29]
+    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
 
 
 def copy(root, listed=LISTED, layout="{artist}/img/{artist}/64"):
@@ -107,6 +115,25 @@ def break_list(root):
         (root / artist / "emoji.json").write_text('[{"image": "cat.png"}]')
 
 
+def set_key(key, value):
+    def breaking(root):
+        for artist in emoji.ARTISTS:
+            path = root / artist / "emoji.json"
+            first, *others = json.loads(path.read_text())
+            path.write_text(json.dumps([first | {key: value}, *others]))
+
+    return breaking
+
+
+def nest_list(root):
+    for artist in emoji.ARTISTS:
+        (root / artist / "emoji.json").write_text("[" * 200_000)
+
+
+def inflate_picture(root):
+    (root / "google/img/google/64/car.png").write_bytes(huge_png())
+
+
 def drop_last(root):
     for artist in emoji.ARTISTS:
         path = root / artist / "emoji.json"
@@ -127,6 +154,11 @@ def shrink_picture(root):
         (drop_artist, "no folder img/google/64 or img-google-64"),
         (drop_list, "no emoji.json"),
         (break_list, "is no list of emoji"),
+        (nest_list, "is no list of emoji"),
+        (set_key("image", None), "is no list of emoji.*None is no text"),
+        (set_key("category", 3), "is no list of emoji.*3 is no text"),
+        (set_key("subcategory", ["cats"]), "is no list of emoji.*cats.* is no text"),
+        (inflate_picture, r"car\.png cannot be read as an image.*decompression bomb"),
         (break_picture, r"car\.png cannot be read as an image"),
         (drop_last, "6 pictures where emoji has 8: give both packages whole"),
         (shrink_picture, r"car\.png is 32 x 32 pixels, not 64 x 64"),

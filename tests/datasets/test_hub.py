@@ -12,10 +12,16 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pictures
 
 from tdabench.datasets import hub
-from tdabench.datasets.published import cifar10
+from tdabench.datasets.folders import image_folder
+from tdabench.datasets.published import cifar10, emoji, fashion_mnist
 from tdabench.errors import UserError
+from tdabench.store import remove_tree
 
 NAMES = ["airplane", "automobile", "bird"]
+
+
+def read_folder(path):
+    return image_folder(path, "mine")
 
 
 def pixels(i, size=(32, 32)):
@@ -160,6 +166,19 @@ def test_a_copy_that_is_none_is_one_line_and_leaves_nothing(copy, what, words, h
     with pytest.raises(UserError, match=words) as found:
         cifar10.fetch(spoilt(copy, what))
     assert "\n" not in " ".join(str(found.value).split()) and not list((home / "datasets").glob("[!.]*"))
+
+
+@pytest.mark.parametrize("fetch", [cifar10.fetch, fashion_mnist.fetch, emoji.fetch, read_folder])
+def test_folders_deeper_than_python_recurses_are_one_line(copy, fetch):
+    at = copy / "deep"
+    for _ in range(1500):
+        at.mkdir()
+        at = at / "d"
+    try:
+        with pytest.raises(UserError, match=r"holds no|holds neither|has no folder"):
+            fetch(copy)
+    finally:
+        remove_tree(copy / "deep")
 
 
 def test_a_class_that_no_row_has_is_one_line(copy):

@@ -157,12 +157,15 @@ def test_fashion_comes_from_idx_files_or_parquet(copy, monkeypatch):
     assert fashion_mnist.fetch(table).fingerprint() == data.fingerprint()
 
 
-@pytest.mark.parametrize("spoil", ["truncated", "counts", "missing"])
+@pytest.mark.parametrize("spoil", ["truncated", "body", "counts", "missing"])
 def test_damaged_idx_files_are_one_line(copy, monkeypatch, spoil):
     sized(monkeypatch, fashion_mnist)
     path = fashion(copy) / "train-labels-idx1-ubyte.gz"
     if spoil == "truncated":
         path.write_bytes(path.read_bytes()[:-9])
+    elif spoil == "body":
+        data = path.read_bytes()
+        path.write_bytes(data[:10] + b"\xff" * 8 + data[18:])
     elif spoil == "missing":
         path.unlink()
     else:

@@ -9,6 +9,7 @@ from threading import Lock
 
 from ....errors import UserError
 from ....seeds import digest
+from ....store import files_below
 from ..terminal import console
 from .command import Asked, content
 
@@ -76,7 +77,7 @@ class Latest:
 
     def version(self) -> str:
         """Return a hash that changes whenever a row is written or goes."""
-        files = sorted(path for path in self.folder().rglob("*.json") if not path.name.startswith("."))
+        files = sorted(path for path in files_below(self.folder()) if path.suffix == ".json" and path.name[0] != ".")
         stats = [(str(path), path.stat()) for path in files if path.exists()]
         return digest([[name, stat.st_mtime_ns, stat.st_size] for name, stat in stats])
 
