@@ -190,14 +190,14 @@ def plan(
 ) -> None:
     """Print passes, time and memory per method before anything runs, and those of a truth that is not here yet."""
     from ..metrics.removal.similarities import parse_encoders
-    from ..tasks.find import find_task, has_assets
+    from ..tasks.find import find_task
     from .plan import command, unbuilt
     from .session import open_planner
 
     plugins, wanted = plugins_of(plugin), command.parse_metrics(split(metrics))
     parse_encoders(encoders)  # so that unknown ones are refused where they change no cost, too
     chosen, spec = selection_of(methods, exclude, preset, seeds), find_task(task, plugins)
-    if not has_assets(spec) and not wanted:
+    if unbuilt.lacks(spec, plugins) and not wanted:
         unbuilt.plan(spec, chosen, device, tflops, plugins)
         return
     planner = open_planner(task, plugins, wanted == ["exemplars"], encoders)

@@ -21,7 +21,7 @@ from ..run.runner import Busy, Runner
 from ..tasks.find import find_task, has_assets, open_assets
 from ..tasks.spec import TaskSpec
 from ..truth.build import find_base
-from .terminal import RunDisplay, console, duration
+from .terminal import RunDisplay, console, total
 
 POLL_S = 1.0
 
@@ -105,11 +105,10 @@ class Session:
             console.print(f"{label}: all {len(cells)} cells have their rows, nothing to run")
             return
         jobs = self.options.jobs
-        seconds = sum(item.seconds or 0.0 for item in forecasts(due, self.options.device)) / jobs
-        said = (
-            f"{duration(seconds)} once started" if started is None else f"{duration(seconds + started)} with starting"
-        )
-        console.print(f"{label}: {len(due)} of {len(cells)} cells to run, {jobs} at a time, about {said}")
+        times = [item.seconds for item in forecasts(due, self.options.device)]
+        said = total(times, jobs, started or 0.0)
+        when = "once started" if started is None else "with starting"
+        console.print(f"{label}: {len(due)} of {len(cells)} cells to run, {jobs} at a time, {said} {when}")
 
 
 def open_planner(task: str, plugins: tuple[Path, ...], problem_only: bool = False, encoders: str = "none") -> Planner:

@@ -36,6 +36,14 @@ def text_width() -> int:
     return max(plain.width, 100) if sys.stdout.isatty() else 120
 
 
+def total(seconds: Sequence[float | None], jobs: int = 1, started: float = 0.0) -> str:
+    """Return about how long cells take, ``jobs`` at a time after ``started`` seconds, and how many do not say."""
+    known = [one for one in seconds if one is not None]
+    silent = len(seconds) - len(known)
+    but = f" without {silent:,} of which no time is known," if silent else ""
+    return f"about {duration(sum(known) / jobs + started)}{but}"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as people say them: 42 s, 3.5 min, 2.1 h, 1,200 days."""
     for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (100 * 3600, 3600, "h"), (float("inf"), 86400, "days")):

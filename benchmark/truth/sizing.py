@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...datasets.base import Batch
 from ...datasets.find import card_of, dataset_listings, load_dataset
-from ...errors import unknown
+from ...datasets.groups import group_items, items_where
+from ...errors import UserError, unknown
 from ...methods.base import Sizes
 from ...models.denoiser import Denoiser
 from ...models.latents import latent_shape
@@ -23,6 +24,7 @@ from ...models.networks import make_network
 from ...models.processes import open_process
 from ...models.trainable import restrict
 from ...models.training import build
+from ..tasks.find import has_assets, open_assets
 from ..tasks.spec import TaskSpec
 
 FLOAT, HALF = 4, 2  # bytes of a number
@@ -75,12 +77,28 @@ def facts_of(name: str, plugins: tuple[Path, ...] = ()) -> dict[str, Any]:
     return {**card, "items": len(data), "shape": tuple(data.images.shape[1:]), "cond": cond}
 
 
-def size_truth(spec: TaskSpec, facts: Mapping[str, Any]) -> Sizing:
-    """Return what a task's truth and methods would cost, but for models without a group, which only the data counts."""
+def count_groups(spec: TaskSpec, plugins: tuple[Path, ...] = ()) -> int | None:
+    """Return how many groups a task leaves out, by its truth or its dataset; None where neither is here."""
+    if spec.groups is None:
+        return 0
+    if has_assets(spec):
+        return len(open_assets(spec).group_truth().names)
+    if spec.groups.names:
+        return len(spec.groups.names)
+    try:
+        data = load_dataset(spec.dataset, plugins)
+        return len(group_items(data.select(items_where(data, spec.where)), spec.groups.by))
+    except UserError:
+        return None
+
+
+def size_truth(spec: TaskSpec, facts: Mapping[str, Any], groups: int = 0) -> Sizing:
+    """Return what a task's truth and methods would cost; groups: how many are left out, each in models of its own."""
     model, plan, attributed = blank(spec), spec.truth, 2 * (spec.queries.dev + spec.queries.test)
+    retrained = plan.retrainings + groups * (spec.groups.replicates if spec.groups else 0)
     count = sum(value.numel() for value in model.parameters())
     trained = {name: value.numel() for name, value in model.trainable_parameters().items()}
-    models, makers = 1 + plan.retrainings, 1 + plan.retrainings * plan.regenerated
+    models, makers = 1 + retrained, 1 + retrained * plan.regenerated
     generated = spec.queries.dev + spec.queries.test + spec.queries.controls
     checkpoints, kept = len(spec.recipe.checkpoints) + 1, sum(trained.values()) * FLOAT
     forward, both = _work(spec, facts, model)
@@ -88,7 +106,7 @@ def size_truth(spec: TaskSpec, facts: Mapping[str, Any]) -> Sizing:
         models=models,
         updates=models * spec.recipe.steps,
         images=models * spec.recipe.steps * spec.recipe.batch_size,
-        asked=plan.retrainings * attributed * plan.bins * plan.draws_per_bin,
+        asked=retrained * attributed * plan.bins * plan.draws_per_bin,
         passes=makers * generated * passes_per_image(spec, facts),
         made=makers * generated,
         sizes=Sizes(spec.n_train, 0, count, trained, checkpoints, 1, item_shape(spec, facts)),

@@ -13,7 +13,7 @@ from ...tasks.spec import TaskSpec
 from ..exemplars.metric import plan_exemplars
 from ..sanity import plan_sanity
 from ..session import forecasts
-from ..terminal import console, duration
+from ..terminal import console, total
 from .table import counted, print_table, timed
 
 OWN_CELLS: dict[str, Callable[[TaskSpec, list[PlannedCell]], list[PlannedCell]]] = {
@@ -48,8 +48,8 @@ def plan(cells: list[PlannedCell], device: str, beside: Mapping[str, list[Planne
         lines += [[f"{entry}, {name} x{len(items)}", *_costs(items)] for entry, items in by_entry.items()]
     key = cells[0].key
     print_table(f"{key.label}, {len(cells[0].query_ids)} queries, {device}", ["time"], lines)
-    total = sum(item.seconds or 0.0 for item in found)
-    console.print(f"about {duration(total)} on one core or device, once started; passes are images through the network")
+    time = total([item.seconds for item in found])
+    console.print(f"{time} on one core or device, once started; passes are images through the network")
 
 
 def _costs(items: Sequence[Forecast]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What building a task's truth and running methods on it would cost, where none of it is here."""
+"""What building a task's truth and running methods on it would cost, where it or its dataset is not here."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from ...processes import one_thread
 from ...run.described import planning_class
 from ...run.forecast import Rates, estimated, measured
 from ...run.plan import Selection, check_device, parse_entries
+from ...tasks.find import has_assets
 from ...tasks.spec import TaskSpec
 from ...truth.retraining import OVERHEAD
-from ...truth.sizing import Sizing, facts_of, made_up, passes_per_image, size_truth, stand_in
+from ...truth.sizing import Sizing, count_groups, facts_of, made_up, passes_per_image, size_truth, stand_in
 from ..terminal import amount, console, duration
 from .table import counted, print_table, timed
 
@@ -34,6 +35,14 @@ class Speed(NamedTuple):
     source: str
 
 
+def lacks(spec: TaskSpec, plugins: tuple[Path, ...]) -> str:
+    """Return in words what of a task is not here, its truth or its dataset; nothing where both are."""
+    if not has_assets(spec):
+        return "no truth of it is here"
+    facts = facts_of(spec.dataset, plugins)
+    return "" if _is_here(spec.dataset, facts) else "its truth is here, its dataset is not"
+
+
 def plan(spec: TaskSpec, selection: Selection, device: str, tflops: float, plugins: tuple[Path, ...]) -> None:
     """Print what a task's truth and methods would cost, from its specification and its dataset's card alone.
 
@@ -45,9 +54,10 @@ def plan(spec: TaskSpec, selection: Selection, device: str, tflops: float, plugi
         raise UserError("--tflops must be above 0: 10^12 operations a second that your device sustains")
     entries = parse_entries(selection.names, selection.excluded, selection.preset, listings(plugins))
     facts = facts_of(spec.dataset, plugins)
-    sizing = size_truth(spec, facts)
-    _say(f"{spec.label}: {spec.title}; no truth of it is here")
-    for line in (*_about_problem(spec, facts, sizing), *_about_truth(spec, facts, sizing)):
+    groups = count_groups(spec, plugins)
+    sizing = size_truth(spec, facts, groups or 0)
+    _say(f"{spec.label}: {spec.title}; {lacks(spec, plugins)}")
+    for line in (*_about_problem(spec, facts, sizing), *_about_truth(spec, facts, sizing, groups)):
         _say(line)
     with one_thread():
         speeds = [*_measured(spec, facts, sizing, device), _stated(sizing, tflops)]
@@ -81,16 +91,20 @@ def _about_data(name: str, facts: Facts) -> str:
     counts = f"data: {name}, {facts['items']:,} images{held}"
     if not facts.get("download"):
         return f"{counts}; nothing to fetch"
-    if store_folder(name, facts["revision"]).is_dir():
+    if _is_here(name, facts):
         return f"{counts}; it is here"
     return f"{counts}; get it with `tdabench data fetch {name}` (download: {facts['download']})"
 
 
-def _about_truth(spec: TaskSpec, facts: Facts, sizing: Sizing) -> Iterator[str]:
+def _is_here(name: str, facts: Facts) -> bool:
+    return not facts.get("download") or store_folder(name, facts["revision"]).is_dir()
+
+
+def _about_truth(spec: TaskSpec, facts: Facts, sizing: Sizing, groups: int | None) -> Iterator[str]:
     plan, recipe = spec.truth, spec.recipe
     parts = f"1 + {plan.full} on everything, {plan.open} x {plan.open_replicates} open and "
-    groups = "; and those without each group" if spec.groups else ""
-    yield f"truth: {sizing.models:,} models ({parts}{plan.report} x {plan.report_replicates} report subsets){groups}"
+    report = f"{plan.report} x {plan.report_replicates} report subsets"
+    yield f"truth: {sizing.models:,} models ({parts}{report}{_about_groups(spec, groups)}"
     batches = f"{sizing.updates:,} updates ({recipe.steps:,} a model) of {recipe.batch_size} images"
     yield f"  {batches}: {sizing.images:,} forward and backward"
     made = f"{sizing.made:,} images in {passes_per_image(spec, facts)} passes each"
@@ -98,6 +112,14 @@ def _about_truth(spec: TaskSpec, facts: Facts, sizing: Sizing) -> Iterator[str]:
     disk = ((sizing.pixels, "dataset"), (sizing.weights, "weights"), (sizing.pictures, "images made again"))
     yield f"  disk: {', '.join(f'{amount(size)} {what}' for size, what in disk if size)}"
     yield f"  memory: {amount(sizing.memory)} a training, beside what its network computes"
+
+
+def _about_groups(spec: TaskSpec, groups: int | None) -> str:
+    """Return how the line of a truth's models ends."""
+    if spec.groups is None:
+        return ")"
+    without = f"{spec.groups.replicates} without each of"
+    return f", {without} {groups} groups)" if groups else f"); and {without} its groups, which only the dataset counts"
 
 
 def _measured(spec: TaskSpec, facts: Facts, sizing: Sizing, device: str) -> Iterator[Speed]:

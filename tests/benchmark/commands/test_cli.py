@@ -333,6 +333,7 @@ def test_plan_prints_a_line_for_every_method(tdabench, monkeypatch, tmp_path):
     lines = {line.split()[1]: line for line in answer.out.splitlines() if ":quick" in line}
     assert set(lines) == {f"{name}:quick" for name in (*listings(), "of-my-own")}
     assert lines["of-my-own:quick"].count("unknown") == 5
+    assert "s without 1 of which no time is known, on one core" in answer.out
     assert f"{4 * (60 + 6):,}" in lines["d-trak:quick"]
 
 

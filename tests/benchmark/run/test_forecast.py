@@ -7,6 +7,7 @@ from multiprocessing import forkserver
 import pytest
 
 from tdabench.benchmark.commands import session as commands
+from tdabench.benchmark.commands.terminal import total
 from tdabench.benchmark.run import forecast as module
 from tdabench.benchmark.run.forecast import Rates, calibrate, forecast, start_up
 from tdabench.methods import Estimate
@@ -43,6 +44,11 @@ def test_what_is_announced_holds_imports_and_set_up(dry_run, said, home, tmp_pat
     run_helpers.session(tmp_path / "results", jobs=2).run(plan(["random", "pixel"]), dry_run)
     assert f"2 of 2 cells to run, 2 at a time, {said}" in capsys.readouterr().out
     assert len(started) == (not dry_run)
+
+
+def test_cells_of_unknown_time_are_counted_beside_the_others():
+    assert total([30.0, None, 50.0], jobs=2, started=2.0) == "about 42 s without 1 of which no time is known,"
+    assert total([30.0, 50.0]) == "about 80 s"
 
 
 def test_starting_up_leaves_the_server_for_the_cells():

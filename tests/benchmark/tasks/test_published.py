@@ -275,6 +275,30 @@ def test_a_task_without_truth_is_planned_from_its_card(tdabench, monkeypatch, tm
     assert answer.code == 2 and "truth build fashion" in answer.err and answer.err.count("\n") == 1
 
 
+def test_a_task_whose_dataset_alone_is_not_here_is_planned_from_its_card(tdabench, monkeypatch, tmp_path):
+    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path))
+    answer = tdabench("plan", "emoji", "--methods", "pixel")
+    assert answer.code == 0 and "its truth is here, its dataset is not" in answer.out
+    assert "truth: 230 models (1 + 5 on everything, 32 x 1 open and 64 x 2 report subsets, 2 without each of 32" in (
+        " ".join(answer.out.split())
+    )
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_models_without_a_group_are_counted_where_the_groups_are_known(here, tdabench, monkeypatch, tmp_path):
+    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path))
+    if not here:
+        monkeypatch.setattr("tdabench.benchmark.truth.sizing.load_dataset", absent)
+    answer = tdabench("plan", "digits-tiny-groups", "--methods", "pixel")
+    words = "28 models" if here else "8 models"
+    assert answer.code == 0 and f"truth: {words} (1 + 2 on everything" in answer.out
+    assert ("2 without each of 10 groups)" if here else "2 without each of its groups, which only") in answer.out
+
+
+def absent(*_):
+    raise UserError("it is not here")
+
+
 def test_hours_are_work_by_the_stated_rate(tdabench, monkeypatch, tmp_path):
     """Of a model that does not fit into the memory, these are all."""
     monkeypatch.setenv("TDABENCH_HOME", str(tmp_path))
