@@ -103,7 +103,7 @@ def group_metrics(
     assets: Assets, truth: GroupTruth, blocks: Blocks, ids: tuple[str, ...], unit: Unit
 ) -> dict[str, GroupsResult]:
     """Return the measures of the queries ``ids`` by kind; those without scores count as missing, never as absent."""
-    scores = _by_group(truth, blocks, ids, unit)
+    scores, sizes = _by_group(truth, blocks, ids, unit), group_sizes(truth)
     manifest, results = assets.manifest, {}
     for kind, rows in by_kind(manifest, ids).items():
         names = tuple(ids[i] for i in rows)
@@ -114,7 +114,7 @@ def group_metrics(
             unit=unit,
             names=list(truth.names),
             n_replicates=len(effects),
-            scores={name: _score(name, scores[:, rows], effects, axes) for name in MEASURES},
+            scores={name: _score(name, scores[:, rows], effects, sizes, axes) for name in MEASURES},
         )
     return results
 
@@ -127,7 +127,12 @@ def _by_group(truth: GroupTruth, blocks: Blocks, ids: tuple[str, ...], unit: Uni
     return scores
 
 
-def _score(name: str, scores: Floats, effects: Floats, axes: tuple[str | int, ...]) -> GroupScore:
+def group_sizes(truth: GroupTruth) -> Floats:
+    """Return each group's number of items [G], the sums of scores that tell no item from another."""
+    return np.bincount(truth.assignment, minlength=len(truth.names)).astype(np.float64)
+
+
+def _score(name: str, scores: Floats, effects: Floats, sizes: Floats, axes: tuple[str | int, ...]) -> GroupScore:
     crossed = MEASURES[name](scores, effects.mean(0))
     values = np.diag(crossed)
     others = crossed[~np.eye(len(crossed), dtype=bool)]
@@ -136,6 +141,7 @@ def _score(name: str, scores: Floats, effects: Floats, axes: tuple[str | int, ..
         values=[number(value) for value in values],
         mean=number(nan_mean(values, axis=None)),
         shuffled=number(nan_mean(others, axis=None)),
+        sizes=list(map(number, MEASURES[name](sizes[:, None], effects.mean(0))[0])),
         **dict(zip(("ceiling", "ceiling_low", "ceiling_high"), map(number, limit), strict=True)),
     )
 

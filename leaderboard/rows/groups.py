@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .strict import Correlation, Name, Number, Strict, Text, check_interval, check_mean
 
@@ -12,7 +12,8 @@ from .strict import Correlation, Name, Number, Strict, Text, check_interval, che
 class GroupScore(Strict):
     """One measure's value per query, as fractions, and their mean; None where it has none.
 
-    shuffled: the mean value that other queries' scores get; ceiling: what replicates of the truth reach, if known.
+    shuffled: the mean value that other queries' scores get; ceiling: what replicates of the truth reach, if known;
+    sizes: the values that the groups' numbers of items get as scores, none where they are not known.
     """
 
     values: list[Correlation | None]
@@ -21,6 +22,12 @@ class GroupScore(Strict):
     ceiling: Correlation | None = None
     ceiling_low: Correlation | None = None
     ceiling_high: Correlation | None = None
+    sizes: list[Correlation | None] = []
+
+    @model_serializer(mode="wrap")
+    def _without_sizes_that_are_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Rows from before there were sizes are written byte by byte as they were.
+        return {name: value for name, value in handler(self).items() if name != "sizes" or value}
 
     @model_validator(mode="after")
     def _mean_is_that_of_the_values(self) -> GroupScore:
@@ -41,6 +48,7 @@ class GroupsResult(Strict):
     @model_validator(mode="after")
     def _counts_agree(self) -> GroupsResult:
         distinct = len(set(self.query_ids))
-        if any(len(score.values) != distinct for score in self.scores.values()) or distinct != len(self.query_ids):
+        counts = {len(found) for score in self.scores.values() for found in (score.values, score.sizes or score.values)}
+        if counts - {distinct} or distinct != len(self.query_ids):
             raise ValueError(f"not every measure has a value for each of {distinct} distinct query ids")
         return self

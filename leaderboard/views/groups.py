@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import UserError
 from ..rows.groups import GroupScore, GroupsResult
 from ..rows.row import Row
+from ..rows.strict import mean_of
 from ..stats.over_queries import resampled_means
 from ..stats.ranking import (
     Entry,
@@ -18,9 +19,11 @@ from ..stats.ranking import (
     Standing,
     average,
     beats_random,
+    better,
     bounds,
     by_entry,
     by_mean,
+    entry_of,
     rank_ranges,
 )
 from .selection import Place, failure_of, place_of, preset_labels, status_of
@@ -29,6 +32,7 @@ from .sheet import MISSING, Interval, Sheet, rank_text, yes_no
 RANKED = "spearman"
 MEASURES = {"spearman": "Spearman×100", "ndcg": "NDCG×100", "top1": "Top-1 %"}
 LOWEST = {"spearman": -1.0, "ndcg": 0.0, "top1": 0.0}
+SIZE = "group size"
 UNITS = {"item": "items, summed", "group": "groups"}
 NOTES = (
     "For each query, groups ranked by score against groups ranked by their effect: how much the query's loss grows in "
@@ -37,6 +41,8 @@ NOTES = (
     "Rank a-b, by Spearman: a is 1 + the number of entries that are significantly better, b the number of entries less "
     "those that are significantly worse (paired bootstrap over queries, 95 %). Brackets are 95 % intervals over "
     "queries; entries that miss queries have no rank.",
+    "Group size: what the number of a group's items gets as its score. Sums of items' scores hold it, for an offset of "
+    "all scores counts as often as there are items. Beats size: significantly better than that, by Spearman.",
     "Ceiling: of Spearman, the square root of the reliability; of the others what half of the retrainings gets against "
     "the other half, which a method may surpass. Control: what scores for other queries of the kind get, at most.",
 )
@@ -88,12 +94,17 @@ def _sheet(rows: Sequence[Row], setting: Setting, lines: Sequence[Line]) -> Shee
     ranks = [ranges.get(one.entry, (None, None)) for one in standings]
     beats = [beats_random(one, standings) for one in standings]
     presets = preset_labels([_names(one.entry) for one in standings])
-    headings = ["Rank", "Method", "Preset", "Scores", *MEASURES.values(), "Status", "Beats random"]
-    cells = [_cells(*parts) for parts in zip(lines, presets, ranks, beats, strict=True)]
-    records = [_record(*parts) for parts in zip(lines, ranks, beats, strict=True)]
+    size = _sizes(setting, found)
+    beats_size = [better(one, size.standing) if size and one.rankable else None for one in standings]
+    headings = ["Rank", "Method", "Preset", "Scores", *MEASURES.values(), "Status", "Beats random", "Beats size"]
+    cells = [_cells(*parts) for parts in zip(lines, presets, ranks, beats, beats_size, strict=True)]
+    if size:
+        scores = [size.scores[name].text() for name in MEASURES]
+        cells.append([MISSING, SIZE, MISSING, MISSING, *scores, MISSING, MISSING, MISSING])
+    records = [_record(*parts) for parts in zip(lines, ranks, beats, beats_size, strict=True)]
     failures = [failure_of(row) for row in rows if row.metrics is None and place_of(row)[:3] == place[:3]]
     notes = [_limits([_result(row, kind) for row in found]), *NOTES, *_lacking_notes(rows, setting)]
-    shared = {"view": "groups", **place.record(), "kind": kind}
+    shared = {"view": "groups", **place.record(), "kind": kind, "group_size": size and _scores_of(size)}
     return Sheet.of(f"{place.title}: groups left out, {kind}", headings, cells, notes, shared, records, failures)
 
 
@@ -109,6 +120,21 @@ def _line(setting: Setting, entry: Entry, rows: Sequence[Row]) -> Line:
     done, ranked = len(values) - values.count(None), scores[RANKED]
     standing = Standing(entry, tuple(rows), {setting.kind: ranked}, ranked, done, len(values))
     return Line(standing, results[0].unit, {name: _interval(name, score) for name, score in scores.items()})
+
+
+def _sizes(setting: Setting, rows: Sequence[Row]) -> Line | None:
+    """Return what groups' sizes get as scores, by the first row that says so, or None: it is one truth's for all."""
+    for row in rows:
+        found = {name: score.sizes for name, score in _result(row, setting.kind).scores.items()}
+        if all(found.values()):
+            scores = {name: _score(setting, _as_score(sizes)) for name, sizes in found.items()}
+            standing = Standing(entry_of(row), (), {}, scores[RANKED], 0, 0)
+            return Line(standing, "group", {name: _interval(name, score) for name, score in scores.items()})
+    return None
+
+
+def _as_score(values: list[float | None]) -> GroupScore:
+    return GroupScore(values=values, mean=mean_of(values), shuffled=None)
 
 
 def _score(setting: Setting, score: GroupScore) -> Score:
@@ -128,18 +154,26 @@ def _names(entry: Entry) -> tuple[str, str, str]:
     return f"{entry.method}@{entry.method_version}", entry.preset, entry.params_hash
 
 
-def _cells(line: Line, preset: str, rank: tuple[int | None, int | None], beats: bool | None) -> list[str]:
+def _cells(
+    line: Line, preset: str, rank: tuple[int | None, int | None], beats: bool | None, beats_size: bool | None
+) -> list[str]:
     one = line.standing
     status = f"{one.done} of {one.asked}" if one.done < one.asked else status_of(one.rows)
     scores = [line.scores[name].text() for name in MEASURES]
-    return [rank_text(*rank), _names(one.entry)[0], preset, UNITS[line.unit], *scores, status, yes_no(beats)]
+    marks = yes_no(beats), yes_no(beats_size)
+    return [rank_text(*rank), _names(one.entry)[0], preset, UNITS[line.unit], *scores, status, *marks]
 
 
-def _record(line: Line, rank: tuple[int | None, int | None], beats: bool | None) -> dict[str, Any]:
+def _scores_of(line: Line) -> dict[str, Any]:
+    return {name: asdict(interval) for name, interval in line.scores.items()}
+
+
+def _record(
+    line: Line, rank: tuple[int | None, int | None], beats: bool | None, beats_size: bool | None
+) -> dict[str, Any]:
     one, seeds = line.standing, sorted(row.key.seed for row in line.standing.rows)
     named = dict(zip(("method", "preset", "params_hash"), _names(one.entry), strict=True))
     counted = {"status": status_of(one.rows), "done": one.done, "asked": one.asked, "beats_random": beats}
-    scores = {name: asdict(interval) for name, interval in line.scores.items()}
     return {
         "rank_best": rank[0],
         "rank_worst": rank[1],
@@ -147,7 +181,8 @@ def _record(line: Line, rank: tuple[int | None, int | None], beats: bool | None)
         "seeds": seeds,
         "unit": line.unit,
         **counted,
-        **scores,
+        "beats_size": beats_size,
+        **_scores_of(line),
     }
 
 

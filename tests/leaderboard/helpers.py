@@ -162,8 +162,13 @@ def sanity(**skipped: str) -> Sanity:
     return Sanity(inputs="0" * 16, checks=checks, skipped=skipped)
 
 
-def groups(means: dict[str, float], unit: str = "item", missing: int = 0, noise: int = 0) -> GroupsResult:
-    """Results of queries whose values spread around these means by measure; the same spread for every method."""
+def groups(
+    means: dict[str, float], unit: str = "item", missing: int = 0, noise: int = 0, size: float | None = None
+) -> GroupsResult:
+    """Results of queries whose values spread around these means by measure; the same spread for every method.
+
+    size: the mean that groups' sizes get, where they are known.
+    """
     spread = np.random.default_rng(0).normal(scale=0.1, size=8)
     spread = spread - spread.mean() + 0.001 * np.random.default_rng(noise).normal(size=8)
     scores = {}
@@ -171,7 +176,8 @@ def groups(means: dict[str, float], unit: str = "item", missing: int = 0, noise:
         values = [None] * missing + [float(max(mean + shift, -1.0)) for shift in spread[missing:]]
         known = [value for value in values if value is not None]
         limits = {"shuffled": 0.1, "ceiling": 0.73, "ceiling_low": 0.68, "ceiling_high": 0.77}
-        scores[name] = GroupScore(values=values, mean=sum(known) / len(known), **limits)
+        sizes = [] if size is None else (size + spread).tolist()
+        scores[name] = GroupScore(values=values, mean=sum(known) / len(known), sizes=sizes, **limits)
     ids, names = [f"heldout-{i}" for i in range(8)], ["cats", "dogs", "emus"]
     return GroupsResult.model_validate(
         {"query_ids": ids, "unit": unit, "names": names, "n_replicates": 2, "scores": scores}

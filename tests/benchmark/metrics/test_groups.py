@@ -175,6 +175,17 @@ def test_items_count_by_the_sum_over_their_group() -> None:
     assert (by_item.unit, by_group.unit, by_item.n_replicates) == ("item", "group", 2)
 
 
+def test_sizes_are_what_scores_that_tell_no_item_from_another_get() -> None:
+    rng = np.random.default_rng(1)
+    assignment = np.repeat(np.arange(5), [4, 1, 3, 6, 2])
+    effects = rng.normal(size=(2, 5, Q))
+    constant = only(effects, np.full((Q, 16), 0.7), "item", assignment).scores
+    for name, score in only(effects, rng.normal(size=(Q, 16)), "item", assignment).scores.items():
+        assert score.sizes == pytest.approx(constant[name].values) and constant[name].sizes == score.sizes
+    expected = [spearmanr([4, 1, 3, 6, 2], effects.mean(0)[:, q])[0] for q in range(Q)]
+    assert constant["spearman"].sizes == pytest.approx(expected)
+
+
 def test_random_scores_lie_at_the_control_and_the_control_crosses_queries() -> None:
     signal, effects = noisy(2, 0.5, n_queries=60)
     rng = np.random.default_rng(9)

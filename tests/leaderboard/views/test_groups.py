@@ -46,6 +46,34 @@ def test_groups_beside_summed_items_marked_and_ranked_by_what_is_significant() -
     assert [line["Beats random"] for line in found.values()] == ["-", "yes", "yes", "yes", "-"]
 
 
+def test_entries_are_held_against_the_groups_sizes() -> None:
+    sized = {
+        name: removal_row(name, top=None, groups={"heldout": groups({"spearman": mean}, noise=own, size=0.25)})
+        for own, (name, mean) in enumerate({"trak": 0.4, "pixel": 0.2, "random": 0.25}.items())
+    }
+    sheet = only("groups", list(sized.values()))
+    found = cells(sheet)
+    assert {name: line["Beats size"] for name, line in found.items()} == {
+        "trak@1": "yes",
+        "pixel@1": "no",
+        "random@1": "no",
+        "group size": "-",
+    }
+    assert numbers(found["group size"]["Spearman×100"])[0] == pytest.approx(25.0, abs=0.1)
+    assert sheet.data["group_size"]["spearman"]["mean"] == pytest.approx(0.25, abs=1e-3)
+    assert {line["method"]: line["beats_size"] for line in sheet.data["lines"]}["trak@1"] is True
+
+
+def test_rows_of_before_there_were_sizes_have_no_line_of_them_and_are_written_as_they_were() -> None:
+    sheet = only("groups", [row("trak", 0.3)])
+    assert "group size" not in cells(sheet) and sheet.data["group_size"] is None
+    assert "sizes" not in groups({}).model_dump_json() and "sizes" in groups({}, size=0.1).model_dump_json()
+    damaged = groups({}, size=0.1).model_dump()
+    damaged["scores"]["spearman"]["sizes"].pop()
+    with pytest.raises(ValidationError, match="not every measure has a value"):
+        type(groups({})).model_validate(damaged)
+
+
 def test_intervals_are_nearly_t_intervals_and_stay_within_the_measure() -> None:
     sheet = only("groups", rows())
     (line,) = [one for one in sheet.data["lines"] if one["method"] == "trak@1"]
