@@ -108,6 +108,11 @@ class ExemplarTruth:
         """A hash of all cases, which are derived: their models, items and samples."""
         return digest([self.assets(case).problem_sha256 for case in self.cases])
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """With what the first case's model was tuned."""
+        return self.assets(self.cases[0]).manifest["provenance"]
+
     def assets(self, case: Case) -> Assets:
         """Return a case that was derived."""
         return Assets(derived_store().path(self.key(case)))

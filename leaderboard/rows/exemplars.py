@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .strict import Count, Hash, Name, Number, Strict, Text, check_mean
 
@@ -40,7 +42,8 @@ class ExemplarScores(Strict):
 class Exemplars(Strict):
     """Results by k and strength; ``inputs``: the hash of what they were computed from; skipped: cases, with the reason.
 
-    truth: the hash of the cases' problems and queries, without which two methods' results do not compare.
+    truth: the hash of the cases' problems and queries, without which two methods' results do not compare; provenance:
+    with what the models were tuned, where that is known.
     """
 
     inputs: Hash
@@ -48,3 +51,9 @@ class Exemplars(Strict):
     n_before: Number
     scores: list[ExemplarScores]
     skipped: dict[Name, Text] = {}
+    provenance: dict[str, Any] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_provenance_that_is_not_known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Rows from before there was one are written byte by byte as they were.
+        return {name: value for name, value in handler(self).items() if name != "provenance" or value}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +22,16 @@ CHANCE = "chance"
 NOTES = (
     "mAP×100: average precision of the exemplars among all training items, ties averaged over their orders, mean over "
     "cases and samples. Sees from: the fewest updates from which on the interval lies above chance.",
+    "×100 as well, and means over strengths: recall, the share of exemplars among the first k or 10 items; percentile, "
+    "the share of other items that are ranked below an exemplar.",
     "Rank a-b, by the mean over strengths: a is 1 + the number of entries that are significantly better, b the number "
     "of entries less those that are significantly worse (paired bootstrap over cases, 95 %). Brackets are 95 % "
     "intervals over cases; entries that miss samples have no rank.",
 )
+
+
+# Columns of means over all strengths, by heading.
+OVER_STRENGTHS = {"Recall@k": "recall-k", "Recall@10": "recall-10", "Percentile": "percentile"}
 
 
 class Setting(NamedTuple):
@@ -38,11 +44,14 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """One entry, averaged over its seeds: its standing by mAP with a kind for each strength; other means by measure."""
+    """One entry, averaged over its seeds: its standing by mAP with a kind for each strength.
+
+    measures: all of them by name, by strength.
+    """
 
     standing: Standing
     sees_from: int | None
-    means: Mapping[str, Mapping[str, float | None]]
+    measures: Mapping[str, Mapping[str, Score]]
 
 
 def exemplar_sheets(rows: Sequence[Row]) -> list[Sheet]:
@@ -86,10 +95,11 @@ def _sheet(rows: Sequence[Row], setting: Setting, lines: Sequence[Line]) -> Shee
     presets = preset_labels([_names(one.entry) for one in standings])
     shown = _of(found[0], setting.k)
     strengths = [f"{scores.steps} updates" for scores in shown]
-    headings = ["Rank", "Method", "Preset", *strengths, "Sees from", "Status", "Beats random"]
+    headings = ["Rank", "Method", "Preset", *strengths, "Sees from", *OVER_STRENGTHS, "Status", "Beats random"]
     cells = [_cells(*parts) for parts in zip(lines, presets, ranks, beats, strict=True)]
     chance = [Interval(scores.measures[RANKED].chance).text() for scores in shown]
-    cells.append([MISSING, CHANCE, MISSING, *chance, MISSING, MISSING, MISSING])
+    rest = [_text(_chance(shown, name)) for name in OVER_STRENGTHS.values()]
+    cells.append([MISSING, CHANCE, MISSING, *chance, MISSING, *rest, MISSING, MISSING])
     records = [_record(*parts) for parts in zip(lines, ranks, beats, strict=True)]
     notes = [_counts(shown[0], _exemplars(found[0])), *NOTES, *_skipped_notes(found)]
     notes += lacking_notes(rows, setting.place, found, RESULTS)
@@ -101,29 +111,31 @@ def _sheet(rows: Sequence[Row], setting: Setting, lines: Sequence[Line]) -> Shee
 
 def _line(setting: Setting, entry: Entry, rows: Sequence[Row]) -> Line:
     results = [_of(row, setting.k) for row in rows]
-    columns = {
-        str(one[0].steps): [_score(setting.place, scores) for scores in one] for one in zip(*results, strict=True)
-    }
-    kinds = {steps: average(scores) for steps, scores in columns.items()}
+    measures = {name: _by_strength(setting.place, results, name) for name in results[0][0].measures}
+    kinds = measures[RANKED]
     values = [value for one in results for scores in one for value in scores.measures[RANKED].values]
     done = len(values) - values.count(None)
     standing = Standing(entry, tuple(rows), kinds, average(list(kinds.values())), done, len(values))
     chances = [scores.measures[RANKED].chance for scores in results[0]]
-    return Line(standing, _sees_from(kinds, chances), _means(results))
+    return Line(standing, _sees_from(kinds, chances), measures)
 
 
-def _score(place: Place, scores: ExemplarScores) -> Score:
-    """Return the mAP with its interval over cases: cases are drawn, each with all its samples.
+def _by_strength(place: Place, results: Sequence[Sequence[ExemplarScores]], name: str) -> dict[str, Score]:
+    columns = zip(*results, strict=True)
+    return {str(one[0].steps): average([_score(place, scores, name) for scores in one]) for one in columns}
+
+
+def _score(place: Place, scores: ExemplarScores, name: str) -> Score:
+    """Return a measure with its interval over cases: cases are drawn, each with all its samples.
 
     To draw samples again within each drawn case would count their noise twice (Davison & Hinkley, Bootstrap Methods and
     their Application, 1997, section 3.8).
     """
-    means = case_means(scores.cases, scores.measures[RANKED])
+    means = case_means(scores.cases, scores.measures[name])
     replicates = resampled_means(means, *place.axes, "exemplars", scores.k)
-    low, high = bounds(replicates)
     known = means[np.isfinite(means)]
     mean = float(known.mean()) if len(known) else None
-    return Score(mean, None if low is None else max(low, 0.0), None if high is None else min(high, 1.0), replicates)
+    return _within(Score(mean, *bounds(replicates), replicates))
 
 
 def case_means(cases: Sequence[int], measure: ExemplarMeasure) -> np.ndarray:
@@ -144,15 +156,19 @@ def _sees_from(kinds: Mapping[str, Score], chances: Sequence[float]) -> int | No
     return found
 
 
-def _means(results: Sequence[Sequence[ExemplarScores]]) -> dict[str, dict[str, float | None]]:
-    """Return the means of all measures, over seeds, by strength."""
-    found: dict[str, dict[str, float | None]] = {}
-    for one in zip(*results, strict=True):
-        for name in one[0].measures:
-            means = [mean for scores in one if (mean := scores.measures[name].mean) is not None]
-            mean = float(np.mean(means)) if len(means) == len(one) else None
-            found.setdefault(str(one[0].steps), {})[name] = mean
-    return found
+def _over_strengths(line: Line, name: str) -> Score | None:
+    return _within(average(list(line.measures[name].values()))) if name in line.measures else None
+
+
+def _within(score: Score) -> Score:
+    """Return a score with its interval cut at what shares can be: those of few cases reach beyond."""
+    low, high = score.low, score.high
+    return replace(score, low=None if low is None else max(low, 0.0), high=None if high is None else min(high, 1.0))
+
+
+def _chance(shown: Sequence[ExemplarScores], name: str) -> Score | None:
+    found = [scores.measures[name].chance for scores in shown if name in scores.measures]
+    return Score(float(np.mean(found)), None, None, np.empty(0)) if found else None
 
 
 def _names(entry: Entry) -> tuple[str, str, str]:
@@ -163,12 +179,21 @@ def _interval(score: Score) -> Interval:
     return Interval(score.mean, score.low, score.high)
 
 
+def _text(score: Score | None) -> str:
+    return MISSING if score is None else _interval(score).text()
+
+
+def _intervals(scores: Mapping[str, Score]) -> dict[str, dict[str, float | None]]:
+    return {steps: asdict(_interval(score)) for steps, score in scores.items()}
+
+
 def _cells(line: Line, preset: str, rank: tuple[int | None, int | None], beats: bool | None) -> list[str]:
     one = line.standing
     status = f"{one.done} of {one.asked}" if one.done < one.asked else status_of(one.rows)
     seen = MISSING if line.sees_from is None else str(line.sees_from)
     scores = [_interval(score).text() for score in one.kinds.values()]
-    return [rank_text(*rank), _names(one.entry)[0], preset, *scores, seen, status, yes_no(beats)]
+    rest = [_text(_over_strengths(line, name)) for name in OVER_STRENGTHS.values()]
+    return [rank_text(*rank), _names(one.entry)[0], preset, *scores, seen, *rest, status, yes_no(beats)]
 
 
 def _record(line: Line, rank: tuple[int | None, int | None], beats: bool | None) -> dict[str, Any]:
@@ -183,8 +208,8 @@ def _record(line: Line, rank: tuple[int | None, int | None], beats: bool | None)
         "asked": one.asked,
         "beats_random": beats,
         "sees_from": line.sees_from,
-        "map": {steps: asdict(_interval(score)) for steps, score in one.kinds.items()},
-        "means": line.means,
+        "map": _intervals(one.kinds),
+        "measures": {name: _intervals(scores) for name, scores in line.measures.items() if name != RANKED},
     }
 
 

@@ -86,7 +86,14 @@ def _write(truth: ExemplarTruth, cell: PlannedCell, cells: Cells, results: Resul
     values, skipped = _values(truth, cells, results)
     scores = [_scores(truth, list(cases), values) for _, cases in groupby(_by_setting(truth), key=_setting)]
     n = truth.source.assets.manifest["n_train"]
-    found = Exemplars(inputs=inputs, truth=truth.identity, n_before=n, scores=scores, skipped=skipped)
+    found = Exemplars(
+        inputs=inputs,
+        truth=truth.identity,
+        n_before=n,
+        scores=scores,
+        skipped=skipped,
+        provenance=truth.provenance,
+    )
     return results.add_metrics(cell.key, row.source.scores_sha256, exemplars=found)
 
 

@@ -107,6 +107,11 @@ def test_random_scores_are_at_chance(known):
     assert {part.chance for part in parts} == {0.5}
 
 
+def test_rows_say_with_what_models_were_tuned(known):
+    found = known[2]["oracle"].metrics.exemplars.provenance
+    assert torch.__version__.startswith(found["torch"]) and found["device"] == "cpu"
+
+
 def test_cases_that_fail_are_missing_with_their_reason(known):
     found = known[2]["fails"].metrics.exemplars
     assert set(found.skipped) == {f"exemplars-k2-steps{steps}-case{i}" for steps in (2, 25) for i in (0, 1)}

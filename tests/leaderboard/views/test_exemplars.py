@@ -12,7 +12,7 @@ from tdabench.leaderboard.rows.exemplars import ExemplarMeasure, ExemplarScores
 from tdabench.leaderboard.rows.row import Row
 from tdabench.leaderboard.views.catalogue import build_view
 
-from ..helpers import cells, exemplars, lds_row, only, removal_row
+from ..helpers import cells, exemplars, lds_row, numbers, only, removal_row
 
 
 def row(method: str, weak: float, strong: float, own: int = 0, **changes) -> Row:
@@ -87,7 +87,22 @@ def test_each_k_and_each_set_of_cases_is_a_table_and_seeds_are_averaged() -> Non
     sheets = build_view("exemplars", [both, other])
     assert [(sheet.data["k"], sheet.data["cases"][0]) for sheet in sheets] == [(1, "2"), (4, "2"), (1, "3")]
     (line,) = only("exemplars", [row("a", 0.2, 0.2), row("a", 0.4, 0.4, seed=1)]).data["lines"]
-    assert line["seeds"] == [0, 1] and line["means"]["5"]["ap"] == pytest.approx(0.3, abs=1e-3)
+    assert line["seeds"] == [0, 1] and line["map"]["5"]["mean"] == pytest.approx(0.3, abs=1e-3)
+
+
+def test_other_measures_are_means_over_strengths_with_intervals() -> None:
+    sheet = only("exemplars", [row("a", 0.2, 0.6), row("b", 0.5, 0.5, own=1)])
+    (line, _) = sheet.data["lines"]
+    assert line["method"] == "b@1" and line["measures"]["percentile"]["5"] == line["map"]["5"]
+    found = cells(sheet)
+    assert found["a@1"]["Recall@k"] == "-" and found["chance"]["Percentile"] == "2.0"
+    mean, low, high = numbers(found["a@1"]["Percentile"])
+    values = exemplars({(1, 5): 0.2, (1, 50): 0.6}, 0).scores
+    means = np.mean([np.array(one.measures["ap"].values, dtype=float) for one in values], axis=0).reshape(6, 2).mean(1)
+    expected = stats.t.interval(0.95, 5, means.mean(), means.std(ddof=1) / np.sqrt(6))
+    assert mean == pytest.approx(40.0, abs=0.1) and (low, high) == pytest.approx(100 * np.array(expected), abs=1.0)
+    high, _ = only("exemplars", [row("top", 0.95, 0.99)]).rows
+    assert any(cell.endswith(", 100.0]") for cell in high)
 
 
 def test_notes_say_what_was_skipped_and_who_is_missing() -> None:
