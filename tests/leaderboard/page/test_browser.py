@@ -282,8 +282,9 @@ def test_figures_are_saved_as_svg_and_png(visit, file):
 def test_a_method_has_its_part_of_the_page(visit, file):
     page = visit(file, "#task=digits%401")
     block(page).get_by_role("link", name="ek-fac@1").click()
-    card = page.locator("#method-ek-fac")
-    assert card.get_attribute("open") is not None and card.get_by_text("tdabench run").first.is_visible()
+    card = page.locator("#method-ek-fac[open]")
+    card.wait_for()
+    assert card.get_by_text("tdabench run").first.is_visible()
     assert page.evaluate("new URLSearchParams(location.hash.slice(1)).get('task')") == "digits@1"
 
 
