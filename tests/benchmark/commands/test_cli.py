@@ -266,6 +266,15 @@ def test_scores_that_were_edited_are_found_when_they_are_used(results, spoilt, t
     assert_mistake(tdabench(*RUN, "--results", results), "slice-00000-00006.safetensors", "--force")
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_truth_of_other_images_is_a_mistake(command, spoilt, tdabench, tmp_path):
+    fingerprint = {"fingerprint": "0" * 64}
+    run_helpers.edit_manifest(spoilt, lambda manifest: manifest["dataset"].update(fingerprint))
+    folder = ["--results", str(tmp_path / "results")] if command == "run" else []
+    assert_mistake(tdabench(command, "digits-tiny", "--methods", "pixel", *folder), "are not those that")
+    assert not (tmp_path / "results" / "rows").exists()
+
+
 def test_a_full_disk_leaves_no_part_and_what_was_computed_is_used_later(tdabench, tmp_path):
     log, folder = tmp_path / "log", tmp_path / "results"
     path = plugin(tmp_path, "notes", f"print('called', file=open({str(log)!r}, 'a'))")
