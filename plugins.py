@@ -167,7 +167,7 @@ def code_files(origin: str) -> dict[str, bytes]:
     if is_file(origin):
         path = Path(origin).resolve()
         return _files_of(path, path.parent, "")
-    spec, top = find_spec(origin), origin.partition(".")[0]
+    spec, top = find_module(origin), origin.partition(".")[0]
     assert spec is not None and spec.origin is not None
     path = Path(spec.origin)
     depth = origin.count(".") + (path.stem == "__init__")
@@ -194,9 +194,31 @@ def imported_names(package: str, source: bytes) -> frozenset[str]:
     return frozenset(names)
 
 
+def find_module(name: str) -> ModuleSpec | None:
+    """Return where a module lies, or None; unlike importlib's ``find_spec`` it imports none of the packages above."""
+    top, *below = name.split(".")
+    try:
+        spec = find_spec(top)
+    except ValueError:  # a module that says of itself that it lies nowhere
+        return None
+    at = top
+    for part in below:
+        folders = [] if spec is None else _folders_of(spec)
+        at = f"{at}.{part}"
+        spec = PathFinder.find_spec(at, folders) if folders else None
+    return spec
+
+
+def _folders_of(spec: ModuleSpec) -> list[str]:
+    try:
+        return list(spec.submodule_search_locations or ())
+    except KeyError:  # a namespace below one that is not imported: only the import system knows its folders
+        return []
+
+
 def module_file(module: str) -> Path:
     """Return the file of a module, which is not imported; raises UserError where there is none."""
-    spec = find_spec(module)
+    spec = find_module(module)
     if spec is None or spec.origin is None:
         raise UserError(f"{module} cannot be found: reinstall its package")
     return Path(spec.origin)

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import packages_distributions, version
-from importlib.util import find_spec, resolve_name
+from importlib.util import resolve_name
 from pathlib import Path
 
 from ... import methods
 from ...methods.base import Method
-from ...plugins import actual_name, imported_names
+from ...plugins import actual_name, find_module, imported_names
 from ...store import sha256
 
 PACKAGE = __name__.partition(".")[0]
@@ -81,10 +81,7 @@ def _of_nobody(top: str) -> bool:
 
 def _source(module: str) -> tuple[bytes, str] | None:
     """Return a module's source and the package it is in, or None for what is no module of source: a class, say."""
-    try:
-        spec = sys.modules[module].__spec__ if module in sys.modules else find_spec(module)
-    except Exception:  # looking a module up imports its parents, which may do anything
-        return None
+    spec = sys.modules[module].__spec__ if module in sys.modules else find_module(module)
     path = Path(spec.origin) if spec and spec.origin else None
     if spec is None or path is None or path.suffix != ".py" or not path.is_file():
         return None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
 
-from tdabench.benchmark.tasks.find import find_task, task_names
+from tdabench.benchmark.tasks.find import find_task, task_listings, task_names
 from tdabench.datasets.find import dataset_listings, dataset_origin, load_dataset
 from tdabench.errors import UserError
 from tdabench.methods.registry import listings
 from tdabench.models.problem import read_problem
-from tdabench.plugins import code_hash
+from tdabench.plugins import code_files, code_hash, find_module
 
 from ... import run_helpers
 
@@ -214,3 +215,20 @@ def test_installed_modules_bring_tasks_and_datasets(plugin, tmp_path, monkeypatc
     assert find_task("dots").n_train == 24 and len(load_dataset("my-dots")) == 40
     found = dataset_origin("my-dots")
     assert found["plugin"] == "dots_installed" and found["code"] == code_hash("dots_installed")
+
+
+def test_listing_an_installed_module_imports_none_of_the_packages_that_it_is_in(tmp_path, monkeypatch):
+    folder, info = tmp_path / "outer_package" / "inner", tmp_path / "outer-1.0.dist-info"
+    folder.mkdir(parents=True)
+    for package in (folder.parent, folder):
+        (package / "__init__.py").write_text("raise SystemExit('imported')")
+    (folder / "dots.py").write_text(PLUGIN)
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outer\nVersion: 1.0\n")
+    groups = [f"[tdabench.{kind}]\ndots = outer_package.inner.dots\n" for kind in ("tasks", "datasets", "methods")]
+    (info / "entry_points.txt").write_text("".join(groups))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "dots" in task_listings() and "my-dots" in dataset_listings() and "dotty" in listings()
+    assert code_hash("outer_package.inner.dots") and code_files("outer_package.inner.dots")
+    assert not [name for name in sys.modules if name.startswith("outer_package")]
+    assert find_module("outer_package.none") is None and find_module("outer_package.inner.dots.none") is None
