@@ -151,7 +151,18 @@ def _files(folder: Path) -> dict[str, Path]:
     files = {name.as_posix(): path for name, path in inside.items() if not any(p.startswith(".") for p in name.parts)}
     if not files:
         raise UserError(f"{folder} holds no image files ({', '.join(sorted(SUFFIXES))})")
+    for name in files:
+        if not _is_text(name):
+            raise UserError(f"{folder} holds {shown(name)}, whose name is no UTF-8: rename it")
     return files
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _metadata(folder: Path, files: dict[str, Path]) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -46,8 +45,8 @@ def check_out(out: Path, request: Request) -> None:
 
 def _asked(out: Path) -> str | None:
     try:
-        return json.loads((out / REPORT).read_text(encoding="utf-8"))["request_hash"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return FolderStore(out).get_json(REPORT)["request_hash"]
+    except (UserError, FileNotFoundError, KeyError, TypeError):
         return None
 
 

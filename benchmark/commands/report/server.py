@@ -51,8 +51,9 @@ def make_server(folder: Callable[[], Path], make: Callable[[], str], port: int) 
 
     try:
         return ThreadingHTTPServer((HOST, port), Handler)
-    except OSError as error:
-        raise UserError(f"cannot serve on port {port}: {error.strerror}; choose another with --port") from error
+    except (OSError, OverflowError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot serve on port {port}: {said}; choose another with --port") from error
 
 
 class Latest:

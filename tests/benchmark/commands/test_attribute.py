@@ -251,6 +251,14 @@ def test_a_folder_with_other_things_is_left_alone(tdabench_at, made):
     assert [path.name for path in (made / "mine").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("text", ["[" * 200_000, "[]", '{"request_hash": ', "\udcff"])
+def test_a_report_that_is_none_is_of_another_request(text, tdabench_at, made):
+    (made / "odd").mkdir(exist_ok=True)
+    (made / "odd" / "report.json").write_bytes(text.encode(errors="surrogateescape"))
+    answer = tdabench_at("--generate", "1", "-o", "odd")
+    assert answer.code == 2 and "holds the answer to another request" in answer.err and answer.err.count("\n") == 1
+
+
 def test_prompts_and_labels_exclude_each_other():
     with pytest.raises(UserError, match="not both"):
         Request("m", "i", generate=1, prompts=("a",), labels=("b",)).check()

@@ -12,7 +12,9 @@ import time
 
 import psutil
 import pytest
+import typer
 
+from tdabench.benchmark.commands.cli import app
 from tdabench.benchmark.commands.ending.signals import Stopped, farewell
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import claims_of
@@ -149,7 +151,37 @@ MISTAKES = {
     "pipe as readme": ("leaderboard", "digits", "--readme", "pipe.py"),
     "pipe as archive": ("truth", "import", "pipe.py"),
     "folder as archive": ("truth", "import", "results"),
+    "long pictures": ("attribute", "--model", "results", "--images", LONG, "-o", "out"),
+    "long model": ("attribute", "--model", LONG, "--images", "results", "-o", "out"),
+    "long plan": ("plan", LONG),
+    "metric of a plan": ("plan", "digits-tiny", "--metrics", "lds"),
+    "long tune": ("tune", "pixel", LONG),
+    "parameter of none": ("tune", "pixel", "digits-tiny", "--only", "x" * 5000),
+    "long ablation": ("ablate", "mucs", LONG),
+    "ablation of none": ("ablate", "mucs", "digits-tiny", "--only", "\x1b[31m"),
+    "long ensembles": ("ensembles", LONG),
+    "members of none": ("ensembles", "digits-tiny", "--methods", LONG),
+    "long picture": ("show", LONG, "digits-tiny", "--results", "results"),
+    "long list": ("list", LONG),
+    "port 70000": ("report", "--results", "results", "--serve", "--port", "70000"),
+    "port -5": ("report", "--results", "results", "--serve", "--port", "-5"),
+    "long check": ("check-method", LONG),
+    "preset of none": ("check-method", "pixel", "--preset", LONG),
+    "rows of a file": ("seal-rows", "binary"),
+    "long seal": ("seal-rows", LONG),
+    "long verify": ("truth", "verify", LONG),
+    "long info": ("truth", "info", LONG),
+    "sample of none": ("truth", "verify", "digits-tiny", "--sample", "-1"),
+    "long samples": ("truth", "samples", "digits-tiny", LONG),
+    "long fetch": ("data", "fetch", LONG),
+    "long copy": ("data", "fetch", "cifar10", "--data", LONG),
+    "binary copy": ("data", "fetch", "cifar10", "--data", "binary"),
+    "long data": ("data", "verify", LONG),
+    "long card": ("data", "info", LONG),
+    "long pack": ("submit", "pack", "--method", LONG, "--results", "results", "-o", "x.tar"),
+    "pack of a file": ("submit", "pack", "--method", "pixel", "--results", "binary", "-o", "x.tar"),
 }
+WITHOUT_WORDS = {"doctor"}
 
 
 def lay_out(place):
@@ -166,6 +198,17 @@ def lay_out(place):
     for name, line in {"exits": "os._exit(0)", "leaves": "sys.exit(0)", "stops": "raise GeneratorExit"}.items():
         path = plugin(place, name)
         path.write_text(path.read_text().replace("import torch\n", f"import torch\n{line}\n", 1))
+
+
+def test_every_command_has_words_that_it_cannot_use():
+    def names(command, before=()):
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from names(inner, (*before, name))
+        if before and not hasattr(command, "commands"):
+            yield " ".join(before)
+
+    tried = {" ".join(words[:length]) for words in MISTAKES.values() for length in (1, 2)}
+    assert set(names(typer.main.get_command(app))) - tried == WITHOUT_WORDS
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +124,10 @@ def test_no_item_is_left_out_in_memory(pictures):
         (lambda folder: [path.write_bytes(b"no") for path in folder.iterdir()], "none of the 5 images .* can be read"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "holds no image files"),
         (shutil.rmtree, "there is no folder"),
+        (
+            lambda folder: Path(os.fsdecode(bytes(folder) + b"/\xff.png")).write_bytes(b""),
+            r"udcff\.png', whose name is",
+        ),
         (lambda folder: (folder / "metadata.jsonl").write_text("{"), r"metadata\.jsonl, line 1: not JSON"),
         (lambda folder: (folder / "state.json").write_text("{}"), "cannot be read as a saved dataset"),
     ],
