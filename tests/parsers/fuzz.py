@@ -16,7 +16,7 @@ from tdabench.errors import UserError
 T = TypeVar("T")
 LONG = "TDABENCH_FUZZ" in os.environ or os.environ.get("HYPOTHESIS_PROFILE") == "long"
 # Cases a parser in each run of all tests: where a case takes milliseconds, and where it imports, unpacks or writes.
-many, few = (settings() if LONG else settings(max_examples=cases) for cases in (200, 20))
+many, few = (settings() if LONG else settings(max_examples=cases) for cases in (200, 100))
 LONGEST = 3000  # characters of a message: more is no line for people
 DEPTHS = [19, 21, 90, 320, 480, 640, 800, 900, 950, 970, 980, 985, 990, 995, 2000, 100_000]
 
