@@ -48,6 +48,10 @@ COMMANDS = {
     "exemplars": Command(("truth", "build", TASK, "--kind", "exemplars"), ("home/base",)),
     "removal": Command(("run", TASK, "--methods", "random", "--metrics", "removal"), ("home/truth",)),
     "attribute": Command(ATTRIBUTE, ("model", "images", "asked")),
+    "groups": Command(("truth", "build", f"{TASK}-groups"), ()),
+    "sanity": Command(("run", TASK, "--methods", "pixel", "--metrics", "sanity"), ("home/truth",)),
+    "exemplars found": Command(("run", TASK, "--methods", "pixel", "--metrics", "exemplars"), ("home/truth",)),
+    "tune": Command(("tune", "pixel", TASK, "--trials", "3"), ("home/truth",)),
     "import": Command(("truth", "import", "truth.tar"), ("truth.tar",), True),
     "export": Command(("truth", "export", TASK, "own.tar"), ("home/truth",), True),
 }
