@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import operator
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,15 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import CorruptFile, UserError, brief
-from ..store import FolderStore, file_hash
+from ..store import LONGEST_JSON, FolderStore, file_hash, read_file, sha256
 
 ITEMS, COLUMNS, NULL = "items.arrow", "columns.json", "null.safetensors"
 GROUP = "group "  # how the names of columns of groups begin
 ROWS = 1000  # written at a time
+BYTES = "|u1"  # the type of pixels
+TYPES = (BYTES, "|b1", "|i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8")  # what may be stored, as numpy calls it
 CHECKED = 2 * 2**30  # bytes of items up to which their hash is checked whenever they are opened
 
 
@@ -69,7 +72,7 @@ class StoredColumn:
         buffers = self.rows[chosen.tolist()][self.name].to_pylist()
         values = np.frombuffer(bytearray().join(buffers), dtype=self.dtype).reshape(len(chosen), *self.item)
         found = torch.from_numpy(values)
-        return found.float() / 127.5 - 1 if self.dtype == "|u1" else found
+        return found.float() / 127.5 - 1 if self.dtype == BYTES else found
 
     def raw(self, i: int) -> np.ndarray:
         """Return what was stored of one item, as it was."""
@@ -138,8 +141,9 @@ def write_items(
     more = {"groups": groups, "source": dict(source or {})}
     about = {"columns": described, "count": len(order), "sha256": file_hash(part / ITEMS)}
     if null:
-        FolderStore(part).put(NULL, save(dict(null)))
-    FolderStore(part).put_json(COLUMNS, {**about, **{name: value for name, value in more.items() if value}})
+        FolderStore(part).keep(NULL, save(dict(null)))
+    described = {**about, **{name: value for name, value in more.items() if value}}
+    FolderStore(part).put_json(COLUMNS, described, sealed=True)
     try:
         check(part)
     except UserError:
@@ -161,6 +165,8 @@ def _check_alike(i: int, like: Item, item: Item) -> None:
             raise UserError(
                 f"{name} of row {i} is {value.dtype} {value.shape}, and of row 0 {first.dtype} {first.shape}"
             )
+        if value.dtype.str not in TYPES:
+            raise UserError(f"{name} of row {i} is {value.dtype}: give {', '.join(np.dtype(t).name for t in TYPES)}")
 
 
 def _write(path: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item: Callable[[int], None]) -> None:
@@ -181,10 +187,13 @@ def _write(path: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item:
 
 
 def open_items(folder: Path) -> Stored:
-    """Return what ``write_items`` stored; raises CorruptFile where a file of it is missing or broken."""
+    """Return what ``write_items`` stored; raises CorruptFile where a file of it is missing, broken or without its hash.
+
+    Items above CHECKED bytes are not compared with theirs.
+    """
     try:
         return _opened(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
         raise CorruptFile(
             f"{folder} cannot be read as a stored dataset ({brief(str(error))}): delete it and fetch again"
         ) from error
@@ -193,7 +202,7 @@ def open_items(folder: Path) -> Stored:
 def _opened(folder: Path) -> Stored:
     from datasets import Dataset
 
-    described = FolderStore(folder).get_json(COLUMNS)
+    described = json.loads(_sealed(folder, COLUMNS))
     rows = Dataset.from_file(str(folder / ITEMS)).with_format("arrow")
     if len(rows) != described["count"]:
         raise ValueError(f"{len(rows)} of {described['count']} items are there")
@@ -210,18 +219,30 @@ def _opened(folder: Path) -> Stored:
         hashes=torch.from_numpy(np.frombuffer(hashes, np.uint8).reshape(len(rows), 32)),
         groups={name: _integers(rows, GROUP + name) for name in names},
         group_names=names,
-        null=load_file(folder / NULL) if (folder / NULL).is_file() else {},
+        null=load(_sealed(folder, NULL)) if (folder / NULL).is_file() else {},
         source=dict(described.get("source", {})),
     )
 
 
+def _sealed(folder: Path, name: str) -> bytes:
+    """Return a file's bytes; raises ValueError where they are not those that its hash beside it was made of."""
+    data, seal = read_file(folder / name, LONGEST_JSON), FolderStore(folder).seal_of(name)
+    if seal is None:  # stores of earlier versions have none
+        raise ValueError(f"{name} has no hash beside it")
+    if sha256(data) != seal:
+        raise ValueError(f"{name} is not what was stored")
+    return data
+
+
 def _kind(rows: Any, name: str, dtype: str, shape: list[int]) -> tuple[str, tuple[int, ...]]:
     """Return the type and shape of a column's items; raises ValueError where its first item is no array of these."""
-    found, item = np.dtype(str(dtype)), tuple(map(operator.index, shape))
-    np.frombuffer(rows.data.column(name)[0].as_py(), found).reshape(item)
+    item = tuple(map(operator.index, shape))
+    if dtype not in TYPES or (name == "pixels" and dtype != BYTES):
+        raise ValueError(f"{name} has the type {dtype}")
+    np.frombuffer(rows.data.column(name)[0].as_py(), dtype).reshape(item)
     if min(item, default=0) < 0:
         raise ValueError(f"{name} has the shape {list(item)}")
-    return found.str, item
+    return dtype, item
 
 
 def spoilt(stored: Stored, on_item: Callable[[int, int], None]) -> int:

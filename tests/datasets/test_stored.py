@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from tdabench.datasets.base import Card, ImageDataset
-from tdabench.datasets.stored import Item, open_items, write_items
+from tdabench.datasets.stored import COLUMNS, NULL, Item, open_items, write_items
 from tdabench.errors import CorruptFile, UserError
+from tdabench.store import FolderStore
 
 N = 2345  # more than are written at a time
 CARD = Card("dots", "dots", "made here", "CC0", "1", "uint8 mapped to [-1, 1]")
@@ -176,3 +178,64 @@ def test_a_broken_store_is_named(tmp_path, spoil):
         path.write_bytes(path.read_bytes()[: 20 if spoil == "columns" else 300])
     with pytest.raises(CorruptFile, match=str(tmp_path / "x")):
         open_items(tmp_path / "x")
+
+
+def write_few(folder, **more):
+    """Store five items that are grouped by one thing, and what stands for no condition."""
+
+    def read(i):
+        return replace(item(i), groups={"by": i % 2})
+
+    null = {"encoder_hidden_states": torch.zeros(2, 4)}
+    write_items(folder, 5, read, lambda done: None, null, group_names={"by": ("ann", "bob")}, **more)
+
+
+EDITS = {
+    "shape": lambda found: found["columns"]["pixels"]["shape"].reverse(),
+    "type": lambda found: found["columns"]["pixels"].update(dtype="|i1"),
+    "names": lambda found: found["groups"]["by"].reverse(),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edit_of_what_columns_are_is_found(tmp_path, what):
+    write_few(tmp_path / "x")
+    found = json.loads((tmp_path / "x" / COLUMNS).read_text())
+    EDITS[what](found)
+    FolderStore(tmp_path / "x").put_json(COLUMNS, found)
+    with pytest.raises(CorruptFile, match=r"columns\.json is not what was stored\): delete it and fetch again"):
+        open_items(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", [COLUMNS, NULL])
+def test_a_flipped_byte_beside_the_items_is_found(tmp_path, name):
+    write_few(tmp_path / "x")
+    path = tmp_path / "x" / name
+    data = path.read_bytes()
+    path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+    with pytest.raises(CorruptFile, match=f"{name} is not what was stored"):
+        open_items(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", [COLUMNS, NULL])
+def test_a_store_without_hashes_is_fetched_again(tmp_path, name):
+    write_few(tmp_path / "x")
+    (tmp_path / "x" / f"{name}.sha256").unlink()
+    with pytest.raises(CorruptFile, match=f"{name} has no hash beside it"):
+        open_items(tmp_path / "x")
+
+
+@pytest.mark.parametrize("dtype", [",u1", ">i8", "<a8", "|O", "<m8", "|i1", 8, None])
+def test_types_that_are_not_stored_are_refused_when_it_is_opened(tmp_path, dtype):
+    write_few(tmp_path / "x")
+    found = json.loads((tmp_path / "x" / COLUMNS).read_text())
+    found["columns"]["pixels"]["dtype"] = dtype
+    FolderStore(tmp_path / "x").put_json(COLUMNS, found, sealed=True)
+    with pytest.raises(CorruptFile, match="pixels has the type"):
+        open_items(tmp_path / "x")
+
+
+def test_types_that_cannot_be_read_are_not_stored(tmp_path):
+    odd = replace(item(0), cond={"y": np.array(["a"])})
+    with pytest.raises(UserError, match=r"y of row 0 is <U1: give uint8, "):
+        write_items(tmp_path / "x", 1, lambda i: odd, lambda done: None)
