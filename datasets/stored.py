@@ -186,16 +186,16 @@ def _write(path: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item:
         writer.finalize()
 
 
-def open_items(folder: Path) -> Stored:
+def open_items(folder: Path, again: str = "fetch again") -> Stored:
     """Return what ``write_items`` stored; raises CorruptFile where a file of it is missing, broken or without its hash.
 
-    Items above CHECKED bytes are not compared with theirs.
+    Items above CHECKED bytes are not compared with theirs. again: how users get it again once it is deleted.
     """
     try:
         return _opened(folder)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
         raise CorruptFile(
-            f"{folder} cannot be read as a stored dataset ({brief(str(error))}): delete it and fetch again"
+            f"{folder} cannot be read as a stored dataset ({brief(str(error))}): delete it and {again}"
         ) from error
 
 
