@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import CorruptFile, UserError, brief
-from ..store import LONGEST_JSON, FolderStore, file_hash, read_file, sha256
+from ..store import LONGEST_JSON, FolderStore, file_hash, make_folder, read_file, remove_tree, sha256, take_place
 
 ITEMS, COLUMNS, NULL = "items.arrow", "columns.json", "null.safetensors"
 GROUP = "group "  # how the names of columns of groups begin
@@ -117,7 +117,7 @@ def write_items(
     ``read`` returns item i of the source, 0 <= i < count, or None where it is left out, and is asked twice for each;
     ``on_item`` sees how many times it was. null, source, group_names: as of ``Stored``, looked at once all were read.
     check: sees the new store before it takes its place, and may raise. Written whole or not at all. Raises UserError
-    where items differ in shape, or there are none.
+    where items differ in shape, there are none, or the disk does not take them.
     """
     keys: dict[int, tuple[bytes, list[tuple[str, int]]]] = {}
     like = None
@@ -130,27 +130,44 @@ def write_items(
     if like is None:
         raise UserError(f"there is nothing to store in {folder}: the source has no rows")
     order = sorted(keys, key=keys.__getitem__)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    again = ((keys[i][0], item) for i in order if (item := read(i)) is not None)
-    _write(part / ITEMS, like, again, lambda done: on_item(count + done))
-    columns = {"pixels": like.pixels, **like.cond}
-    described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
-    groups = {name: list((group_names or {}).get(name, ())) for name in sorted(like.groups)}
-    more = {"groups": groups, "source": dict(source or {})}
-    about = {"columns": described, "count": len(order), "sha256": file_hash(part / ITEMS)}
-    if null:
-        FolderStore(part).keep(NULL, save(dict(null)))
-    described = {**about, **{name: value for name, value in more.items() if value}}
-    FolderStore(part).put_json(COLUMNS, described, sealed=True)
-    try:
+    with _new(folder) as part:
+        _write(part, like, _again(read, keys, order), lambda done: on_item(count + done))
+        columns = {"pixels": like.pixels, **like.cond}
+        described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
+        groups = {name: list((group_names or {}).get(name, ())) for name in sorted(like.groups)}
+        more = {"groups": groups, "source": dict(source or {})}
+        about = {"columns": described, "count": len(order), "sha256": file_hash(part / ITEMS)}
+        if null:
+            FolderStore(part).keep(NULL, save(dict(null)))
+        about |= {name: value for name, value in more.items() if value}
+        FolderStore(part).put_json(COLUMNS, about, sealed=True)
         check(part)
-    except UserError:
-        shutil.rmtree(part)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    part.replace(folder)
+
+
+@contextmanager
+def _new(folder: Path) -> Iterator[Path]:
+    """Give a folder that takes the place of another in the end; nothing is left of it where that is not reached."""
+    part = folder.with_name(f".{folder.name}.part")
+    try:
+        remove_tree(part)
+        make_folder(part)
+        yield part
+        take_place(part, folder)
+    finally:
+        remove_tree(part)
+
+
+def _again(
+    read: Callable[[int], Item | None], keys: Mapping[int, tuple[bytes, Any]], order: Sequence[int]
+) -> Iterator[tuple[bytes, Item]]:
+    """Yield hashes and items; raises UserError where the source cannot be read a second time."""
+    for i in order:
+        try:
+            item = read(i)
+        except OSError as error:  # else it would be taken for one of the disk that is written to
+            raise UserError(f"row {i} of the source cannot be read again ({error}): check the source") from error
+        if item is not None:
+            yield keys[i][0], item
 
 
 def _check_alike(i: int, like: Item, item: Item) -> None:
@@ -169,21 +186,24 @@ def _check_alike(i: int, like: Item, item: Item) -> None:
             raise UserError(f"{name} of row {i} is {value.dtype}: give {', '.join(np.dtype(t).name for t in TYPES)}")
 
 
-def _write(path: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item: Callable[[int], None]) -> None:
+def _write(folder: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item: Callable[[int], None]) -> None:
     from datasets import Features, Value
     from datasets.arrow_writer import ArrowWriter
 
     kinds = {"class": Value("int64"), "hash": Value("binary"), "pixels": Value("binary")}
     grouped = {GROUP + name: Value("int64") for name in like.groups}
     features = Features({**kinds, **grouped, **{name: Value("binary") for name in like.cond}})
-    with ArrowWriter(path=str(path), features=features, writer_batch_size=ROWS) as writer:
+    with (
+        FolderStore(folder).writing(ITEMS) as file,
+        ArrowWriter(stream=file, features=features, writer_batch_size=ROWS) as writer,  # pyright: ignore[reportArgumentType]
+    ):
         for done, (found, item) in enumerate(items, 1):
             cond = {name: np.ascontiguousarray(value).tobytes() for name, value in item.cond.items()}
             pixels = np.ascontiguousarray(item.pixels).tobytes()
             groups = {GROUP + name: value for name, value in item.groups.items()}
             writer.write({"class": item.label, "hash": found, "pixels": pixels, **groups, **cond})
             on_item(done)
-        writer.finalize()
+        writer.finalize(close_stream=False)
 
 
 def open_items(folder: Path, again: str = "fetch again") -> Stored:

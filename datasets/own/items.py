@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ...errors import CorruptFile, UserError, brief
 from ...seeds import digest
-from ...store import LONG_CLAIM_S, FolderStore, file_hash, home
+from ...store import LONG_CLAIM_S, FolderStore, file_hash, home, recovered, take_place
 from ..base import OWN, Card, ImageDataset
 from ..folders import UNREADABLE, check_channels, fit_picture
 from ..stored import COLUMNS, NULL, Item, Stored, open_items, write_items
@@ -62,7 +61,7 @@ class Own:
 
 def own_folder(name: str) -> Path:
     """Return where a dataset of this name lies."""
-    return home() / "own" / name
+    return recovered(home() / "own" / name)
 
 
 def load_own(name: str) -> ImageDataset:
@@ -144,8 +143,7 @@ def _stored(
     names = {FILE: pictures.names}
     write_items(folder, len(pictures), read, lambda done: on_item(done, total), beside.null, read.notes, names)
     name = _named(folder)
-    shutil.rmtree(own_folder(name), ignore_errors=True)
-    folder.replace(own_folder(name))
+    take_place(folder, own_folder(name))
     return name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from tdabench.datasets.base import Card, ImageDataset
+from tdabench.datasets.find import store_folder
 from tdabench.datasets.stored import COLUMNS, NULL, Item, open_items, write_items
 from tdabench.errors import CorruptFile, UserError
 from tdabench.store import FolderStore
@@ -239,3 +241,53 @@ def test_types_that_cannot_be_read_are_not_stored(tmp_path):
     odd = replace(item(0), cond={"y": np.array(["a"])})
     with pytest.raises(UserError, match=r"y of row 0 is <U1: give uint8, "):
         write_items(tmp_path / "x", 1, lambda i: odd, lambda done: None)
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("n", [200, N])  # all are written in the end; some before that
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, n):
+    write_few(tmp_path / "x")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*x.*: File too large; free space") as caught:
+            write_items(tmp_path / "x", n, item, lambda done: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert left(tmp_path) == ["x"] and len(open_items(tmp_path / "x").classes) == 5
+
+
+def test_a_source_that_breaks_meanwhile_is_not_taken_for_a_full_disk(tmp_path):
+    seen = set()
+
+    def read(i):
+        if i in seen:
+            raise OSError(5, "Input/output error")
+        seen.add(i)
+        return item(i)
+
+    with pytest.raises(UserError, match=r"row \d of the source cannot be read again .*Input/output error"):
+        write_items(tmp_path / "x", 5, read, lambda done: None)
+    assert not left(tmp_path)
+
+
+def test_nothing_is_left_of_a_store_that_is_stopped_while_it_is_written(tmp_path):
+    write_few(tmp_path / "x")
+
+    def stop(done):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_items(tmp_path / "x", 5, item, stop)
+    assert left(tmp_path) == ["x"] and len(open_items(tmp_path / "x").classes) == 5
+
+
+def test_a_dataset_that_a_kill_left_aside_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path))
+    write_few(tmp_path / "datasets" / ".dots-1.former")
+    assert len(open_items(store_folder("dots", "1")).classes) == 5 and left(tmp_path / "datasets") == ["dots-1"]
