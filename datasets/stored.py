@@ -206,27 +206,29 @@ def _write(folder: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_ite
         writer.finalize(close_stream=False)
 
 
-def open_items(folder: Path, again: str = "fetch again") -> Stored:
+def open_items(folder: Path, again: str = "fetch again", whole: bool = False) -> Stored:
     """Return what ``write_items`` stored; raises CorruptFile where a file of it is missing, broken or without its hash.
 
-    Items above CHECKED bytes are not compared with theirs. again: how users get it again once it is deleted.
+    Items above CHECKED bytes are only compared with theirs if that is asked for (``whole``). again: how users get it
+    again once it is deleted.
     """
     try:
-        return _opened(folder)
+        return _opened(folder, whole)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
         raise CorruptFile(
             f"{folder} cannot be read as a stored dataset ({brief(str(error))}): delete it and {again}"
         ) from error
 
 
-def _opened(folder: Path) -> Stored:
+def _opened(folder: Path, whole: bool) -> Stored:
     from datasets import Dataset
 
     described = json.loads(_sealed(folder, COLUMNS))
     rows = Dataset.from_file(str(folder / ITEMS)).with_format("arrow")
     if len(rows) != described["count"]:
         raise ValueError(f"{len(rows)} of {described['count']} items are there")
-    if (folder / ITEMS).stat().st_size <= CHECKED and file_hash(folder / ITEMS) != described["sha256"]:
+    checked = whole or (folder / ITEMS).stat().st_size <= CHECKED
+    if checked and file_hash(folder / ITEMS) != described["sha256"]:
         raise ValueError(f"{ITEMS} is not what was stored")
     columns = {name: _kind(rows, name, **column) for name, column in described["columns"].items()}
     names = {name: tuple(values) for name, values in described.get("groups", {}).items()}

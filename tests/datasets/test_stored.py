@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from tdabench.datasets import stored
 from tdabench.datasets.base import Card, ImageDataset
 from tdabench.datasets.find import store_folder
-from tdabench.datasets.stored import COLUMNS, NULL, Item, open_items, write_items
+from tdabench.datasets.stored import COLUMNS, NULL, Item, open_items, spoilt, write_items
 from tdabench.errors import CorruptFile, UserError
 from tdabench.store import FolderStore
 
@@ -168,6 +169,19 @@ def test_a_flipped_byte_is_found_when_it_is_opened(tmp_path):
     path.write_bytes(data)
     with pytest.raises(CorruptFile, match="not what was stored"):
         open_items(tmp_path / "x")
+
+
+def test_items_of_many_bytes_are_compared_with_their_hash_when_that_is_asked_for(tmp_path, monkeypatch):
+    write_few(tmp_path / "x")
+    path = tmp_path / "x" / "items.arrow"
+    data = path.read_bytes()
+    groups = np.array([i % 2 for i in sorted(range(5), key=lambda i: item(i).hash())])
+    assert data.count(groups.tobytes()) == 1  # no item's hash is of these
+    path.write_bytes(data.replace(groups.tobytes(), (1 - groups).tobytes()))
+    monkeypatch.setattr(stored, "CHECKED", len(data) - 1)
+    assert spoilt(open_items(tmp_path / "x"), lambda done, total: None) == 0
+    with pytest.raises(CorruptFile, match="not what was stored"):
+        open_items(tmp_path / "x", whole=True)
 
 
 @pytest.mark.parametrize("spoil", ["missing", "truncated", "columns"])
