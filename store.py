@@ -19,8 +19,8 @@ from .claims import alone, holder, release, try_claim
 from .errors import CorruptFile, UserError
 
 LONGEST_JSON, LONGEST_SEAL = 2**28, 2**12  # bytes
-# What the names of a kept file's hash, of one set aside and of one being written end with.
-HASH, DAMAGED, PART = ".sha256", ".damaged", ".part"
+# What the names of a kept file's hash, of one set aside, of one being written and of a folder being replaced end with.
+HASH, DAMAGED, PART, FORMER = ".sha256", ".damaged", ".part", ".former"
 ABANDONED_S = 86400.0  # since anything was written to it, after which a file being written is a killed process's
 LONG_CLAIM_S = 7 * 86400.0  # longer than any run or build; on this host a claim ends with its process anyway
 HOME = "TDABENCH_HOME"  # the variable that names the user's folder
@@ -255,6 +255,45 @@ def read_file(path: Path, longest: int | None = None) -> bytes:
 def unwritable(path: Path, error: OSError) -> UserError:
     """Return what to raise where the disk does not take a file."""
     return UserError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder with those above it; raises UserError where the disk does not take it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def take_place(new: Path, folder: Path) -> None:
+    """Give a whole folder the name of another, which is deleted once the new one has it.
+
+    A kill leaves the new one, or the old one under a name that ``recovered`` knows. Raises UserError where the disk
+    does not let it.
+    """
+    aside = _former(recovered(folder))
+    try:
+        if folder.exists():
+            remove_tree(aside)
+            folder.replace(aside)
+        new.replace(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        recovered(folder)
+    remove_tree(aside)
+
+
+def recovered(folder: Path) -> Path:
+    """Return a folder, which has its name again where a kill came while ``take_place`` gave that to another."""
+    if not folder.exists():
+        with suppress(OSError):
+            _former(folder).replace(folder)
+    return folder
+
+
+def _former(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}{FORMER}")
 
 
 def remove_tree(folder: str | Path) -> None:

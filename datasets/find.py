@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import plugins as outside
 from ..errors import UserError
-from ..store import home
+from ..store import home, recovered
 
 if TYPE_CHECKING:
     from .base import ImageDataset
@@ -50,7 +50,7 @@ def dataset_listings(plugins: tuple[Path, ...] = ()) -> dict[str, DatasetListing
 
 def store_folder(name: str, revision: str) -> Path:
     """Return where a dataset that is fetched lies: in ``home()``, by its name and revision."""
-    return home() / "datasets" / f"{name}-{revision[:12]}"
+    return recovered(home() / "datasets" / f"{name}-{revision[:12]}")
 
 
 def card_of(listing: DatasetListing) -> dict[str, Any]:

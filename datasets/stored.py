@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import operator
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import CorruptFile, UserError, brief
-from ..store import FolderStore, file_hash
+from ..store import LONGEST_JSON, FolderStore, file_hash, make_folder, read_file, remove_tree, sha256, take_place
 
 ITEMS, COLUMNS, NULL = "items.arrow", "columns.json", "null.safetensors"
 GROUP = "group "  # how the names of columns of groups begin
 ROWS = 1000  # written at a time
+BYTES = "|u1"  # the type of pixels
+TYPES = (BYTES, "|b1", "|i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8")  # what may be stored, as numpy calls it
 CHECKED = 2 * 2**30  # bytes of items up to which their hash is checked whenever they are opened
 
 
@@ -69,7 +72,7 @@ class StoredColumn:
         buffers = self.rows[chosen.tolist()][self.name].to_pylist()
         values = np.frombuffer(bytearray().join(buffers), dtype=self.dtype).reshape(len(chosen), *self.item)
         found = torch.from_numpy(values)
-        return found.float() / 127.5 - 1 if self.dtype == "|u1" else found
+        return found.float() / 127.5 - 1 if self.dtype == BYTES else found
 
     def raw(self, i: int) -> np.ndarray:
         """Return what was stored of one item, as it was."""
@@ -114,7 +117,7 @@ def write_items(
     ``read`` returns item i of the source, 0 <= i < count, or None where it is left out, and is asked twice for each;
     ``on_item`` sees how many times it was. null, source, group_names: as of ``Stored``, looked at once all were read.
     check: sees the new store before it takes its place, and may raise. Written whole or not at all. Raises UserError
-    where items differ in shape, or there are none.
+    where items differ in shape, there are none, or the disk does not take them.
     """
     keys: dict[int, tuple[bytes, list[tuple[str, int]]]] = {}
     like = None
@@ -127,26 +130,44 @@ def write_items(
     if like is None:
         raise UserError(f"there is nothing to store in {folder}: the source has no rows")
     order = sorted(keys, key=keys.__getitem__)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    again = ((keys[i][0], item) for i in order if (item := read(i)) is not None)
-    _write(part / ITEMS, like, again, lambda done: on_item(count + done))
-    columns = {"pixels": like.pixels, **like.cond}
-    described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
-    groups = {name: list((group_names or {}).get(name, ())) for name in sorted(like.groups)}
-    more = {"groups": groups, "source": dict(source or {})}
-    about = {"columns": described, "count": len(order), "sha256": file_hash(part / ITEMS)}
-    if null:
-        FolderStore(part).put(NULL, save(dict(null)))
-    FolderStore(part).put_json(COLUMNS, {**about, **{name: value for name, value in more.items() if value}})
-    try:
+    with _new(folder) as part:
+        _write(part, like, _again(read, keys, order), lambda done: on_item(count + done))
+        columns = {"pixels": like.pixels, **like.cond}
+        described = {name: {"dtype": value.dtype.str, "shape": list(value.shape)} for name, value in columns.items()}
+        groups = {name: list((group_names or {}).get(name, ())) for name in sorted(like.groups)}
+        more = {"groups": groups, "source": dict(source or {})}
+        about = {"columns": described, "count": len(order), "sha256": file_hash(part / ITEMS)}
+        if null:
+            FolderStore(part).keep(NULL, save(dict(null)))
+        about |= {name: value for name, value in more.items() if value}
+        FolderStore(part).put_json(COLUMNS, about, sealed=True)
         check(part)
-    except UserError:
-        shutil.rmtree(part)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    part.replace(folder)
+
+
+@contextmanager
+def _new(folder: Path) -> Iterator[Path]:
+    """Give a folder that takes the place of another in the end; nothing is left of it where that is not reached."""
+    part = folder.with_name(f".{folder.name}.part")
+    try:
+        remove_tree(part)
+        make_folder(part)
+        yield part
+        take_place(part, folder)
+    finally:
+        remove_tree(part)
+
+
+def _again(
+    read: Callable[[int], Item | None], keys: Mapping[int, tuple[bytes, Any]], order: Sequence[int]
+) -> Iterator[tuple[bytes, Item]]:
+    """Yield hashes and items; raises UserError where the source cannot be read a second time."""
+    for i in order:
+        try:
+            item = read(i)
+        except OSError as error:  # else it would be taken for one of the disk that is written to
+            raise UserError(f"row {i} of the source cannot be read again ({error}): check the source") from error
+        if item is not None:
+            yield keys[i][0], item
 
 
 def _check_alike(i: int, like: Item, item: Item) -> None:
@@ -161,43 +182,53 @@ def _check_alike(i: int, like: Item, item: Item) -> None:
             raise UserError(
                 f"{name} of row {i} is {value.dtype} {value.shape}, and of row 0 {first.dtype} {first.shape}"
             )
+        if value.dtype.str not in TYPES:
+            raise UserError(f"{name} of row {i} is {value.dtype}: give {', '.join(np.dtype(t).name for t in TYPES)}")
 
 
-def _write(path: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item: Callable[[int], None]) -> None:
+def _write(folder: Path, like: Item, items: Iterator[tuple[bytes, Item]], on_item: Callable[[int], None]) -> None:
     from datasets import Features, Value
     from datasets.arrow_writer import ArrowWriter
 
     kinds = {"class": Value("int64"), "hash": Value("binary"), "pixels": Value("binary")}
     grouped = {GROUP + name: Value("int64") for name in like.groups}
     features = Features({**kinds, **grouped, **{name: Value("binary") for name in like.cond}})
-    with ArrowWriter(path=str(path), features=features, writer_batch_size=ROWS) as writer:
+    with (
+        FolderStore(folder).writing(ITEMS) as file,
+        ArrowWriter(stream=file, features=features, writer_batch_size=ROWS) as writer,  # pyright: ignore[reportArgumentType]
+    ):
         for done, (found, item) in enumerate(items, 1):
             cond = {name: np.ascontiguousarray(value).tobytes() for name, value in item.cond.items()}
             pixels = np.ascontiguousarray(item.pixels).tobytes()
             groups = {GROUP + name: value for name, value in item.groups.items()}
             writer.write({"class": item.label, "hash": found, "pixels": pixels, **groups, **cond})
             on_item(done)
-        writer.finalize()
+        writer.finalize(close_stream=False)
 
 
-def open_items(folder: Path) -> Stored:
-    """Return what ``write_items`` stored; raises CorruptFile where a file of it is missing or broken."""
+def open_items(folder: Path, again: str = "fetch again", whole: bool = False) -> Stored:
+    """Return what ``write_items`` stored; raises CorruptFile where a file of it is missing, broken or without its hash.
+
+    Items above CHECKED bytes are only compared with theirs if that is asked for (``whole``). again: how users get it
+    again once it is deleted.
+    """
     try:
-        return _opened(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
+        return _opened(folder, whole)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
         raise CorruptFile(
-            f"{folder} cannot be read as a stored dataset ({brief(str(error))}): delete it and fetch again"
+            f"{folder} cannot be read as a stored dataset ({brief(str(error))}): delete it and {again}"
         ) from error
 
 
-def _opened(folder: Path) -> Stored:
+def _opened(folder: Path, whole: bool) -> Stored:
     from datasets import Dataset
 
-    described = FolderStore(folder).get_json(COLUMNS)
+    described = json.loads(_sealed(folder, COLUMNS))
     rows = Dataset.from_file(str(folder / ITEMS)).with_format("arrow")
     if len(rows) != described["count"]:
         raise ValueError(f"{len(rows)} of {described['count']} items are there")
-    if (folder / ITEMS).stat().st_size <= CHECKED and file_hash(folder / ITEMS) != described["sha256"]:
+    checked = whole or (folder / ITEMS).stat().st_size <= CHECKED
+    if checked and file_hash(folder / ITEMS) != described["sha256"]:
         raise ValueError(f"{ITEMS} is not what was stored")
     columns = {name: _kind(rows, name, **column) for name, column in described["columns"].items()}
     names = {name: tuple(values) for name, values in described.get("groups", {}).items()}
@@ -210,18 +241,30 @@ def _opened(folder: Path) -> Stored:
         hashes=torch.from_numpy(np.frombuffer(hashes, np.uint8).reshape(len(rows), 32)),
         groups={name: _integers(rows, GROUP + name) for name in names},
         group_names=names,
-        null=load_file(folder / NULL) if (folder / NULL).is_file() else {},
+        null=load(_sealed(folder, NULL)) if (folder / NULL).is_file() else {},
         source=dict(described.get("source", {})),
     )
 
 
+def _sealed(folder: Path, name: str) -> bytes:
+    """Return a file's bytes; raises ValueError where they are not those that its hash beside it was made of."""
+    data, seal = read_file(folder / name, LONGEST_JSON), FolderStore(folder).seal_of(name)
+    if seal is None:  # stores of earlier versions have none
+        raise ValueError(f"{name} has no hash beside it")
+    if sha256(data) != seal:
+        raise ValueError(f"{name} is not what was stored")
+    return data
+
+
 def _kind(rows: Any, name: str, dtype: str, shape: list[int]) -> tuple[str, tuple[int, ...]]:
     """Return the type and shape of a column's items; raises ValueError where its first item is no array of these."""
-    found, item = np.dtype(str(dtype)), tuple(map(operator.index, shape))
-    np.frombuffer(rows.data.column(name)[0].as_py(), found).reshape(item)
+    item = tuple(map(operator.index, shape))
+    if dtype not in TYPES or (name == "pixels" and dtype != BYTES):
+        raise ValueError(f"{name} has the type {dtype}")
+    np.frombuffer(rows.data.column(name)[0].as_py(), dtype).reshape(item)
     if min(item, default=0) < 0:
         raise ValueError(f"{name} has the shape {list(item)}")
-    return found.str, item
+    return dtype, item
 
 
 def spoilt(stored: Stored, on_item: Callable[[int, int], None]) -> int:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -138,11 +139,9 @@ def _join(store: FolderStore, parts: list[str], key: str, shape: list[int]) -> N
     size = 4 * math.prod(shape)
     header = json.dumps({"latents": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
     header += b" " * (-len(header) % 8)
-    unfinished = store.path(f"{key}.unfinished")
-    with unfinished.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        for part in parts:
-            file.write(store.get(part))
-    sha = file_hash(unfinished)
-    unfinished.replace(store.path(key))
-    store.seal(key, sha)
+    found = hashlib.sha256()
+    with store.writing(key) as file:
+        for data in chain([len(header).to_bytes(8, "little") + header], map(store.get, parts)):
+            found.update(data)
+            file.write(data)
+    store.seal(key, found.hexdigest())

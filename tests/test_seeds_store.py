@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tdabench import claims, seeds
 from tdabench.errors import CorruptFile, UserError
 from tdabench.methods.kept import used
-from tdabench.store import FolderStore, files_below, home, read_file, remove_tree, sha256
+from tdabench.store import FolderStore, files_below, home, read_file, recovered, remove_tree, sha256, take_place
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems name no boot and have no PID namespaces")
 AXES = st.lists(st.text(max_size=5) | st.integers(-5, 10**6), max_size=4).map(tuple)
@@ -592,3 +592,45 @@ def test_a_home_of_nobody_is_named(monkeypatch):
     monkeypatch.setenv("TDABENCH_HOME", "~nobody-has-this-name/x")
     with pytest.raises(UserError, match="set TDABENCH_HOME to one"):
         home()
+
+
+def folder_of(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / "a").write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_kill_while_a_folder_is_replaced_loses_neither(tmp_path, at):
+    old, new = folder_of(tmp_path / "x", "old"), folder_of(tmp_path / "new", "new")
+    folder_of(tmp_path / ".x.former", "of a kill before")
+    steps = iter(range(4))  # what is aside goes, the old one goes aside, the new one takes its place, the old one goes
+
+    def step(do):
+        return lambda *words, **named: os._exit(7) if next(steps) == at else do(*words, **named)
+
+    if (pid := os.fork()) == 0:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "replace", step(Path.replace))
+            patch.setattr("tdabench.store.remove_tree", step(remove_tree))
+            take_place(new, old)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert (recovered(old) / "a").read_text() == ("new" if at == 3 else "old")
+    take_place(folder_of(tmp_path / "next", "next"), old)
+    assert (old / "a").read_text() == "next" and not (tmp_path / ".x.former").exists()
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    old, new = folder_of(tmp_path / "x", "old"), folder_of(tmp_path / "new", "new")
+    rename = Path.replace
+
+    def broken(path, target):
+        if path == new:
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(UserError, match=r"cannot write .*x: No space left on device"):
+        take_place(new, old)
+    assert (old / "a").read_text() == "old" and {path.name for path in tmp_path.iterdir()} == {"x", "new"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -36,7 +37,7 @@ def fitted(cells: Cells) -> Cells:
     """Return the cells with parameters, and a shortlist, that fit the request's minutes and memory.
 
     What was chosen once is kept with the problem, since it depends on how fast the machine happened to be: the same
-    request again, after a kill too, is the same cells.
+    request again, after a kill too, is the same cells, unless what was kept was damaged.
     """
     request, options = cells.made.request, cells.options
     if not (request.minutes or request.memory) or not cells.possible:
@@ -45,13 +46,18 @@ def fitted(cells: Cells) -> Cells:
     asked = [FORMAT, identities, request.minutes, request.memory, options.device, options.jobs, options.micro_batch]
     asked += [options.devices] if options.devices else []
     key = f"budgets/{digest(asked)}.json"
-    if not store().exists(key):
-        store().put_json(key, asdict(_fit(cells)))
-    found = Fit(**store().get_json(key))
+    found = _kept(key, cells)
     classes = {str(cell.entry): cell.cls for cell in cells.possible}
     params = {entry: params_from_json(classes[entry], values) for entry, values in found.params.items()}
     more = {"notes": tuple(found.notes), "shortlist": found.shortlist}
     return replace(cells, params=params, too_large=found.too_large, **more)
+
+
+def _kept(key: str, cells: Cells) -> Fit:
+    data = store().kept(key)
+    if data is None:
+        data = store().put_json(key, asdict(_fit(cells)), sealed=True).read_bytes()
+    return Fit(**json.loads(data))
 
 
 def _fit(cells: Cells) -> Fit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import UserError, brief
+from ...errors import CorruptFile, UserError, brief
 from ...seeds import digest
-from ...store import LONG_CLAIM_S, FolderStore, file_hash, home
+from ...store import LONG_CLAIM_S, FolderStore, file_hash, home, recovered, take_place
 from ..base import OWN, Card, ImageDataset
 from ..folders import UNREADABLE, check_channels, fit_picture
-from ..stored import COLUMNS, NULL, Item, open_items, write_items
+from ..stored import COLUMNS, NULL, Item, Stored, open_items, write_items
 from .sources import Given
 
 FILE = "file"  # the group that says which file or row an item is
@@ -61,22 +61,40 @@ class Own:
 
 def own_folder(name: str) -> Path:
     """Return where a dataset of this name lies."""
-    return home() / "own" / name
+    return recovered(home() / "own" / name)
 
 
 def load_own(name: str) -> ImageDataset:
-    """Return a dataset that was brought here; raises UserError where it is not."""
+    """Return a dataset that was brought here; raises UserError where it is not, CorruptFile where it is damaged."""
     if not own_folder(name).is_dir():
         raise UserError(f"the images {name} are not in {own_folder(name).parent}: attribute them again")
-    found = open_items(own_folder(name))
+    return _dataset(name, _opened(name))
+
+
+def _dataset(name: str, found: Stored) -> ImageDataset:
     card = Card(name, "images of one's own", "", "unknown", "by content", "8 bits mapped to [-1, 1]")
     more = {"hashes": found.hashes, "groups": found.groups, "group_names": found.group_names, "null": found.null}
     return ImageDataset(card, found.images, found.classes, found.cond, **more)
 
 
+def _opened(name: str) -> Stored:
+    """Return what is stored under a name; raises CorruptFile where that would have another name, or is damaged."""
+    folder = own_folder(name)
+    found = open_items(folder, "attribute its images again")
+    if _named(folder) != name:
+        raise CorruptFile(f"{folder} does not hold what its name says: delete it and attribute its images again")
+    return found
+
+
+def _named(folder: Path) -> str:
+    """Return the name that what lies in a folder has."""
+    return OWN + digest([file_hash(folder / part) for part in (COLUMNS, NULL) if (folder / part).is_file()])
+
+
 def open_own(name: str) -> Own:
-    """Return a dataset that was brought here, with what it was made of."""
-    data, about = load_own(name), open_items(own_folder(name)).source
+    """Return a dataset that was brought here, with what it was made of; raises CorruptFile where it is damaged."""
+    found = _opened(name)
+    data, about = _dataset(name, found), found.source
     which, names = data.groups[FILE], data.group_names[FILE]
     files = tuple(names[i] for i in which.tolist())
     return Own(name, data, files, which.argsort(), about["skipped"], about["resized"], about["converted"])
@@ -92,16 +110,25 @@ def bring(
     """Store pictures with ``channels`` and ``size`` (height, width; None: that of the first), or find them stored.
 
     Pictures that cannot be read are left out and named. ``on_item`` sees (times a picture was read, of how many).
-    Raises UserError where none can be read, or another process is storing them.
+    Raises UserError where none can be read, or another process is storing them, CorruptFile where what is stored is
+    damaged; a damaged note of which dataset they are is set aside, and they are stored again.
     """
     store, asked = FolderStore(home() / "own"), [FORMAT, pictures.stamp, channels, size, beside.key]
     index = f"index/{digest(asked)}.json"
-    if not (store.exists(index) and own_folder(store.get_json(index)["name"]).is_dir()):
+    name = _noted(store, index)
+    if name is None or not own_folder(name).is_dir():
         with store.claim(index, LONG_CLAIM_S) as held:
             if not held:
                 raise UserError(f"another process is storing the images of {pictures.where}: wait for it")
-            store.put_json(index, {"name": _stored(pictures, channels, size, beside, on_item)})
-    return open_own(store.get_json(index)["name"])
+            name = _stored(pictures, channels, size, beside, on_item)
+            store.put_json(index, {"name": name}, sealed=True)
+    return open_own(name)
+
+
+def _noted(store: FolderStore, index: str) -> str | None:
+    """Return the name that was noted under a key; None where none was, or not with its hash."""
+    data = store.kept(index)
+    return None if data is None else json.loads(data)["name"]
 
 
 def _stored(
@@ -115,10 +142,8 @@ def _stored(
     folder = own_folder(f"new-{digest([pictures.stamp, channels, size])}")
     names = {FILE: pictures.names}
     write_items(folder, len(pictures), read, lambda done: on_item(done, total), beside.null, read.notes, names)
-    parts = [file_hash(folder / part) for part in (COLUMNS, NULL) if (folder / part).is_file()]
-    name = OWN + digest(parts)
-    shutil.rmtree(own_folder(name), ignore_errors=True)
-    folder.replace(own_folder(name))
+    name = _named(folder)
+    take_place(folder, own_folder(name))
     return name
 
 

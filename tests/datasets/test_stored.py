@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import resource
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from tdabench.datasets import stored
 from tdabench.datasets.base import Card, ImageDataset
-from tdabench.datasets.stored import Item, open_items, write_items
+from tdabench.datasets.find import store_folder
+from tdabench.datasets.stored import COLUMNS, NULL, Item, open_items, spoilt, write_items
 from tdabench.errors import CorruptFile, UserError
+from tdabench.store import FolderStore
 
 N = 2345  # more than are written at a time
 CARD = Card("dots", "dots", "made here", "CC0", "1", "uint8 mapped to [-1, 1]")
@@ -166,6 +171,19 @@ def test_a_flipped_byte_is_found_when_it_is_opened(tmp_path):
         open_items(tmp_path / "x")
 
 
+def test_items_of_many_bytes_are_compared_with_their_hash_when_that_is_asked_for(tmp_path, monkeypatch):
+    write_few(tmp_path / "x")
+    path = tmp_path / "x" / "items.arrow"
+    data = path.read_bytes()
+    groups = np.array([i % 2 for i in sorted(range(5), key=lambda i: item(i).hash())])
+    assert data.count(groups.tobytes()) == 1  # no item's hash is of these
+    path.write_bytes(data.replace(groups.tobytes(), (1 - groups).tobytes()))
+    monkeypatch.setattr(stored, "CHECKED", len(data) - 1)
+    assert spoilt(open_items(tmp_path / "x"), lambda done, total: None) == 0
+    with pytest.raises(CorruptFile, match="not what was stored"):
+        open_items(tmp_path / "x", whole=True)
+
+
 @pytest.mark.parametrize("spoil", ["missing", "truncated", "columns"])
 def test_a_broken_store_is_named(tmp_path, spoil):
     write_items(tmp_path / "x", 5, item, lambda done: None)
@@ -176,3 +194,114 @@ def test_a_broken_store_is_named(tmp_path, spoil):
         path.write_bytes(path.read_bytes()[: 20 if spoil == "columns" else 300])
     with pytest.raises(CorruptFile, match=str(tmp_path / "x")):
         open_items(tmp_path / "x")
+
+
+def write_few(folder, **more):
+    """Store five items that are grouped by one thing, and what stands for no condition."""
+
+    def read(i):
+        return replace(item(i), groups={"by": i % 2})
+
+    null = {"encoder_hidden_states": torch.zeros(2, 4)}
+    write_items(folder, 5, read, lambda done: None, null, group_names={"by": ("ann", "bob")}, **more)
+
+
+EDITS = {
+    "shape": lambda found: found["columns"]["pixels"]["shape"].reverse(),
+    "type": lambda found: found["columns"]["pixels"].update(dtype="|i1"),
+    "names": lambda found: found["groups"]["by"].reverse(),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edit_of_what_columns_are_is_found(tmp_path, what):
+    write_few(tmp_path / "x")
+    found = json.loads((tmp_path / "x" / COLUMNS).read_text())
+    EDITS[what](found)
+    FolderStore(tmp_path / "x").put_json(COLUMNS, found)
+    with pytest.raises(CorruptFile, match=r"columns\.json is not what was stored\): delete it and fetch again"):
+        open_items(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", [COLUMNS, NULL])
+def test_a_flipped_byte_beside_the_items_is_found(tmp_path, name):
+    write_few(tmp_path / "x")
+    path = tmp_path / "x" / name
+    data = path.read_bytes()
+    path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+    with pytest.raises(CorruptFile, match=f"{name} is not what was stored"):
+        open_items(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", [COLUMNS, NULL])
+def test_a_store_without_hashes_is_fetched_again(tmp_path, name):
+    write_few(tmp_path / "x")
+    (tmp_path / "x" / f"{name}.sha256").unlink()
+    with pytest.raises(CorruptFile, match=f"{name} has no hash beside it"):
+        open_items(tmp_path / "x")
+
+
+@pytest.mark.parametrize("dtype", [",u1", ">i8", "<a8", "|O", "<m8", "|i1", 8, None])
+def test_types_that_are_not_stored_are_refused_when_it_is_opened(tmp_path, dtype):
+    write_few(tmp_path / "x")
+    found = json.loads((tmp_path / "x" / COLUMNS).read_text())
+    found["columns"]["pixels"]["dtype"] = dtype
+    FolderStore(tmp_path / "x").put_json(COLUMNS, found, sealed=True)
+    with pytest.raises(CorruptFile, match="pixels has the type"):
+        open_items(tmp_path / "x")
+
+
+def test_types_that_cannot_be_read_are_not_stored(tmp_path):
+    odd = replace(item(0), cond={"y": np.array(["a"])})
+    with pytest.raises(UserError, match=r"y of row 0 is <U1: give uint8, "):
+        write_items(tmp_path / "x", 1, lambda i: odd, lambda done: None)
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("n", [200, N])  # all are written in the end; some before that
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, n):
+    write_few(tmp_path / "x")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*x.*: File too large; free space") as caught:
+            write_items(tmp_path / "x", n, item, lambda done: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert left(tmp_path) == ["x"] and len(open_items(tmp_path / "x").classes) == 5
+
+
+def test_a_source_that_breaks_meanwhile_is_not_taken_for_a_full_disk(tmp_path):
+    seen = set()
+
+    def read(i):
+        if i in seen:
+            raise OSError(5, "Input/output error")
+        seen.add(i)
+        return item(i)
+
+    with pytest.raises(UserError, match=r"row \d of the source cannot be read again .*Input/output error"):
+        write_items(tmp_path / "x", 5, read, lambda done: None)
+    assert not left(tmp_path)
+
+
+def test_nothing_is_left_of_a_store_that_is_stopped_while_it_is_written(tmp_path):
+    write_few(tmp_path / "x")
+
+    def stop(done):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_items(tmp_path / "x", 5, item, stop)
+    assert left(tmp_path) == ["x"] and len(open_items(tmp_path / "x").classes) == 5
+
+
+def test_a_dataset_that_a_kill_left_aside_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path))
+    write_few(tmp_path / "datasets" / ".dots-1.former")
+    assert len(open_items(store_folder("dots", "1")).classes) == 5 and left(tmp_path / "datasets") == ["dots-1"]

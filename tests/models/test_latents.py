@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from tdabench.datasets.queries import concatenate
 from tdabench.datasets.truth import write_assets
+from tdabench.errors import UserError
 from tdabench.methods.pixel import Params, Pixel
 from tdabench.methods.view import View
 from tdabench.models import problem as problems
@@ -149,3 +151,16 @@ def test_a_damaged_part_of_a_killed_encoding_is_made_again(coder, data, tmp_path
     part = next(tmp_path.rglob("*.f32"))
     part.write_bytes(SPOILS["flipped"](part.read_bytes()))
     assert torch.equal(with_latents(plain, coder, store).latents, expected)
+
+
+def test_a_full_disk_is_one_line_and_the_encoding_goes_on_later(coder, data, tmp_path):
+    store, plain = FolderStore(tmp_path), replace(tiny.dataset(N), images=folders.colours(N))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (data.latents.nbytes + 10, limits[1]))  # the part fits, with a header not
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*safetensors: File too large; free space"):
+            with_latents(plain, coder, store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(path.suffix for path in tmp_path.rglob("*") if path.is_file()) == [".f32", ".sha256"]
+    assert torch.equal(with_latents(plain, coder, store).latents, data.latents)

@@ -181,10 +181,10 @@ def test_a_stored_dataset_is_opened_or_refused(items, data):
     path = items / COLUMNS
     before = path.read_bytes()
     try:
-        path.write_bytes(data.draw(documents(json.loads(before))))
+        FolderStore(items).keep(COLUMNS, data.draw(documents(json.loads(before))))
         stored = parsed(open_items, items)
         if stored is not None:
             assert stored.images[:].shape[0] == len(stored.classes) == 3
             assert all(len(column[:]) == 3 for column in stored.cond.values())
     finally:
-        path.write_bytes(before)
+        FolderStore(items).keep(COLUMNS, before)

@@ -36,7 +36,7 @@ def _verify_store(name: str, plugins: tuple[Path, ...]) -> int:
     folder, found = store_folder(name, data.card.revision), data.fingerprint()
     if folder.is_dir():
         with Bar(f"{name}, hashing") as bar:
-            wrong = spoilt(open_items(folder), bar.update)
+            wrong = spoilt(open_items(folder, whole=True), bar.update)
         if wrong:
             raise UserError(f"{folder}: {wrong:,} items are not what was stored: fetch {name} again")
         _say(f"{name}: all {len(data):,} items match their hashes")

@@ -15,6 +15,7 @@ from tdabench.benchmark.attribution.request import Request, parse_memory
 from tdabench.benchmark.run.forecast import Rates, forecast
 from tdabench.benchmark.run.results import Results
 from tdabench.errors import UserError
+from tdabench.store import FolderStore
 
 from ...models import folders
 
@@ -125,6 +126,33 @@ def test_a_slower_moment_chooses_the_same_again(cells_of, monkeypatch):
     again = cells_of(minutes=0.2)
     assert [cell.identity for cell in again.asked] == [cell.identity for cell in first.asked]
     assert again.notes == first.notes and again.obstacles == first.obstacles
+
+
+def foreign(found):
+    """Add a method that was not asked for."""
+    return {**found, "params": {**found["params"], "trak:quick": {}}}
+
+
+EDITS = {
+    "list": lambda found: [],
+    "renamed": lambda found: {"parameters" if name == "params" else name: value for name, value in found.items()},
+    "foreign": foreign,
+    "draws": lambda found: {**found, "params": {name: {**one, "draws": 7} for name, one in found["params"].items()}},
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edited_choice_is_set_aside_and_made_again(cells_of, request_, what, capsys):
+    home = FolderStore(request_[1] / "home" / "attribution" / "problems")
+    for path in home.path("budgets").glob("*"):
+        path.unlink()
+    first = cells_of(minutes=0.2)
+    (key,) = (key for key in home.keys("budgets") if key.endswith(".json"))
+    home.put_json(key, EDITS[what](home.get_json(key)))
+    again = cells_of(minutes=0.2)
+    assert "is damaged: set aside as" in capsys.readouterr().err
+    assert [cell.identity for cell in again.asked] == [cell.identity for cell in first.asked]
+    assert again.notes == first.notes and again.params == first.params
 
 
 @pytest.mark.parametrize(("text", "gib"), [("8GB", 8.0), ("512 MiB", 0.5), ("2", 2.0), ("", 0.0)])

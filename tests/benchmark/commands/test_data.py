@@ -104,6 +104,15 @@ def test_what_is_stored_is_verified(tdabench, copy, home):
     assert answer.code == 2 and answer.err.count("\n") == 1 and "delete it and fetch again" in answer.err
 
 
+def test_items_of_any_size_are_compared_with_their_hash_when_they_are_verified(tdabench, copy, home, monkeypatch):
+    tdabench("data", "fetch", "cifar10", "--data", copy)
+    monkeypatch.setattr("tdabench.datasets.stored.CHECKED", 0)
+    with next(home.glob("datasets/cifar10-*/items.arrow")).open("ab") as file:
+        file.write(b"x")
+    answer = tdabench("data", "verify", "cifar10")
+    assert answer.code == 2 and answer.err.count("\n") == 1 and "items.arrow is not what was stored" in answer.err
+
+
 def test_another_fingerprint_than_the_cards_is_another_track(tdabench, copy, monkeypatch):
     monkeypatch.setattr(cifar10, "CARD", replace(cifar10.CARD, fingerprint="0" * 64))
     assert "another track than 0000000000000000" in tdabench("data", "fetch", "cifar10", "--data", copy).out

@@ -15,7 +15,9 @@ from PIL import Image
 from tdabench.datasets.find import load_dataset
 from tdabench.datasets.own import items
 from tdabench.datasets.own.sources import given
-from tdabench.errors import UserError
+from tdabench.datasets.stored import COLUMNS
+from tdabench.errors import CorruptFile, UserError
+from tdabench.store import FolderStore
 
 from ...models import folders
 
@@ -152,3 +154,45 @@ def test_captions_come_from_beside(pictures):
     (pictures / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = given(pictures)
     assert found.captions == ("t0", "t1", "t2", "t3", "t4") and found.groups == tuple("01234")
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_edited_name_of_a_file_is_found(pictures, sealed):
+    own = bring(pictures)
+    store = FolderStore(items.own_folder(own.name))
+    edited = store.get_json(COLUMNS)
+    edited["groups"]["file"].reverse()
+    store.put_json(COLUMNS, edited, sealed)
+    for opened in (lambda: bring(pictures), lambda: load_dataset(own.name)):
+        with pytest.raises(CorruptFile, match=f"{own.name} .*: delete it and attribute its images again"):
+            opened()
+
+
+def test_another_dataset_under_a_name_is_found(pictures):
+    first = bring(pictures)
+    Image.new("RGB", (8, 8)).save(pictures / "02.png")
+    second = bring(pictures)
+    shutil.rmtree(items.own_folder(first.name))
+    shutil.copytree(items.own_folder(second.name), items.own_folder(first.name))
+    with pytest.raises(CorruptFile, match=f"{first.name} does not hold what its name says"):
+        load_dataset(first.name)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"name": 5}', '{"name": "own-other"}', "", "{"])
+def test_a_damaged_note_of_the_name_is_set_aside_and_made_again(pictures, tmp_path, capsys, text):
+    first = bring(pictures)
+    shutil.copytree(items.own_folder(first.name), items.own_folder("own-other"))
+    (note,) = (tmp_path / "home" / "own" / "index").glob("*.json")
+    note.write_text(text)
+    assert bring(pictures).name == first.name
+    assert "is damaged: set aside as" in capsys.readouterr().err
+    assert bring(pictures).name == first.name and not capsys.readouterr().err
+
+
+def test_images_stored_by_earlier_versions_are_stored_again_under_their_name(pictures, tmp_path):
+    first = bring(pictures)
+    for seal in (tmp_path / "home" / "own").rglob("*.sha256"):
+        seal.unlink()
+    with pytest.raises(CorruptFile, match=r"has no hash beside it.*: delete it and attribute its images again"):
+        load_dataset(first.name)
+    assert bring(pictures).name == first.name and len(load_dataset(first.name)) == N
