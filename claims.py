@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -14,32 +16,38 @@ from math import nan
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import brief
+from .errors import CorruptFile, brief
 
 CLOCKS_DIFFER_S = 2.0  # at most, in what two processes take for the start of a third, where the system counts none
 _locked: dict[str, BinaryIO] = {}  # by token: a claim's file, locked until it is released or this process ends
+NO_FILE = (errno.ENXIO, errno.EISDIR)  # what opening a pipe that nobody reads, a socket or a folder to write fails by
+LONGEST = 2**16  # bytes that are read of a claim
 LINUX = sys.platform.startswith("linux")
 BROKEN = (ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading a claim that is none raises
 
 
 def try_claim(path: Path, token: str, ttl: float) -> bool:
-    """Write this process into a claim, and say whether it holds it now: not where another one does."""
+    """Write this process into a claim, and say whether it holds it now: not where another one does.
+
+    Raises CorruptFile where a folder, a pipe or a device is in its place, or in that of its lock, as do all below.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     pid = os.getpid()
     owner = {**_place(), "pid": pid, **_start(pid), "time": time.time(), "token": token}
     with alone(path):
         if path.exists() and not lapsed(path, ttl):
             return False
-        path.write_text(json.dumps(owner))
-        _locked[token] = file = path.open("rb")
+        with open(path, "w", opener=_plain) as file:
+            file.write(json.dumps(owner))
+        _locked[token] = file = open(path, "rb", opener=_plain)  # noqa: SIM115
         fcntl.flock(file, fcntl.LOCK_SH)  # shared, for nobody waits for the owner of a claim that lapsed otherwise
         return True
 
 
 def release(path: Path, token: str) -> None:
     """Give a claim up, unless it lapsed and was taken over."""
-    with alone(path), _locked.pop(token), suppress(OSError, *BROKEN):
-        if json.loads(path.read_bytes())["token"] == token:
+    with alone(path), _locked.pop(token), suppress(OSError, CorruptFile, *BROKEN):
+        if _owner(path)["token"] == token:
             path.unlink()
 
 
@@ -48,7 +56,7 @@ def holder(path: Path, ttl: float) -> str | None:
     try:
         if lapsed(path, ttl):
             return None
-        owner = json.loads(path.read_bytes())
+        owner = _owner(path)
         since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(float(owner["time"])))
         return brief(f"process {owner['pid']} on {owner['host']}, since {since} UTC")
     except (OSError, *BROKEN):
@@ -65,7 +73,7 @@ def lapsed(path: Path, ttl: float) -> bool:
     were made.
     """
     try:
-        owner = json.loads(path.read_bytes())
+        owner = _owner(path)
         pid, since = int(owner["pid"]), float(owner["time"])
         here = _place()
         there = {"host": owner["host"], **{name: owner.get(name, value) for name, value in here.items()}}
@@ -88,14 +96,37 @@ def alone(path: Path) -> Iterator[None]:
 
     The lock goes with its process; its empty file, whose time says when it was held last, stays beside the path.
     """
-    with path.with_suffix(".lock").open("a") as file:
+    with open(path.with_suffix(".lock"), "ab", opener=_plain) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         os.utime(file.fileno())
         yield
 
 
+def _owner(path: Path) -> Any:
+    with open(path, "rb", opener=_plain) as file:
+        return json.loads(file.read(LONGEST))
+
+
+def _plain(path: str, flags: int) -> int:
+    """Open a file, or refuse what is none, such as a pipe, which would be waited for until another process opens it."""
+    try:
+        file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in NO_FILE:
+            raise _no_file(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise _no_file(path)
+    return file
+
+
+def _no_file(path: str) -> CorruptFile:
+    return CorruptFile(f"{path} is no plain file: move it elsewhere")
+
+
 def _is_locked(path: Path) -> bool:
-    with path.open("rb") as file, suppress(BlockingIOError):
+    with open(path, "rb", opener=_plain) as file, suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return False
     return True

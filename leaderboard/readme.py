@@ -30,7 +30,7 @@ def update_readme(text: str, rows: Iterable[Row]) -> str:
         raise UserError(f"the file has no section to fill: add a line {begin} and below it one line {end}, say")
     for section, (view, _) in SECTIONS.items():
         query_set = QUERY_SETS.get(view, QUERY_SET)
-        text = _filled(text, section, [row for row in rows if row.key.query_set == query_set])
+        text = _filled(text, section, [row for row in rows if row.key.query_set == query_set], rows)
     return text
 
 
@@ -39,7 +39,7 @@ def markers(section: str) -> tuple[str, str]:
     return f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
 
 
-def _filled(text: str, section: str, rows: Sequence[Row]) -> str:
+def _filled(text: str, section: str, rows: Sequence[Row], beside: Sequence[Row]) -> str:
     begin, end = markers(section)
     counts = text.count(begin), text.count(end)
     if counts == (0, 0):
@@ -48,4 +48,5 @@ def _filled(text: str, section: str, rows: Sequence[Row]) -> str:
         raise UserError(f"the file needs one line {begin} and below it one line {end}; add them where the table goes")
     before, rest = text.split(begin)
     view, similarity = SECTIONS[section]
-    return f"{before}{begin}\n{render(build_view(view, rows, similarity), 'markdown')}{end}{rest.split(end)[1]}"
+    tables = render(build_view(view, rows, similarity, beside), "markdown")
+    return f"{before}{begin}\n{tables}{end}{rest.split(end)[1]}"

@@ -69,6 +69,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False  # or xdist would take files by their numbers of tests, and not as below
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if marker := item.get_closest_marker("landlock"):
+        from .landlock import need_landlock
+
+        need_landlock(*marker.args)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put long files first, and leave out most cases of tests marked slow, the same ones each time.
 

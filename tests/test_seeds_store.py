@@ -473,6 +473,76 @@ def test_a_claim_that_is_none_is_nobodys(text, store):
         assert held
 
 
+@pytest.fixture
+def unhurried():
+    """Return a function that calls another, and fails where that waits for a pipe's other end."""
+    pipes = []
+
+    def call(path, action):
+        found = []
+        thread = threading.Thread(target=lambda: found.append(refusal(action)), daemon=True)
+        thread.start()
+        pipes.append(path)
+        thread.join(10)
+        assert not thread.is_alive(), f"{path} is waited for"
+        return found[0]
+
+    yield call
+    for path in pipes:
+        with suppress(OSError):  # whoever waits goes on
+            os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+
+
+def refusal(action):
+    try:
+        action()
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def claim_once(store):
+    with store.claim("job"):
+        pass
+
+
+def alone_once(store):
+    with store.alone("job"):
+        pass
+
+
+PLACES = {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda path: os.symlink("/dev/null", path)}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("name", "action"),
+    [
+        (".job.claim", claim_once),
+        (".job.claim", lambda store: store.holder("job")),
+        (".job.lock", claim_once),
+        (".job.lock", alone_once),
+    ],
+)
+def test_what_is_no_plain_file_is_refused_in_place_of_a_claim_and_its_lock(name, action, place, store, unhurried):
+    path = store.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PLACES[place](path)
+    assert unhurried(path, lambda: action(store)) == f"{path} is no plain file: move it elsewhere"
+
+
+def test_a_pipe_that_took_a_claims_place_is_left_to_itself(store, unhurried):
+    path = store.root / ".job.claim"
+
+    def replaced():
+        with store.claim("job") as held:
+            assert held
+            path.unlink()
+            os.mkfifo(path)
+
+    assert unhurried(path, replaced) is None and path.is_fifo()
+
+
 def test_who_holds_a_claim_is_named_while_it_counts(store, monkeypatch):
     assert store.holder("job") is None
     with store.claim("job"):

@@ -414,7 +414,7 @@ def verify_rows(
 def seal_rows(
     folder: Annotated[Path | None, typer.Argument(help="Folder of rows; default: the committed ones.")] = None,
 ) -> None:
-    """Write the list of hashes with which committed rows are compared whenever they are read."""
+    """Write the hashes with which committed rows, and what others reported, are compared whenever they are read."""
     from .adapters import seal_rows as command
 
     command.seal(folder)

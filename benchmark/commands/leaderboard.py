@@ -45,7 +45,7 @@ def leaderboard(task: str | None, folder: Path | None, asked: Shown, readme: Pat
     if readme is not None:
         _update(readme, update_readme(_read(readme), found))
         return
-    sheets = build_view(asked.view, rows, asked.similarity)
+    sheets = build_view(asked.view, rows, asked.similarity, found)
     if asked.view == VIEWS[0] and asked.format in READ_BY_PEOPLE:
         labels = {row.key.label for row in rows}
         sheets += reported_sheets([one for one in _reported(task) if one.label in labels])

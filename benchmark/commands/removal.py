@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeVar
 
@@ -199,7 +199,7 @@ class Removing:
     def _write_one(self, one: Ready, evidence: Evidence, similarities: Similarities) -> None:
         """Write what was asked for into the cell's row; what else it holds of the same scores stays."""
         old, inputs = one.row.metrics.removal if one.row.metrics else None, self._inputs(one)
-        old = old if old is not None and old.inputs == inputs else None
+        old = _by_the_same(old, similarities.weights) if old is not None and old.inputs == inputs else None
         union, per_query = (old.union, old.per_query) if old else (None, None)
         if "union" in self.settings.parts:
             fresh = union_result(evidence, one.ranking, similarities.found, encoders_of(one.planned))
@@ -215,6 +215,7 @@ class Removing:
             per_query=per_query,
             skipped=_still_skipped(similarities.skipped, old, union, per_query),
             provenance=self.laboratory.provenance,
+            encoders=_still_used({**(old.encoders if old else {}), **similarities.weights}, union, per_query),
         )
         if not self.session.results.add_metrics(one.planned.key, one.row.source.scores_sha256, removal=removal):
             self._say(one, "scored again meanwhile, so its removal is not stored; run again")
@@ -230,6 +231,20 @@ def encoders_of(planned: PlannedCell) -> set[str]:
     return set(planned.cls.encoders_of(planned.params)).union(*members)
 
 
+def _by_the_same(old: Removal, weights: Mapping[str, str]) -> Removal:
+    """Return an earlier result without what other weights, or unknown ones, measured under a name that is here too."""
+    stale = {name for name, known in weights.items() if old.encoders.get(name) != known}
+    parts = {"union": _without(old.union, stale), "per_query": _without(old.per_query, stale)}
+    return old.model_copy(update=parts)
+
+
+def _without(part: R | None, names: Set[str]) -> R | None:
+    if part is None:
+        return None
+    kept = {name: one for name, one in part.similarities.items() if name not in names}
+    return part.model_copy(update={"similarities": kept})
+
+
 def _merged(fresh: R, old: R | None) -> R:
     """Return a result with the similarities that only an earlier one of the same retrainings has."""
     if old is None:
@@ -238,6 +253,14 @@ def _merged(fresh: R, old: R | None) -> R:
 
 
 def _still_skipped(skipped: dict[str, str], old: Removal | None, *parts: Union | PerQuery | None) -> dict[str, str]:
-    found = {name for part in parts if part is not None for name in part.similarities}
+    found = _measured(*parts)
     reasons = (old.skipped if old else {}) | skipped
     return {name: reason for name, reason in reasons.items() if name not in found}
+
+
+def _still_used(weights: dict[str, str], *parts: Union | PerQuery | None) -> dict[str, str]:
+    return {name: one for name, one in weights.items() if name in _measured(*parts)}
+
+
+def _measured(*parts: Union | PerQuery | None) -> set[str]:
+    return {name for part in parts if part is not None for name in part.similarities}

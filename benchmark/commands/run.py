@@ -53,16 +53,17 @@ def run(session: Session, cells: list[PlannedCell], metrics: set[str], removal: 
         (announce if removal.dry_run else exemplars)(session, cells)
     if removal.dry_run:
         return 0
-    test = [row for row in session.results.all_rows(session.spec.label) if row.key.query_set == "test"]
-    show(test, [view for name, views in VIEWS.items() if name in metrics for view in views])
+    found = session.results.all_rows(session.spec.label)
+    show(found, [view for name, views in VIEWS.items() if name in metrics for view in views])
     console.print(f"rows, scores and logs: {session.results.folder}", soft_wrap=True, markup=False)
     return failed(rows)
 
 
 def show(rows: list[Row], views: Sequence[str]) -> None:
-    """Print views of the rows as wide as the terminal, and in a line why one cannot be shown."""
+    """Print views of the rows on test queries as wide as the terminal, and in a line why one cannot be shown."""
+    test = [row for row in rows if row.key.query_set == "test"]
     for view in views:
         try:
-            print_sheets(build_view(view, rows))
+            print_sheets(build_view(view, test, beside=rows))
         except UserError as error:
             console.print(f"no {view} view: {error}", soft_wrap=True, markup=False)

@@ -49,7 +49,7 @@ def guard(temporary: Collection[str]) -> None:
 
 
 def kill_cell(process: Any, server: int | None) -> None:
-    """End a cell's process with all that it started, in whatever session.
+    """End a cell's process with all that it started, in whatever session, and name on stderr what does not end.
 
     server: the process that it was forked from, whose children that this process did not ask for are what cells left.
     """
@@ -61,8 +61,17 @@ def kill_cell(process: Any, server: int | None) -> None:
     _kill(started)
     process.join()
     end = time.monotonic() + ORPHANS_S
-    while server is not None and (orphans := _orphans(server)) and time.monotonic() < end:
+    while server is not None and (orphans := _orphans(server)):
+        if time.monotonic() > end:
+            return _name(orphans)
         _kill([*(one for child in orphans for one in _children(child.pid)), *orphans])
+    return None
+
+
+def _name(left: Collection[psutil.Process]) -> None:
+    numbers = ", ".join(str(process.pid) for process in left)
+    said = f"what cells started lives on after {ORPHANS_S:g} s of ending it: end it yourself (processes {numbers})"
+    print(said, file=sys.stderr, flush=True)
 
 
 def _orphans(server: int) -> list[psutil.Process]:

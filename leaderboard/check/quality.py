@@ -164,6 +164,8 @@ def _removal(pair: Pair) -> Iterator[Change]:
         return
     for name in sorted(old.union.similarities.keys() & new.union.similarities.keys()):
         before, after = (above_random(side.similarities[name].targets) for side in (old.union, new.union))
+        if old.encoders.get(name) != new.encoders.get(name):
+            continue  # numbers by other weights of one encoder
         if before.shape == after.shape and min(before.shape) > 1:
             variance, freedom = two_way_variance(after - before)
             old_mean, new_mean, error = float(before.mean()), float(after.mean()), float(np.sqrt(variance))

@@ -60,15 +60,18 @@ class Ranked:
         return self.entries[:READABLE]
 
 
-def ranked_tables(rows: Iterable[Row]) -> list[Ranked]:
-    """Return the LDS view's tables with the standings behind their lines, those with most entries first."""
+def ranked_tables(rows: Iterable[Row], beside: Sequence[Row] = ()) -> list[Ranked]:
+    """Return the LDS view's tables with the standings behind their lines, those with most entries first.
+
+    beside: as ``build_tables`` takes it.
+    """
     rows = list(rows)
     groups: dict[Group, list[Row]] = {}
     for row in rows:
         if row.metrics is not None and row.metrics.lds:
             groups.setdefault(group_of(row), []).append(row)
     behind = {(f"{g.task}@{g.task_version}", *g[2:]): found for g, found in groups.items()}
-    tables = build_tables(rows)
+    tables = build_tables(rows, beside)
     keys = [(table.task, table.query_set, table.kinds, table.truth_sha256) for table in tables]
     found = [_ranked(table, behind.get(key, [])) for table, key in zip(tables, keys, strict=True)]
     return sorted(found, key=lambda one: -len(one.entries))

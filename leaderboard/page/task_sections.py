@@ -53,7 +53,7 @@ def section(label: str, rows: Sequence[Row], facts: Facts) -> Section:
     test = [row for row in rows if row.key.query_set == "test"]
     reported = [row for row in test if row.source.kind == "reported"]
     views = ViewCache([row for row in test if row.source.kind != "reported"])
-    ranked = ranked_tables(views.rows)
+    ranked = ranked_tables(views.rows, rows)
     main = ranked[0] if ranked and ranked[0].entries else None
     similarities = _similarities(views.rows)
     about = facts.tasks.get(label, TaskFacts(label))
@@ -61,7 +61,7 @@ def section(label: str, rows: Sequence[Row], facts: Facts) -> Section:
     published = [table for table in facts.reported if table.label == label]
     tables = {
         "scores": [scores_table(one, facts.methods) for one in ranked],
-        "reported": [table_of(sheet) for sheet in (*lds_sheets(reported), *reported_sheets(published))],
+        "reported": [table_of(sheet) for sheet in (*lds_sheets(reported, rows), *reported_sheets(published))],
         **_tables(views, similarities),
         "ablations": [table_of(sheet) for sheet in ablated.sheets("ablations")],
     }

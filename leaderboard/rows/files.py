@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ...errors import CorruptFile, shown
 from ...seeds import digest
 from ...store import FolderStore, read_file
-from .listed import check_listed, write_list
+from .listed import check_listed, json_keys, write_list
 from .row import SCHEMA_VERSION, Row, row_key
 from .strict import first_problem, parse_json
 
@@ -65,7 +65,7 @@ def load_rows(store: FolderStore | str | Path, task: str | None = None, edited: 
     where the folder is not as the list beside it says, which the committed rows must have.
     """
     store = store if isinstance(store, FolderStore) else FolderStore(store)
-    keys = _keys(store)
+    keys = json_keys(store)
     check_listed(store, keys, required=store.root == FolderStore(RESULTS).root)
     found = (find_row(store, key, edited) for key in keys if _is_of(key, task))
     return [row for row in found if row is not None]
@@ -77,12 +77,8 @@ def seal_rows(folder: Path) -> tuple[Path, int]:
     Raises CorruptFile, and writes nothing, where one of them is no valid row.
     """
     store = FolderStore(folder)
-    keys = [row_key(load_row(store, key).key) for key in _keys(store)]
+    keys = [row_key(load_row(store, key).key) for key in json_keys(store)]
     return write_list(store, keys), len(keys)
-
-
-def _keys(store: FolderStore) -> list[str]:
-    return [key for key in store.keys() if key.endswith(".json")]  # noqa: SIM118
 
 
 def _is_of(key: str, task: str | None) -> bool:

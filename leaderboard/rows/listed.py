@@ -1,4 +1,4 @@
-"""The list of what a folder of rows holds, beside it: a hash and a path a line, as `sha256sum` writes and checks it."""
+"""The list of what a folder of rows or other data holds, beside it: lines as `sha256sum` writes and checks them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,22 @@ def write_list(store: FolderStore, keys: Iterable[str]) -> Path:
     return FolderStore(path.parent).put(path.name, "".join(lines).encode())
 
 
-def check_listed(store: FolderStore, keys: Iterable[str], required: bool) -> None:
-    """Compare the rows of a folder with its list, where it has one.
+def seal_folder(folder: Path) -> tuple[Path, int]:
+    """Write the list of a folder's files of JSON, and return where it lies and how many they are."""
+    store = FolderStore(folder)
+    keys = json_keys(store)
+    return write_list(store, keys), len(keys)
 
-    Raises CorruptFile for the first row that is not listed, is gone or has another hash, for a list that is none, and
+
+def json_keys(store: FolderStore) -> list[str]:
+    """Return the keys of a folder's files of JSON in order."""
+    return [key for key in store.keys() if key.endswith(".json")]  # noqa: SIM118
+
+
+def check_listed(store: FolderStore, keys: Iterable[str], required: bool) -> None:
+    """Compare the files of a folder with its list, where it has one.
+
+    Raises CorruptFile for the first file that is not listed, is gone or has another hash, for a list that is none, and
     for one that is missing though ``required``.
     """
     path = list_of(store.root)
@@ -36,7 +48,7 @@ def check_listed(store: FolderStore, keys: Iterable[str], required: bool) -> Non
         listed = _read(read_file(path), path)
     except FileNotFoundError:
         if required:
-            raise CorruptFile(f"{path} is missing, which lists the rows' hashes: {MEND}") from None
+            raise CorruptFile(f"{path} is missing, which lists the hashes of {store.root}: {MEND}") from None
         return
     there = set(keys)
     for key in sorted(there | listed.keys()):

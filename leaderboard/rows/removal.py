@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .strict import Count, Fraction, Hash, Name, Number, Strict, Text, check_distinct, check_interval
 
@@ -115,7 +115,8 @@ class Removal(Strict):
 
     laboratory: the hash of what retrained models depend on besides seed and removed ids, without which two methods'
     removals do not compare; top_k: items removed per query; skipped: similarities that could not be had, with the
-    reason; provenance: version of torch and kind of device of the retrainings.
+    reason; provenance: version of torch and kind of device of the retrainings; encoders: by similarity, the
+    hash of the weights and code of what compared the images, without which numbers do not compare either.
     """
 
     inputs: Hash
@@ -126,6 +127,12 @@ class Removal(Strict):
     per_query: PerQuery | None = None
     skipped: dict[Name, Text] = {}
     provenance: dict[str, Any] = {}
+    encoders: dict[Name, Hash] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_encoders_that_are_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Rows that none measured, and those from before their hashes were known, are written byte by byte as they were.
+        return {name: value for name, value in handler(self).items() if name != "encoders" or value}
 
     @model_validator(mode="after")
     def _sizes_are_below_that_of_the_training_set(self) -> Removal:

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from ...errors import CorruptFile, UserError, unknown
+from ...store import FolderStore, read_file
+from .listed import check_listed, json_keys, seal_folder
 from .strict import Name, Strict, first_problem, parse_json
 
 REPORTED = Path(__file__).parents[1] / "reported"
@@ -83,15 +85,31 @@ def _misnamed(label: str, error: UserError) -> UserError:
 def load_reported(task: str | None = None, folder: Path | None = None) -> list[Reported]:
     """Return what is reported about all tasks, or one (``cifar2``, or ``cifar2@1``); folder: None is REPORTED.
 
-    Raises CorruptFile for a file that is no such table, or that has another task's name.
+    Raises CorruptFile for a file that is no such table, or that has another task's name, and where the folder is not as
+    the list beside it says, which the committed tables must have.
     """
-    found = [_read(path) for path in sorted((folder or REPORTED).glob("*.json"))]
+    store = FolderStore(folder or REPORTED)
+    found = _tables(store)
+    check_listed(store, json_keys(store), required=folder is None)
     return [one for one in found if task in (None, one.task, one.label)]
+
+
+def seal_reported(folder: Path) -> tuple[Path, int]:
+    """Write the list of a folder's tables, and return where it lies and how many they are.
+
+    Raises CorruptFile, and writes nothing, where one of them is none.
+    """
+    _tables(FolderStore(folder))
+    return seal_folder(folder)
+
+
+def _tables(store: FolderStore) -> list[Reported]:
+    return [_read(store.path(key)) for key in json_keys(store)]
 
 
 def _read(path: Path) -> Reported:
     try:
-        found = Reported.model_validate(parse_json(path.read_bytes()))
+        found = Reported.model_validate(parse_json(read_file(path)))
     except ValidationError as error:
         problem = first_problem(error, "the table")
         raise CorruptFile(f"{path} is no table of reported numbers: {problem}; correct it") from error

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from ..rows.row import LdsResult, Row, row_key
 
+OPEN, REPORT = "dev", "test"  # the query sets that are measured on open subsets, and on those that are reported
+
 
 def above_ceiling(row: Row) -> bool:
     """Say whether the interval of a row's LDS lies wholly above the noise ceiling's, for queries of any kind.
@@ -33,6 +35,21 @@ def _reads(row: Row, other: Row) -> bool:
     alike = all(getattr(row.key, name) == getattr(other.key, name) for name in ("label", "query_set", "seed"))
     names = (other.key.method, f"{other.key.method}:{other.key.preset}")
     return alike and isinstance(members, list) and any(name in members for name in names)
+
+
+def far_above_open(rows: Sequence[Row], beside: Sequence[Row]) -> set[str]:
+    """Return the keys of the rows that are ``above_open``, as far as rows of the same cells on dev queries are there.
+
+    beside: all rows of a folder, among which those are.
+    """
+    known = {_cell(row): row for row in beside if row.key.query_set == OPEN}
+    reported = [row for row in rows if row.key.query_set == REPORT and _cell(row) in known]
+    return {row_key(row.key) for row in reported if above_open(row, known[_cell(row)])}
+
+
+def _cell(row: Row) -> tuple[str, str | None]:
+    """Return what two rows share that differ in their queries alone."""
+    return row_key(row.key.model_copy(update={"query_set": OPEN})), row.source.truth_sha256
 
 
 def above_open(row: Row, dev: Row) -> bool:

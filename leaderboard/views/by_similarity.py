@@ -79,3 +79,8 @@ def _missing(similarity: str, removals: Sequence[Removal], part: Part) -> UserEr
 def _failure(row: Row, removal: Removal, similarity: str) -> Failure:
     reason = removal.skipped.get(similarity, f"not compared by {similarity}")
     return Failure(**identity(row), status="skipped", reason=" ".join(reason.split()))
+
+
+def weights_notes(weights: str) -> list[str]:
+    """Return what is said of an encoder's weights, by whose hash tables of one similarity are told apart."""
+    return [f"Weights and code of the encoder: {weights}."] if weights else []

@@ -20,14 +20,15 @@ SIMILARITY = "ssim"
 QUERY_SETS = {"ablations": QUERY_SET}  # of the views that do not show test queries
 
 
-def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY) -> list[Sheet]:
+def build_view(view: str, rows: Sequence[Row], similarity: str = SIMILARITY, beside: Sequence[Row] = ()) -> list[Sheet]:
     """Return the tables of one of VIEWS; ``similarity`` is for those on removal.
 
+    beside: rows that are not shown, of other queries, by which the LDS' may be marked.
     Raises UserError for an unknown view or similarity, and where no row holds what the view shows.
     """
     if view not in VIEWS:
         raise unknown("view", view, VIEWS)
-    return lds_sheets(rows) if view == "lds" else _views(similarity)[view](rows)
+    return lds_sheets(rows, beside) if view == "lds" else _views(similarity)[view](rows)
 
 
 def _views(similarity: str) -> dict[str, Callable[[Sequence[Row]], list[Sheet]]]:

@@ -19,7 +19,7 @@ from ..stats.ranking import (
     rank_ranges,
     standings,
 )
-from ..stats.suspicion import above_ceiling, in_the_open
+from ..stats.suspicion import above_ceiling, far_above_open, in_the_open
 from .selection import failure_of, preset_labels, status_of
 from .sheet import MISSING, Failure, Interval, Sheet, flat, rank_text, yes_no
 
@@ -30,10 +30,13 @@ RANK_NOTE = (
 )
 MARKS = {
     "above-ceiling": "above-ceiling: significantly above the noise ceiling, as if it saw the truth (docs/security.md).",
+    "above-open": "above-open: a far larger share of the ceiling on report subsets than its dev row has on open ones.",
     "no-isolation": "no-isolation: a method from outside the package, not kept from the truth, or an ensemble of such.",
     "reported": "reported: the submitter's own numbers, not verified here.",
     "resumed": "resumed: took several starts; slices were timed in each, fit and wall time are the last one's.",
 }
+
+Suspected = Mapping[str, Collection[str]]  # the keys of rows by their mark
 
 
 def interval(score: Score) -> Interval:
@@ -107,13 +110,14 @@ class Table:
         return f"{self.task}, {self.query_set} queries"
 
 
-def build_tables(rows: Iterable[Row]) -> list[Table]:
+def build_tables(rows: Iterable[Row], beside: Sequence[Row] = ()) -> list[Table]:
     """Return one table per group of comparable rows, with each failed cell in the largest table of its query set.
 
-    Rows of methods that score groups, and of tasks without subsets, have no LDS, and are left out.
+    Rows of methods that score groups, and of tasks without subsets, have no LDS, and are left out. beside: rows that
+    are not shown, such as those on dev queries, by which some that are may be marked.
     """
     rows = [row for row in rows if row.metrics is None or row.metrics.lds]
-    unshut = in_the_open(rows)
+    suspected = {"no-isolation": in_the_open(rows), "above-open": far_above_open(rows, [*rows, *beside])}
     measured: dict[Group, list[Row]] = {}
     for row in rows:
         if row.metrics is not None:
@@ -123,7 +127,7 @@ def build_tables(rows: Iterable[Row]) -> list[Table]:
         if row.metrics is None:
             failed.setdefault(_home(row, measured), []).append(row)
     groups = sorted(measured.keys() | failed.keys(), key=lambda group: (*group[:4], group.truth_sha256 or ""))
-    return [_table(group, measured.get(group, []), failed.get(group, []), unshut) for group in groups]
+    return [_table(group, measured.get(group, []), failed.get(group, []), suspected) for group in groups]
 
 
 def _home(row: Row, groups: Mapping[Group, Sequence[Row]]) -> Group:
@@ -132,18 +136,18 @@ def _home(row: Row, groups: Mapping[Group, Sequence[Row]]) -> Group:
     return max(near, key=lambda group: (group.truth_sha256 == own.truth_sha256, len(groups[group])), default=own)
 
 
-def _table(group: Group, measured: Sequence[Row], failed: Sequence[Row], unshut: Collection[str]) -> Table:
+def _table(group: Group, measured: Sequence[Row], failed: Sequence[Row], suspected: Suspected) -> Table:
     ranked = standings(measured)
     ranges = rank_ranges(ranked)
     lines = tuple(
-        _line(one, ranges.get(one.entry), beats_random(one, ranked), _marks(one.rows, unshut)) for one in ranked
+        _line(one, ranges.get(one.entry), beats_random(one, ranked), _marks(one.rows, suspected)) for one in ranked
     )
     unfinished = [row for row in measured if row.status not in ("ok", "partial")]
     failures = sorted(map(failure_of, [*failed, *unfinished]), key=lambda one: (one.method, one.preset, one.seed))
     task = f"{group.task}@{group.task_version}"
     results = {kind: [row.metrics.lds[kind] for row in measured if row.metrics] for kind in group.kinds}
     ceilings = {kind: _ceiling(_shown(found)) for kind, found in results.items()}
-    notes = _notes(measured, results, _marks(measured, unshut)) if measured else ()
+    notes = _notes(measured, results, _marks(measured, suspected)) if measured else ()
     return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, tuple(failures), notes, ceilings)
 
 
@@ -184,10 +188,10 @@ def peak(phases: Mapping[str, int | None]) -> int | None:
     return max((value for value in phases.values() if value is not None), default=None)
 
 
-def _marks(rows: Sequence[Row], unshut: Collection[str]) -> tuple[str, ...]:
+def _marks(rows: Sequence[Row], suspected: Suspected) -> tuple[str, ...]:
     found = {"resumed" for row in rows if row.cost and row.cost.resumed}
     found |= {"above-ceiling" for row in rows if above_ceiling(row)}
-    found |= {"no-isolation" for row in rows if row_key(row.key) in unshut}
+    found |= {mark for row in rows for mark, keys in suspected.items() if row_key(row.key) in keys}
     found |= {"reported" for row in rows if row.source.kind == "reported"}
     return tuple(sorted(found))
 
@@ -287,9 +291,9 @@ def _abbreviated(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def lds_sheets(rows: Iterable[Row]) -> list[Sheet]:
-    """Return the tables of ``rows``, ready to be rendered."""
-    return [sheet_of(table) for table in build_tables(rows)]
+def lds_sheets(rows: Iterable[Row], beside: Sequence[Row] = ()) -> list[Sheet]:
+    """Return the tables of ``rows``, ready to be rendered; beside: as ``build_tables`` takes it."""
+    return [sheet_of(table) for table in build_tables(rows, beside)]
 
 
 def sheet_of(table: Table) -> Sheet:

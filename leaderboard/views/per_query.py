@@ -11,7 +11,7 @@ import numpy as np
 from ..rows.removal import PerQuery, PerQueryChange, Removal
 from ..rows.row import Row
 from ..stats.over_queries import over_queries
-from .by_similarity import Unit, held_by, unit_of
+from .by_similarity import Unit, held_by, unit_of, weights_notes
 from .selection import Place, identity, lacking_notes, names_of, place_of
 from .sheet import Failure, Interval, Sheet
 
@@ -27,6 +27,7 @@ class Setting(NamedTuple):
     sizes: tuple[int, ...]
     queries: tuple[str, ...]
     seed: int
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def per_query_sheets(rows: Sequence[Row], similarity: str) -> list[Sheet]:
     curves: dict[Setting, list[Curve]] = {}
     for row, removal in held.rows:
         assert removal.per_query is not None
-        setting = _setting(row, removal, removal.per_query)
+        setting = _setting(row, removal, removal.per_query, similarity)
         curves.setdefault(setting, []).append(_curve(row, setting, removal.per_query.similarities[similarity]))
     return [
         _sheet(rows, similarity, setting, curves[setting], held.failures.get(setting.place, []))
@@ -57,9 +58,10 @@ def per_query_sheets(rows: Sequence[Row], similarity: str) -> list[Sheet]:
     ]
 
 
-def _setting(row: Row, removal: Removal, per_query: PerQuery) -> Setting:
+def _setting(row: Row, removal: Removal, per_query: PerQuery, similarity: str) -> Setting:
     sizes, queries = tuple(per_query.sizes), tuple(per_query.query_ids)
-    return Setting(place_of(row), removal.laboratory, removal.n_train, sizes, queries, per_query.seed)
+    shared = place_of(row), removal.laboratory, removal.n_train, sizes, queries, per_query.seed
+    return Setting(*shared, removal.encoders.get(similarity, ""))
 
 
 def _curve(row: Row, setting: Setting, change: PerQueryChange) -> Curve:
@@ -76,7 +78,7 @@ def _sheet(
     shown, unit = [curve.row for curve in curves], unit_of(similarity)
     headings = ["Method", "Preset", *(f"{what}\n{k}" for k in setting.sizes for what in ("Above random", "Random"))]
     cells = [[*names, *_cells(curve, unit)] for names, curve in zip(names_of(shown), curves, strict=True)]
-    notes = [*_notes(setting), *lacking_notes(rows, setting.place, shown, RESULTS)]
+    notes = [*_notes(setting), *weights_notes(setting.weights), *lacking_notes(rows, setting.place, shown, RESULTS)]
     title = f"{setting.place.title}: removal of one query's top items, {unit.name}"
     return Sheet.of(title, headings, cells, notes, _shared(setting, similarity), _records(curves), failures)
 

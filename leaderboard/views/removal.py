@@ -14,7 +14,7 @@ from ..rows.removal import LOSS, Change, Published, Removal, Similarity, Union
 from ..rows.row import Row
 from ..stats.over_seeds_and_queries import above_zero, estimate
 from ..stats.ranking import RANDOM
-from .by_similarity import Unit, held_by, unit_of
+from .by_similarity import Unit, held_by, unit_of, weights_notes
 from .selection import Place, identity, lacking_notes, names_of, place_of
 from .sheet import MISSING, Failure, Interval, Sheet, rank_text, yes_no
 
@@ -35,7 +35,7 @@ PUBLISHED_NOTES = (
 
 
 class Setting(NamedTuple):
-    """What entries must share to be compared: the place, the retrainings, how many items, which seeds, for whom."""
+    """What entries must share to be compared: place, retrainings, numbers of items, seeds, queries, weights."""
 
     place: Place
     laboratory: str
@@ -44,25 +44,29 @@ class Setting(NamedTuple):
     seeds: tuple[int, ...]
     targets: tuple[str, ...]
     controls: tuple[str, ...]
+    weights: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One entry's union removal by one similarity; ``loss`` is its change of the queries' own diffusion loss."""
+    """One entry's union removal by one similarity; ``loss`` is its change of the queries' own diffusion loss.
+
+    weights: the hash of those of the similarity's encoder, empty where none is known.
+    """
 
     row: Row
     removal: Removal
     union: Union
     similarity: Similarity
     loss: Similarity | None
+    weights: str = ""
 
     @property
     def setting(self) -> Setting:
         """With which entries this one is compared."""
         union, sizes = self.union, (self.removal.laboratory, self.removal.n_train, self.removal.top_k)
-        return Setting(
-            place_of(self.row), *sizes, tuple(union.seeds), tuple(union.target_ids), tuple(union.control_ids)
-        )
+        queries = tuple(union.target_ids), tuple(union.control_ids)
+        return Setting(place_of(self.row), *sizes, tuple(union.seeds), *queries, self.weights)
 
     @cached_property
     def above(self) -> Floats:
@@ -125,7 +129,8 @@ def removal_settings(rows: Sequence[Row], similarity: str) -> list[Part]:
 def _result(row: Row, removal: Removal, similarity: str) -> Result:
     assert removal.union is not None
     measured = removal.union.similarities
-    return Result(row, removal, removal.union, measured[similarity], measured.get(LOSS))
+    weights = removal.encoders.get(similarity, "")
+    return Result(row, removal, removal.union, measured[similarity], measured.get(LOSS), weights)
 
 
 def _removal_sheet(
@@ -216,6 +221,7 @@ def _removal_notes(setting: Setting, results: Sequence[Result], unit: Unit) -> l
         *dict.fromkeys(_floor_note(setting, result.similarity, unit) for result in results),
         *dict.fromkeys(_curve_note(result.similarity, unit) for result in results),
         *_mark_notes(results, unit),
+        *weights_notes(setting.weights),
         *_skipped_notes(results),
     ]
 
@@ -257,7 +263,8 @@ def _published_sheet(
     headings = ["Method", "Preset", "Union", *(f"{who}\n{name}" for who in ("Targets", "Controls") for name in columns)]
     cells = [[*names, *_statistics(result)] for names, result in zip(names_of(shown), results, strict=True)]
     missing = lacking_notes(rows, setting.place, shown, RESULTS)
-    notes = [*PUBLISHED_NOTES, *_mark_notes(results, unit_of(similarity)), *missing]
+    marks = [*_mark_notes(results, unit_of(similarity)), *weights_notes(setting.weights)]
+    notes = [*PUBLISHED_NOTES, *marks, *missing]
     title = f"{setting.place.title}: removal of all targets' top {setting.top_k} at once, {similarity}, as published"
     records = [_published_record(result) for result in results]
     return Sheet.of(title, headings, cells, notes, _shared("published", setting, similarity), records, failures)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, cosine_similarity, interpolate, normalize
 
 from ...errors import UserError, unknown
+from ...store import file_hash
 
 Compare = Callable[[Tensor, Tensor], Tensor]
 Embed = Callable[[Tensor], Tensor]
@@ -252,12 +253,17 @@ def _sscd(name: str, weights: str | None, device: str) -> Opened:
 
 
 def _file(url: str, sha256: str) -> Path:
-    """Return the file in torch.hub's folder, downloaded if need be; torch.hub puts it there whole or not at all."""
+    """Return the file in torch.hub's folder, downloaded if need be; raises ValueError where it is not the published.
+
+    torch.hub puts it there whole or not at all, but asks no more of a file that lies there already.
+    """
     path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with _impatient():
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
+    if file_hash(path) != sha256:
+        raise ValueError(f"{path} is not what was published (its hash differs): move it elsewhere")
     return path
 
 

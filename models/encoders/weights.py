@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, conv2d
 
 from ...seeds import digest, torch_generator
-from ...store import sha256
+from ...store import file_hash, sha256
 from . import BUILT_IN
 from .published import open_embedding, weight_files
 
@@ -41,7 +41,7 @@ def find_weights(name: str, weights: str | None = None) -> Weights:
     if name in BUILT_IN:
         return Weights(name, None, "")
     files, source = weight_files(name, weights)
-    return Weights(name, source, digest([[path.name, sha256(path.read_bytes())] for path in sorted(files)]))
+    return Weights(name, source, digest([[path.name, file_hash(path)] for path in sorted(files)]))
 
 
 def open_encode(name: str, source: str | None = None, device: str = "cpu") -> Encode:

@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 from ....errors import UserError, shown, unknown
 from ....leaderboard.rows.removal import LOSS
 from ....models.encoders.published import MIN_SIDE, NAMES, Unavailable, open_encoder
+from ....models.encoders.weights import find_weights
 
 Compare = Callable[[Tensor, Tensor], Tensor]
 SSIM_WINDOW = 7
@@ -22,13 +23,14 @@ class Similarity:
     """A similarity of two batches [n, C, H, W] in [-1, 1] -> [n], higher = more alike; None: minus the query's loss.
 
     encoder: what compares the images, for telling whether a method uses the same; meaningful: whether they are large
-    enough for it.
+    enough for it; weights: the hash of the encoder's weights and code, where it has any.
     """
 
     name: str
     compare: Compare | None
     encoder: str = ""
     meaningful: bool = True
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Similarities:
 
     found: tuple[Similarity, ...]
     skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The hashes of the encoders' weights and code by similarity."""
+        return {one.name: one.weights for one in self.found if one.weights}
 
 
 def ssim(one: Tensor, other: Tensor) -> Tensor:
@@ -102,7 +109,12 @@ def open_similarities(chosen: Mapping[str, str | None] | None, side: int, device
     found, skipped = list(BUILT_IN), {}
     for name, weights in (dict.fromkeys(NAMES) if chosen is None else chosen).items():
         try:
-            found.append(Similarity(name, open_encoder(name, weights, device), name, side >= MIN_SIDE))
+            found.append(_by_encoder(name, weights, side, device))
         except Unavailable as error:
             skipped[name] = str(error)
     return Similarities(tuple(found), skipped)
+
+
+def _by_encoder(name: str, weights: str | None, side: int, device: str) -> Similarity:
+    meant = find_weights(name, weights)
+    return Similarity(name, open_encoder(name, meant.source, device), name, side >= MIN_SIDE, meant.identity)

@@ -41,6 +41,13 @@ def test_command_prints_a_view(view: str, results: Path) -> None:
     assert "loss×1000" in loss.output
 
 
+def test_command_compares_with_rows_on_open_subsets_which_it_does_not_show(tmp_path: Path) -> None:
+    for query_set, mean in (("test", 0.6), ("dev", 0.1)):
+        write_row(FolderStore(tmp_path), lds_row(heldout=mean, key=make_key(query_set=query_set)))
+    assert "above-open" in command("--results", tmp_path).output
+    assert "above-open" not in command("--results", tmp_path, "--queries", "dev").output
+
+
 def test_command_writes_all_views_into_a_readme(results: Path, tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text(readme("leaderboard", "removal", "overlap"))

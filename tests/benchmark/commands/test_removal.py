@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.tasks.find import find_task
 from tdabench.benchmark.truth.counterfactuals import Counterfactual, Laboratory
 from tdabench.errors import CorruptFile
+from tdabench.leaderboard.rows.removal import Removal
 from tdabench.leaderboard.rows.row import Row
 from tdabench.models.problem import read_problem
 from tdabench.models.sampling import sample
@@ -64,6 +66,17 @@ def rows_of(folder: Path) -> dict[str, Row]:
 
 def outcomes(home: Path) -> set[Path]:
     return set((home / "counterfactual").rglob("*.safetensors"))
+
+
+def scripted(path: Path, seed: int) -> Path:
+    """Write something like an SSCD: a TorchScript that makes vectors of images."""
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 80, stride=80), torch.nn.Flatten()).eval()
+    path.parent.mkdir()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=DeprecationWarning)
+        torch.jit.trace(model, torch.zeros(1, 3, 320, 320)).save(str(path))
+    return path
 
 
 def laboratory(home: Path) -> Laboratory:
@@ -116,6 +129,29 @@ def test_a_second_run_trains_nothing_and_changes_no_row(measured, home: Path, td
     answer = tdabench("run", TASK, "--methods", ENTRIES, "--metrics", "removal", "--results", folder)
     assert " 0 to train" in " ".join(answer.out.split())
     assert rows_of(folder) == before and outcomes(home) == stored
+
+
+def by_sscd(removal: Removal) -> dict[str, object]:
+    parts = {"union": removal.union, "per-query": removal.per_query}
+    return {name: part.similarities.get("sscd") for name, part in parts.items()}
+
+
+def test_other_weights_of_an_encoder_replace_what_the_former_measured(measured, home: Path, tmp_path, tdabench) -> None:
+    folder = shutil.copytree(measured[0], tmp_path / "results")
+    words = "run", TASK, "--methods", "random:quick", "--results", folder, "--metrics"
+
+    def measure(metrics: str, encoders: str) -> Removal:
+        assert tdabench(*words, metrics, "--encoders", encoders).code == 0
+        return rows_of(folder)["random:quick"].metrics.removal
+
+    one, other = (f"sscd={scripted(tmp_path / name / 'sscd.pt', seed)}" for seed, name in enumerate("ab"))
+    first = measure("removal", one)
+    assert list(first.encoders) == ["sscd"] and None not in by_sscd(first).values()
+    assert measure("union", "none") == first and measure("union", one) == first
+    second = measure("union", other)
+    assert second.encoders != first.encoders and by_sscd(second)["union"] != by_sscd(first)["union"]
+    assert by_sscd(second)["per-query"] is None, "what the former weights measured is under the latter's hash"
+    assert second.per_query.similarities["ssim"] == first.per_query.similarities["ssim"]
 
 
 def test_what_is_stored_is_a_model_trained_without_the_items(measured, home: Path) -> None:

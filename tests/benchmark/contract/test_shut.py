@@ -14,7 +14,7 @@ from ... import run_helpers
 from ...run_helpers import plugin
 
 tdabench = run_helpers.tdabench
-shut_in = pytest.mark.skipif(version() == 0, reason="this kernel has no Landlock")
+shut_in = pytest.mark.landlock(1)
 LIBC = "import ctypes; libc = ctypes.CDLL(None, use_errno=True)\n"
 FAILED = " == -1: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), {truth!r})"
 HIDDEN = {

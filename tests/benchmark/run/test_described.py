@@ -16,7 +16,6 @@ from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.sandbox import enclosure
 from tdabench.benchmark.sandbox.enclosure import SUBMISSION, keep_from_methods
 from tdabench.benchmark.sandbox.fork_server import temporary_of_process
-from tdabench.benchmark.sandbox.isolation import version
 from tdabench.errors import UserError
 from tdabench.methods import Sizes
 from tdabench.methods.base import CLASSES
@@ -152,7 +151,7 @@ for place in {places!r}:
 """
 
 
-@pytest.mark.skipif(version() == 0, reason="this kernel has no Landlock")
+@pytest.mark.landlock(1)
 def test_what_describes_a_method_reads_no_results_submissions_or_temporary_files(tmp_path, submission):
     results = Results(tmp_path / "results").folder
     places = [results / part / "file" for part in ("rows", "cells", "logs", "kept")]
@@ -165,7 +164,7 @@ def test_what_describes_a_method_reads_no_results_submissions_or_temporary_files
     assert described_with(READS.format(places=list(map(str, places))), tmp_path) == "['open']"
 
 
-@pytest.mark.skipif(version() == 0, reason="this kernel has no Landlock")
+@pytest.mark.landlock(1)
 def test_a_link_beside_a_plugin_opens_nothing_that_is_closed(tmp_path):
     secret = Results(tmp_path / "results").folder / "rows" / "secret.py"
     secret.parent.mkdir()

@@ -36,7 +36,7 @@ from ... import run_helpers
 from ...run_helpers import plan, plugin, run_cells, survivors
 
 tiny_home, home = run_helpers.tiny_home, run_helpers.home
-shut_in = pytest.mark.skipif(version() < 6, reason="this kernel has no Landlock, or an old one")
+shut_in = pytest.mark.landlock(6)
 
 DETACHED = """
 if os.fork() == 0:

@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdabench.benchmark.sandbox.isolation import open_paths, version
+from tdabench.benchmark.sandbox import isolation
+from tdabench.benchmark.sandbox.isolation import open_paths
 
-pytestmark = pytest.mark.skipif(version() == 0, reason="this kernel has no Landlock")
+from ...landlock import ALLOWED, need_landlock
+
+pytestmark = pytest.mark.landlock(1)
 
 
 @pytest.fixture
@@ -85,13 +88,13 @@ def test_only_what_is_open_is_read_and_only_what_is_writable_written(code, expec
     assert (places / "other" / "file").read_text() == "other"
 
 
-@pytest.mark.skipif(version() < 6, reason="this kernel's Landlock does not hold signals back")
+@pytest.mark.landlock(6)  # before, it does not hold signals back
 def test_no_process_outside_is_signalled(places):
     assert tried(places, f"os.kill({os.getpid()}, 0)") == "PermissionError"
     assert tried(places, "os.kill(os.getpid(), 0)") == "None"
 
 
-@pytest.mark.skipif(version() < 4, reason="this kernel's Landlock does not hold TCP back")
+@pytest.mark.landlock(4)  # before, it does not hold TCP back
 def test_nothing_is_connected_to(places):
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert tried(places, f"socket.create_connection(('127.0.0.1', {server.getsockname()[1]}))") == "PermissionError"
@@ -113,3 +116,15 @@ def test_open_paths_cover_all_that_is_not_closed_and_nothing_that_is(names, tmp_
         shut = any(one == path or one in path.parents for one in closed)
         holds = any(path in one.parents for one in closed)
         assert len(covered) == (0 if shut or holds else 1)
+
+
+@pytest.mark.parametrize("spoken", [0, 5])
+def test_isolation_that_cannot_be_tested_is_a_failure_unless_that_is_allowed(spoken, monkeypatch):
+    monkeypatch.setattr(isolation, "version", lambda: spoken)
+    monkeypatch.delenv(ALLOWED, raising=False)
+    with pytest.raises(pytest.fail.Exception, match="needs version 6: set TDABENCH_NO_LANDLOCK=1"):
+        need_landlock(6)
+    monkeypatch.setenv(ALLOWED, "1")
+    with pytest.raises(pytest.skip.Exception, match="needs version 6"):
+        need_landlock(6)
+    need_landlock(spoken)

@@ -9,10 +9,12 @@ import sys
 import tempfile
 import time
 from multiprocessing import forkserver as servers
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from tdabench.benchmark.sandbox import lifetime
 from tdabench.benchmark.sandbox.fork_server import forkserver
 from tdabench.benchmark.sandbox.lifetime import server_of
 from tdabench.errors import UserError
@@ -53,6 +55,24 @@ def test_only_a_process_that_the_runner_started_is_its_server():
         psutil.Process(process.pid).children()[0].kill()
         process.wait()
     assert server_of(child, os.getpid()) is None
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_a_cell_left_and_cannot_be_ended_is_named(ends, monkeypatch, capsys):
+    cell, left = (subprocess.Popen(["sleep", "60"], start_new_session=True) for _ in range(2))
+    process = SimpleNamespace(pid=cell.pid, kill=cell.kill, join=cell.wait)
+    monkeypatch.setattr(lifetime, "ORPHANS_S", 0.1 if not ends else 30.0)
+    monkeypatch.setattr(lifetime, "_orphans", lambda server: [] if left.poll() else [psutil.Process(left.pid)])
+    if not ends:
+        monkeypatch.setattr(lifetime, "_kill", lambda processes: None)
+    try:
+        lifetime.kill_cell(process, os.getpid())
+        assert cell.returncode and (left.poll() is not None) is ends
+        said = capsys.readouterr().err
+        assert said == "" if ends else f"end it yourself (processes {left.pid})" in said
+    finally:
+        left.kill()
+        left.wait()
 
 
 SERVES = """

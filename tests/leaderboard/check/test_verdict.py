@@ -17,7 +17,7 @@ from tdabench.leaderboard.rows.files import RESULTS, load_rows
 from tdabench.leaderboard.rows.row import LdsResult, Metrics, Row
 from tdabench.leaderboard.stats.ranking import entry_of
 
-from ..helpers import failed_row, lds_row, make_cost, make_key, make_source, removal_row
+from ..helpers import failed_row, lds_row, make_cost, make_key, make_source, removal, removal_row
 
 MACHINE = {"os": "Linux", "cpu": "EPYC", "device": "cpu", "tdabench": "0.1.0"}
 METHODS = ("trak", "d-trak", "mucs", "pixel")
@@ -144,6 +144,16 @@ def test_holm_is_the_textbooks() -> None:
 
 def test_a_single_query_has_no_test() -> None:
     assert Change("x", 1.0, 0.0, None, 1).p is None
+
+
+def test_removal_by_other_weights_of_an_encoder_is_not_compared() -> None:
+    def alone(**encoders: str) -> Row:
+        return removal_row("trak", removal=removal(0.3, encoders=encoders), groups={}, exemplars=None)
+
+    old = alone(ssim="b" * 16)
+    for other, names in ((old, ["loss", "ssim"]), (alone(ssim="c" * 16), ["loss"]), (alone(), ["loss"])):
+        found = changes(Pair(entry_of(old), (old,), (other,)))
+        assert [change.what for change in found] == [f"removal above random, {name}" for name in names]
 
 
 def test_a_fall_of_every_other_metric_is_caught() -> None:

@@ -174,8 +174,8 @@ def test_a_sealed_row_that_was_edited_is_refused_unless_it_is_meant_to_pass(tmp_
 def test_a_row_that_goes_while_rows_are_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, row = FolderStore(tmp_path), lds_row()
     write_row(store, row, sealed=True)
-    listed = [*files._keys(store), row_key(lds_row("mucs").key)]
-    monkeypatch.setattr(files, "_keys", lambda store: listed)
+    listed = [*files.json_keys(store), row_key(lds_row("mucs").key)]
+    monkeypatch.setattr(files, "json_keys", lambda store: listed)
     assert load_rows(store) == [row]
 
 

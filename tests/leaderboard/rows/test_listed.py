@@ -6,13 +6,16 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from tdabench.benchmark.commands import leaderboard
+from tdabench.benchmark.commands.adapters.seal_rows import BESIDE
 from tdabench.benchmark.commands.cli import app
 from tdabench.errors import CorruptFile
-from tdabench.leaderboard.rows import files
+from tdabench.leaderboard.rows import files, reported
 from tdabench.leaderboard.rows.files import RESULTS, load_rows, seal_rows, write_row
 from tdabench.leaderboard.rows.listed import list_of
 from tdabench.store import FolderStore
@@ -77,6 +80,48 @@ def test_committed_rows_are_refused_without_their_list(rows: Path, monkeypatch: 
     monkeypatch.setattr(files, "RESULTS", rows)
     with pytest.raises(CorruptFile, match=r"rows\.sha256 is missing"):
         load_rows(rows, "another-task")
+
+
+@pytest.fixture
+def committed(rows: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like that of the leaderboard, with copies of what is committed beside the rows; nothing is sealed."""
+    monkeypatch.setattr(leaderboard, "RESULTS", rows)
+    monkeypatch.setattr(reported, "REPORTED", rows.parent / "reported")
+    for folder in (RESULTS.parent / name for name in BESIDE):
+        shutil.copytree(folder, rows.parent / folder.name)
+    return rows.parent
+
+
+def test_reported_numbers_that_are_not_as_listed_are_refused(committed: Path) -> None:
+    def shown() -> Any:
+        return CliRunner().invoke(app, ["leaderboard", "--reported"])
+
+    def refused(said: str) -> None:
+        error = shown().exception
+        assert isinstance(error, CorruptFile) and said in str(error) and "seal-rows" in str(error)
+
+    refused("reported.sha256 is missing")
+    assert CliRunner().invoke(app, ["seal-rows"]).exit_code == 0
+    assert shown().exit_code == 0
+    path = committed / "reported" / "cifar2@1.json"
+    path.write_text(path.read_text().replace("25.67", "35.67"))
+    refused("cifar2@1.json was edited or damaged")
+    path.rename(path.with_suffix(".bak"))
+    refused("is listed in reported.sha256, but not there")
+
+
+def test_all_that_is_committed_is_listed_at_once(committed: Path) -> None:
+    list_of(committed / "rows").unlink()
+    assert CliRunner().invoke(app, ["seal-rows"]).exit_code == 0
+    assert {path.name for path in committed.glob("*.sha256")} == {f"{name}.sha256" for name in ("rows", *BESIDE)}
+    for name in BESIDE:
+        assert list_of(committed / name).read_bytes() == list_of(RESULTS.with_name(name)).read_bytes(), name
+
+
+def test_a_table_that_is_none_is_not_listed(committed: Path) -> None:
+    (committed / "reported" / "cifar2@1.json").write_text("{}")
+    assert isinstance(CliRunner().invoke(app, ["seal-rows"]).exception, CorruptFile)
+    assert not list_of(committed / "reported").exists()
 
 
 def test_a_row_that_is_none_is_not_listed(rows: Path) -> None:

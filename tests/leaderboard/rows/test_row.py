@@ -13,6 +13,7 @@ from tdabench.leaderboard.rows.row import LdsResult, row_key
 
 from ..helpers import change as make_change
 from ..helpers import make_key, make_lds
+from ..helpers import removal as make_removal
 
 
 def test_replicates_are_stored_short_and_scores_exact() -> None:
@@ -56,6 +57,12 @@ def test_a_change_has_a_value_for_every_seed_and_query(grid: list[list[float]]) 
     assert Change.model_validate(whole)
     with pytest.raises(ValidationError, match="not of one shape"):
         Change.model_validate(whole | dict.fromkeys(("floor", "after", "random"), grid))
+
+
+def test_a_removal_without_encoders_is_written_as_before_there_were_hashes_of_them() -> None:
+    known = {"ssim": "b" * 16}
+    assert "encoders" not in make_removal(0.3).model_dump()
+    assert make_removal(0.3, encoders=known).model_dump() == make_removal(0.3).model_dump() | {"encoders": known}
 
 
 def test_a_query_counts_once_among_exemplars() -> None:

@@ -8,14 +8,19 @@ import json
 
 import pytest
 
+from tdabench.leaderboard.page.build import build_page
+from tdabench.leaderboard.page.entries import ranked_tables
+from tdabench.leaderboard.page.facts import Facts
+from tdabench.leaderboard.readme import update_readme
 from tdabench.leaderboard.rows.files import RESULTS, load_rows
 from tdabench.leaderboard.rows.row import Metrics, Row
-from tdabench.leaderboard.stats.suspicion import above_ceiling, above_open
+from tdabench.leaderboard.stats.suspicion import above_ceiling, above_open, far_above_open
 from tdabench.leaderboard.views.lds import MARKS, build_tables, lds_sheets
 from tdabench.leaderboard.views.sheet import render
 from tdabench.seeds import digest
 
-from ..helpers import lds_row, make_cost, make_key, make_lds, make_source
+from ..helpers import lds_row, make_cost, make_key, make_lds, make_source, readme
+from ..page.helpers import data_of
 
 
 def row(low: float, high: float, ceiling: tuple[float, float], kind: str = "heldout") -> Row:
@@ -59,6 +64,32 @@ def test_report_against_open_takes_the_ends_that_favour_the_method(report, dev, 
     assert above_open(one, other) is expected
     assert not above_open(one, row(*dev, (0.0, 0.7))), "an open ceiling that may be 0 says nothing"
     assert not above_open(one, row(*dev, (0.5, 0.7), "generated")), "other kinds do not compare"
+
+
+def on_dev(one: Row, **changes) -> Row:
+    """The row of a cell like that of ``row`` but for these, on dev queries, far below its ceiling."""
+    key = make_key(query_set="dev", **changes)
+    return row(0.10, 0.40, (0.5, 0.7)).model_copy(update={"key": key, "source": one.source})
+
+
+def test_a_row_far_above_that_on_open_subsets_is_marked_in_every_table():
+    one = row(0.80, 0.95, (0.7, 0.9))
+    rows = [one, on_dev(one)]
+    for found in (build_tables([one], rows)[0], ranked_tables([one], rows)[0].table, build_tables(rows)[1]):
+        assert [line.marks for line in found.lines] == [("above-open",)]
+        assert MARKS["above-open"] in found.notes
+    assert build_tables(rows)[0].lines[0].marks == (), "the row on dev queries itself is none"
+    assert "above-open" in update_readme(readme("leaderboard"), rows)
+    tables = data_of(build_page(rows, Facts()))["tasks"][0]["tables"]["scores"]
+    assert "above-open" in json.dumps(tables[0]["lines"])
+
+
+def test_other_cells_on_open_subsets_say_nothing_of_a_row():
+    one = row(0.80, 0.95, (0.7, 0.9))
+    others = [on_dev(one, seed=1), on_dev(one, method="other"), on_dev(one, preset="quick"), on_dev(one, task="emoji")]
+    others.append(on_dev(one.model_copy(update={"source": make_source(truth_sha256="b" * 64)})))
+    others.append(row(0.10, 0.40, (0.5, 0.7)))
+    assert build_tables([one], others)[0].lines[0].marks == ()
 
 
 @pytest.mark.parametrize("end", ["low", "ceiling_high"])
@@ -128,3 +159,4 @@ def test_marks_are_in_every_format_and_beside_missing_queries():
 def test_no_committed_row_is_suspected():
     rows = load_rows(RESULTS)
     assert rows and not [row for row in rows if above_ceiling(row)]
+    assert not far_above_open(rows, rows)

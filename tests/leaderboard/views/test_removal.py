@@ -90,6 +90,21 @@ def test_circular_and_meaningless_comparisons_are_marked() -> None:
     assert "circular: " in "\n".join(sheet.notes) and "clip×100 is not meaningful" in "\n".join(sheet.notes)
 
 
+@pytest.mark.parametrize("weights", [{"ssim": "c" * 16}, {}])
+def test_numbers_by_other_weights_of_an_encoder_are_not_ranked_together(weights) -> None:
+    known = removal_row("a", removal=removal(0.3, encoders={"ssim": "b" * 16}))
+    assert known.metrics
+    given = [known, removal_row("b", removal=removal(0.3, encoders=weights))]
+    for view in ("removal", "published", "per-query"):
+        sheets = build_view(view, given)
+        assert [len(sheet.rows) for sheet in sheets] == [1, 1], view
+        notes = [note for sheet in sheets for note in sheet.notes if "Weights and code" in note]
+        named = sorted(["b" * 16, *weights.values()])
+        assert sorted(notes) == [f"Weights and code of the encoder: {one}." for one in named], view
+        assert len(only(view, [known, removal_row("b", removal=known.metrics.removal)]).rows) == 2
+    assert [len(sheet.rows) for sheet in build_view("removal", given, similarity="loss")] == [2]
+
+
 @pytest.mark.parametrize(
     "other",
     [

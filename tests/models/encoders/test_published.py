@@ -20,7 +20,8 @@ from torch.nn.functional import adaptive_avg_pool2d, conv2d, max_pool2d
 
 from tdabench.errors import UserError
 from tdabench.models.encoders import published as encoders
-from tdabench.models.encoders.published import Unavailable, open_embedding, open_encoder
+from tdabench.models.encoders.published import Unavailable, open_embedding, open_encoder, weight_files
+from tdabench.store import file_hash
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -117,6 +118,7 @@ def vgg_home(tmp_path_factory):
 @pytest.fixture
 def vgg(vgg_home, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(vgg_home[0]))
+    monkeypatch.setattr(encoders, "VGG_SHA256", file_hash(vgg_home[0] / "checkpoints" / "vgg16-397923af.pth"))
     monkeypatch.setattr(encoders, "LPIPS_SIDE", 32)  # for speed
     return vgg_home[1]
 
@@ -375,6 +377,18 @@ def test_sscd_is_downloaded_once_and_whole(published, sscd, tmp_path, monkeypatc
 def test_a_download_of_something_else_leaves_nothing_behind(name, published):
     assert "invalid hash value" in unavailable(name)
     assert not list(published.iterdir())
+
+
+@pytest.mark.parametrize(("name", "url"), [("sscd", encoders.SSCD_URL), ("lpips", encoders.VGG_URL)])
+def test_a_file_in_its_place_that_is_not_the_published_one_is_refused(name, url, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    path = tmp_path / "checkpoints" / Path(url).name
+    path.parent.mkdir()
+    path.write_text("fifteen letters")
+    said = f"{name}: {path} is not what was published (its hash differs): move it elsewhere"
+    with pytest.raises(Unavailable) as caught:
+        weight_files(name)
+    assert str(caught.value).startswith(said) and unavailable(name).startswith(said)
 
 
 def test_the_squared_distance_of_lpips_embeddings_is_lpips(vgg):
