@@ -22,7 +22,7 @@ from ... import run_helpers
 
 tiny_home, home, tdabench = run_helpers.tiny_home, run_helpers.home, run_helpers.tdabench
 TASK = find_task("digits-tiny")
-LABELS = ["digits@1", "digits-edm@1", "emoji@1"]
+LABELS = ["digits@1", "digits-edm@1", "emoji@1", "cifar2-mini@1"]
 REMOVED = Counterfactual((3, 5, 8), seed=1)
 
 
