@@ -111,10 +111,10 @@ class FolderStore:
         data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
         return self.keep(key, data) if sealed else self.put(key, data)
 
-    def get_json(self, key: str, longest: int = LONGEST_JSON) -> Any:
-        """Return the JSON value under ``key``; raises CorruptFile where it does not parse, or has more bytes."""
+    def get_json(self, key: str, longest: int = LONGEST_JSON, sealed: bool = False) -> Any:
+        """Return the JSON value under ``key``; raises as ``get`` does, and CorruptFile where it does not parse."""
         try:
-            return json.loads(self.get(key, longest=longest))
+            return json.loads(self.get(key, sealed, longest))
         except (ValueError, RecursionError) as error:
             raise CorruptFile(f"{self.path(key)} is not valid JSON ({error}); delete it and run again") from error
 

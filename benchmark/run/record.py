@@ -54,13 +54,13 @@ class Record:
         return [slice(int(start), int(stop)) for start, stop in bounds]
 
     def costs(self, part: slice) -> dict[str, Any]:
-        """Return a slice's costs and diagnostics, and the hash of its scores."""
-        return self.store.get_json(f"{_name(part)}.json", LONGEST_NOTES)
+        """Return a slice's costs and diagnostics, and the hash of its scores; raises as ``read`` does."""
+        return self.store.get_json(f"{_name(part)}.json", LONGEST_NOTES, sealed=True)
 
     def read(self, name: str) -> Any:
-        """Return ``name``.json, or None where there is none."""
+        """Return ``name``.json, or None where there is none; raises CorruptFile where its hash is wrong or gone."""
         key = f"{name}.json"
-        return self.store.get_json(key, LONGEST_NOTES) if os.path.lexists(self.folder / key) else None
+        return self.store.get_json(key, LONGEST_NOTES, sealed=True) if os.path.lexists(self.folder / key) else None
 
     def notes(self) -> Iterator[dict[str, Any]]:
         """Yield the diagnostics of fit, where it ended, and of every complete slice."""

@@ -180,7 +180,7 @@ def helped(spec: Spec, share: Share, watch: Callable[[], None]) -> list[str]:
     for i, (folder, device) in enumerate(folders.items()):
         own = Share(share.key, share.starts[i :: len(devices)])
         one = replace(spec, folder=str(folder), query_ids=(), device=device, devices=(), share=own)
-        FolderStore(folder).put_json("spec.json", one.to_json())
+        FolderStore(folder).put_json("spec.json", one.to_json(), sealed=True)
     try:
         run_helpers(folders, watch)
     finally:
@@ -309,7 +309,7 @@ def make_share(folder: str, cell: int) -> None:
 
 def _end(store: FolderStore, report: Progress) -> NoReturn:
     """Run what the folder's spec says within its limit, store the outcome, and end this process."""
-    spec = Spec.from_json(store.get_json("spec.json"))
+    spec = Spec.from_json(store.get_json("spec.json", sealed=True))
     if spec.memory_bytes is not None and spec.device == "cpu":
         resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_bytes, spec.memory_bytes))
     try:

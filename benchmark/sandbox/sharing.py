@@ -46,7 +46,7 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
 
 def _check(folder: Path, device: str, code: int) -> None:
     store = FolderStore(folder)
-    outcome = store.get_json("outcome.json") if store.exists("outcome.json") else {"status": "gone"}
+    outcome = store.get_json("outcome.json", sealed=True) if store.exists("outcome.json") else {"status": "gone"}
     if outcome["status"] == "oom" or (outcome["status"] == "gone" and code < 0):
         raise MemoryError(f"{device} ran out of memory: {outcome.get('reason', f'ended by signal {-code}')}")
     if outcome["status"] != "ok":

@@ -6,6 +6,7 @@ One case for each kind of file and some more, with ``--slow`` three each; ``TDAB
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from tdabench.benchmark.run.results import Results
 from tdabench.datasets.truth import Assets
 from tdabench.errors import UserError
 from tdabench.seeds import numpy_generator
+from tdabench.store import HASH
 
 from .. import run_helpers
 from ..run_helpers import assemble_truth, numbers, plugin, run_cells
@@ -48,6 +50,7 @@ KINDS = {
     "kept features": Kind("results/kept/**/*.*", ("results/rows", "results/cells")),
     "results.json": Kind("results/results.json"),
 }
+SEALED = ("measured", "rows", "records")  # kinds whose files have a hash beside them
 
 
 def flipped(data: bytes, rng: np.random.Generator) -> bytes:
@@ -105,15 +108,57 @@ def _tried(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", [pytest.param(i, marks=pytest.mark.slow if i else ()) for i in range(CASES)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_is_named_or_changes_nothing(kind, case, done, tmp_path, monkeypatch):
-    expected, rng = done[1], numpy_generator("faults", kind, case)
-    shutil.copytree(done[0], tmp_path / "own")
-    folder = tmp_path / "own"
-    monkeypatch.setenv("TDABENCH_HOME", str(folder / "home"))
-    files = sorted(path for path in folder.glob(KINDS[kind].pattern) if path.is_file() and path.stat().st_size)
-    assert files, f"no file is {KINDS[kind].pattern}"
-    path = files[int(rng.integers(len(files)))]
+def test_damage_is_named_or_changes_nothing(kind, case, done, own):
+    rng = numpy_generator("faults", kind, case)
+    path = drawn(files_of(kind, own), rng)
     path.write_bytes(SPOILS[case % len(SPOILS)](path.read_bytes(), rng))
+    check(kind, path, own, done[1])
+
+
+@pytest.mark.parametrize("case", [pytest.param(i, marks=pytest.mark.slow if i else ()) for i in range(CASES)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_gone_is_named_or_changes_nothing(kind, case, done, own):
+    path = drawn(files_of(kind, own), numpy_generator("gone", kind, case))
+    path.unlink()
+    check(kind, path, own, done[1])
+
+
+@pytest.mark.parametrize("case", [pytest.param(i, marks=pytest.mark.slow if i else ()) for i in range(CASES)])
+@pytest.mark.parametrize("kind", SEALED)
+def test_a_file_whose_hash_is_gone_is_named_or_changes_nothing(kind, case, done, own):
+    """Also one that was edited, as whoever deletes the hash may have done."""
+    rng = numpy_generator("unsealed", kind, case)
+    path = drawn([path for path in files_of(kind, own) if hash_of(path).exists()], rng)
+    hash_of(path).unlink()
+    path.write_bytes(edited(path.read_bytes()))
+    check(kind, path, own, done[1])
+
+
+def edited(data: bytes) -> bytes:
+    """Add one to each count, as somebody would who has other numbers of passes; hashes are strings, and stay."""
+    return re.sub(rb'(?<=": )\d+(?=[,\s])', lambda found: b"%d" % (int(found[0]) + 1), data)
+
+
+def hash_of(path: Path) -> Path:
+    return path.with_name(path.name + HASH)
+
+
+@pytest.fixture
+def own(done, tmp_path, monkeypatch) -> Path:
+    """A copy of that folder, in use."""
+    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "own" / "home"))
+    return shutil.copytree(done[0], tmp_path / "own")
+
+
+def files_of(kind: str, folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(KINDS[kind].pattern) if path.is_file() and path.stat().st_size)
+
+
+def drawn(files: list[Path], rng: np.random.Generator) -> Path:
+    return files[int(rng.integers(len(files)))]
+
+
+def check(kind: str, path: Path, folder: Path, expected: dict[str, Any]) -> None:
     for name in KINDS[kind].lost:
         shutil.rmtree(folder / name)
     found, said = tried(folder)

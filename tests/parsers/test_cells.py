@@ -116,7 +116,7 @@ def test_an_event_is_a_line_with_counts_or_nothing(data):
 def record(tmp_path) -> Record:
     record = Record(tmp_path / "record")
     record.store.put_json("fit.json", {"fit": {"seconds": 1.0}, "diagnostics": {}}, sealed=True)
-    record.store.put_json("spec.json", {"query_ids": ["a", "b"]})
+    record.store.put_json("spec.json", {"query_ids": ["a", "b"]}, sealed=True)
     record.put(PART, np.zeros((2, 3)), {"attribute": {"seconds": 1.0}, "diagnostics": {}})
     return record
 

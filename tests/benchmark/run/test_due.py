@@ -44,7 +44,7 @@ def stored(results: Results, planned: PlannedCell, status: str = "ok", **changes
     """Write a cell's record and its row, as a run would leave them."""
     record, inspector = results.record(planned.key, planned.identity), Inspector(results, LIMITED)
     record.put(slice(0, 2), np.eye(2, 4), {})
-    record.store.put_json("inputs.json", inspector.inputs(planned))
+    record.store.put_json("inputs.json", inspector.inputs(planned), sealed=True)
     fields = {
         "status": status,
         "key": planned.key,
@@ -209,7 +209,7 @@ def test_a_start_goes_on_where_it_would_compute_the_same(changes, expected, cell
     stored(results, cell)
     record = results.record(cell.key, cell.identity)
     spec = started(cell, record)
-    record.store.put_json("spec.json", asdict(spec))
+    record.store.put_json("spec.json", asdict(spec), sealed=True)
     inspector = Inspector(results, LIMITED)
     assert inspector.continues(cell, replace(spec, **changes)) is expected
     assert not Inspector(results, replace(LIMITED, force=True)).continues(cell, spec)

@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from tdabench.benchmark.run.record import Record
 from tdabench.benchmark.run.reporting import tail_of
 from tdabench.errors import CorruptFile
+from tdabench.store import HASH, FolderStore
 
 from ... import run_helpers
 from ...run_helpers import plugin, record_of, run_cells
@@ -70,10 +72,24 @@ def test_a_spoilt_record_is_an_error_of_its_cell_each_time(name, spoilt):
 
 def test_no_notes_are_read_that_would_fill_the_memory(tmp_path):
     for name in ("fit", "slice-00000-00006"):
-        (tmp_path / f"{name}.json").write_bytes(b"{}" + b" " * 2**24)
+        FolderStore(tmp_path).keep(f"{name}.json", b"{}" + b" " * 2**24)
     for read in (lambda: Record(tmp_path).read("fit"), lambda: Record(tmp_path).costs(slice(0, 6))):
         with pytest.raises(CorruptFile, match="has more than"):
             read()
+
+
+@pytest.mark.parametrize("name", ["fit", "spec", "inputs", "outcome", "slice-00000-00002"])
+@pytest.mark.parametrize("edited", [b'{"fit": {"seconds": 0.0}}', None])
+def test_what_has_no_hash_is_damage(name, edited, tmp_path):
+    record = Record(tmp_path)
+    record.put(slice(0, 2), np.zeros((2, 3)), {})
+    for other in ("fit", "spec", "inputs", "outcome"):
+        record.store.put_json(f"{other}.json", {}, sealed=True)
+    assert record.damage() is None
+    (tmp_path / f"{name}.json{HASH}").unlink()
+    if edited:
+        (tmp_path / f"{name}.json").write_bytes(edited)
+    assert record.damage() == f"{tmp_path / name}.json has no hash beside it: delete it and run again"
 
 
 def test_half_a_message_keeps_no_cell_from_its_timeout(home, tmp_path):
