@@ -6,6 +6,7 @@ One case for each kind of file and some more, with ``--slow`` three each; ``TDAB
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,7 @@ KINDS = {
     "kept features": Kind("results/kept/**/*.*", ("results/rows", "results/cells")),
     "results.json": Kind("results/results.json"),
 }
-SEALED = ("base", "measured", "rows", "records")  # kinds whose files have a hash beside them
+SEALED = ("measured", "rows", "records")  # kinds whose files have a hash beside them
 
 
 def flipped(data: bytes, rng: np.random.Generator) -> bytes:
@@ -134,8 +135,8 @@ def test_a_file_whose_hash_is_gone_is_named_or_changes_nothing(kind, case, done,
 
 
 def edited(data: bytes) -> bytes:
-    """Raise a digit of each number, so that JSON stays JSON."""
-    return data.translate(bytes.maketrans(b"12345678", b"23456789"))
+    """Add one to each count, as somebody would who has other numbers of passes; hashes are strings, and stay."""
+    return re.sub(rb'(?<=": )\d+(?=[,\s])', lambda found: b"%d" % (int(found[0]) + 1), data)
 
 
 def hash_of(path: Path) -> Path:

@@ -87,6 +87,14 @@ THREADS = """
 """
 TELLS = "self.diagnostics['opened'] = [one for one in self.opened if one >= 0]"
 RECORD = "record = Path(view.scratch).parent\n"
+LEAVES = (
+    RECORD
+    + """
+from tdabench.store import FolderStore
+def leave(name, text):  # with the hash that its file needs
+    FolderStore(record).keep(name, text.encode())
+"""
+)
 # What an adapter does in `attribute`, and what its row says: status and a part of the reason.
 CLOSED = {
     "reads-truth": ("Path({truth!r}).read_bytes()", "PermissionError"),
@@ -109,16 +117,21 @@ CLOSED = {
     "forks-outside": (SERVER + FORKS, "nobody forks"),
 }
 FORGED = {
-    "no-json": (RECORD + "(record / 'outcome.json').write_text('{{'); os._exit(0)", "error", "no record of a cell"),
-    "odd-status": (RECORD + "(record / 'outcome.json').write_text('[1]'); os._exit(0)", "error", "no result"),
+    "no-json": (LEAVES + "leave('outcome.json', '{{'); os._exit(0)", "error", "no record of a cell"),
+    "odd-status": (LEAVES + "leave('outcome.json', '[1]'); os._exit(0)", "error", "no result"),
     "bare-ok": (
-        RECORD + "(record / 'outcome.json').write_text('{{\"status\": \"ok\"}}'); os._exit(0)",
+        LEAVES + "leave('outcome.json', '{{\"status\": \"ok\"}}'); os._exit(0)",
         "error",
         "no record of a cell",
     ),
-    "deep": (RECORD + "(record / 'outcome.json').write_text('[' * 100000); os._exit(0)", "error", "no record"),
+    "no-hash": (
+        RECORD + "(record / 'outcome.json').write_text('{{\"status\": \"ok\"}}'); os._exit(0)",
+        "error",
+        "outcome.json has no hash beside it",
+    ),
+    "deep": (LEAVES + "leave('outcome.json', '[' * 100000); os._exit(0)", "error", "no record"),
     "odd-fit": (
-        RECORD + '(record / \'fit.json\').write_text(\'{{"fit": {{"seconds": -1}}, "diagnostics": 5}}\')',
+        LEAVES + 'leave("fit.json", \'{{"fit": {{"seconds": -1}}, "diagnostics": 5}}\')',
         "error",
         "no record of a cell",
     ),

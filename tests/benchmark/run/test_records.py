@@ -44,7 +44,9 @@ SPOILERS = {
     "long-hash": RECORD + "open(record / 'fit.json.sha256', 'wb').truncate(1 << 43)" + END,
     "long-scores": """
 part = Path(view.scratch).parent / 'slice-00000-00020.safetensors'
-(part.parent / 'slice-00000-00020.json').write_text('{"sha256": "0", "attribute": {}, "diagnostics": {}}')
+from tdabench.store import FolderStore
+told = {"sha256": "0", "attribute": {}, "diagnostics": {}}
+FolderStore(part.parent).put_json('slice-00000-00020.json', told, sealed=True)
 os.truncate(os.open(part, os.O_CREAT | os.O_RDWR), 1 << 43)
 os._exit(0)
 """,
