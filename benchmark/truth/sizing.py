@@ -82,7 +82,7 @@ def count_groups(spec: TaskSpec, plugins: tuple[Path, ...] = ()) -> int | None:
     if spec.groups is None:
         return 0
     if has_assets(spec):
-        return len(open_assets(spec).group_truth().names)
+        return len(open_assets(spec).manifest["groups"]["names"])
     if spec.groups.names:
         return len(spec.groups.names)
     try:

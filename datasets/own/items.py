@@ -179,7 +179,6 @@ class Reading:
 
     def __call__(self, i: int) -> Item | None:
         """Return picture i as an item, or None where it cannot be read; raises UserError where none can."""
-
         skipped, name, first = self.notes["skipped"], self.pictures.names[i], i >= self._seen
         self._seen = max(self._seen, i + 1)
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from .strict import Count, Hash, Name, Number, Strict, Text, check_mean
+from .strict import Count, Hash, Name, Number, Strict, Text, check_mean, without_empty
 
 
 class ExemplarMeasure(Strict):
@@ -55,5 +55,4 @@ class Exemplars(Strict):
 
     @model_serializer(mode="wrap")
     def _without_provenance_that_is_not_known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Rows from before there was one are written byte by byte as they were.
-        return {name: value for name, value in handler(self).items() if name != "provenance" or value}
+        return without_empty(handler(self), "provenance")

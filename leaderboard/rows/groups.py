@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from .strict import Correlation, Name, Number, Strict, Text, check_interval, check_mean
+from .strict import Correlation, Name, Number, Strict, Text, check_interval, check_mean, without_empty
 
 
 class GroupScore(Strict):
@@ -26,8 +26,7 @@ class GroupScore(Strict):
 
     @model_serializer(mode="wrap")
     def _without_sizes_that_are_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Rows from before there were sizes are written byte by byte as they were.
-        return {name: value for name, value in handler(self).items() if name != "sizes" or value}
+        return without_empty(handler(self), "sizes")
 
     @model_validator(mode="after")
     def _mean_is_that_of_the_values(self) -> GroupScore:

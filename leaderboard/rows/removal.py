@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from .strict import Count, Fraction, Hash, Name, Number, Strict, Text, check_distinct, check_interval
+from .strict import Count, Fraction, Hash, Name, Number, Strict, Text, check_distinct, check_interval, without_empty
 
 LOSS = "loss"  # the name of the similarity that is minus the queries' own diffusion loss
 Grid = list[list[float]]
@@ -131,8 +131,7 @@ class Removal(Strict):
 
     @model_serializer(mode="wrap")
     def _without_encoders_that_are_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Rows that none measured, and those from before their hashes were known, are written byte by byte as they were.
-        return {name: value for name, value in handler(self).items() if name != "encoders" or value}
+        return without_empty(handler(self), "encoders")
 
     @model_validator(mode="after")
     def _sizes_are_below_that_of_the_training_set(self) -> Removal:

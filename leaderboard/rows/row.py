@@ -10,7 +10,20 @@ from .exemplars import Exemplars
 from .groups import GroupsResult
 from .removal import Removal
 from .sanity import Sanity
-from .strict import Correlation, Count, Free, Hash, Name, Number, Seconds, Strict, Text, check_interval, check_mean
+from .strict import (
+    Correlation,
+    Count,
+    Free,
+    Hash,
+    Name,
+    Number,
+    Seconds,
+    Strict,
+    Text,
+    check_interval,
+    check_mean,
+    without_empty,
+)
 from .top import TopK
 
 SCHEMA_VERSION = 1
@@ -97,9 +110,7 @@ class Metrics(Strict):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Rows without groups and exemplars are written byte by byte as they were before there were any.
-        later = ("groups", "exemplars")
-        return {name: value for name, value in handler(self).items() if name not in later or value}
+        return without_empty(handler(self), "groups", "exemplars")
 
 
 class Cost(Strict):

@@ -26,6 +26,14 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 
+def without_empty(values: dict[str, Any], *later: str) -> dict[str, Any]:
+    """Return a part of a row without those ``later`` fields that are empty.
+
+    Rows from before there were such fields are so written byte by byte as they were.
+    """
+    return {name: value for name, value in values.items() if name not in later or value}
+
+
 def _printable(text: str) -> str:
     """Refuse what a terminal or a page would obey rather than show: control characters, and lone surrogates."""
     odd = next((c for c in text if not is_printable(c)), None)

@@ -203,14 +203,19 @@ def test_a_dataset_that_does_not_load_is_one_line(name, tdabench, tmp_path, monk
     assert not list((tmp_path / "home").rglob("*.safetensors"))
 
 
-def test_installed_modules_bring_tasks_and_datasets(plugin, tmp_path, monkeypatch):
-    (tmp_path / "dots_installed.py").write_text(PLUGIN)
-    info = tmp_path / "dots-1.0.dist-info"
+def install(folder, monkeypatch, module):
+    """Install a module of a folder as a distribution that brings a task, a dataset and a method."""
+    info = folder / "dots-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dots\nVersion: 1.0\n")
-    groups = [f"[tdabench.{kind}]\ndots = dots_installed\n" for kind in ("tasks", "datasets", "methods")]
+    groups = [f"[tdabench.{kind}]\ndots = {module}\n" for kind in ("tasks", "datasets", "methods")]
     (info / "entry_points.txt").write_text("".join(groups))
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(folder)
+
+
+def test_installed_modules_bring_tasks_and_datasets(plugin, tmp_path, monkeypatch):
+    (tmp_path / "dots_installed.py").write_text(PLUGIN)
+    install(tmp_path, monkeypatch, "dots_installed")
     assert "dots" in task_names() and "my-dots" in dataset_listings() and "dotty" in listings()
     assert find_task("dots").n_train == 24 and len(load_dataset("my-dots")) == 40
     found = dataset_origin("my-dots")
@@ -218,16 +223,12 @@ def test_installed_modules_bring_tasks_and_datasets(plugin, tmp_path, monkeypatc
 
 
 def test_listing_an_installed_module_imports_none_of_the_packages_that_it_is_in(tmp_path, monkeypatch):
-    folder, info = tmp_path / "outer_package" / "inner", tmp_path / "outer-1.0.dist-info"
+    folder = tmp_path / "outer_package" / "inner"
     folder.mkdir(parents=True)
     for package in (folder.parent, folder):
         (package / "__init__.py").write_text("raise SystemExit('imported')")
     (folder / "dots.py").write_text(PLUGIN)
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outer\nVersion: 1.0\n")
-    groups = [f"[tdabench.{kind}]\ndots = outer_package.inner.dots\n" for kind in ("tasks", "datasets", "methods")]
-    (info / "entry_points.txt").write_text("".join(groups))
-    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, monkeypatch, "outer_package.inner.dots")
     assert "dots" in task_listings() and "my-dots" in dataset_listings() and "dotty" in listings()
     assert code_hash("outer_package.inner.dots") and code_files("outer_package.inner.dots")
     assert not [name for name in sys.modules if name.startswith("outer_package")]
