@@ -74,6 +74,11 @@ class Card:
     shareable: bool = False
 
 
+def fetch_command(name: str, revision: str) -> str:
+    """Return the command that brings a dataset here; one without a pinned revision comes as a copy of one's own."""
+    return f"`tdabench data fetch {name}{' --data PATH' if revision == UNPINNED else ''}`"
+
+
 class TrainingSet(Protocol):
     """What is trained on and attributed to: items by id, 0..N-1, in memory or not."""
 

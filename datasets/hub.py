@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import CorruptFile, UserError, brief
 from ..store import HOME, files_below, home
-from .base import UNPINNED, Card, ImageDataset
+from .base import UNPINNED, Card, ImageDataset, fetch_command
 from .files import PARQUET, Rows, parquet_files, table_rows
 from .find import store_folder
 from .folders import MODES, cut, decoding, middle
@@ -71,7 +71,7 @@ def opened(card: Card) -> ImageDataset:
     """Return a dataset that was fetched, its pixels on disk; raises UserError where it was not."""
     folder = store_folder(card.name, card.revision)
     if not folder.is_dir():
-        raise UserError(f"dataset {card.name!r} is not here: get it with `tdabench data fetch {card.name}`")
+        raise UserError(f"dataset {card.name!r} is not here: get it with {fetch_command(card.name, card.revision)}")
     return _dataset(card, folder)
 
 

@@ -335,6 +335,8 @@ def test_captions_of_another_form_are_one_line(copy, monkeypatch, form):
 def test_what_is_on_no_hub_says_where_it_is_got(module):
     with pytest.raises(UserError, match=f"{module.CARD.name} is on no hub .* --data"):
         module.fetch()
+    with pytest.raises(UserError, match=f"get it with `tdabench data fetch {module.CARD.name} --data PATH`"):
+        module.load()
 
 
 @pytest.mark.parametrize("name", FETCHED)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ....datasets.base import fetch_command
 from ....datasets.find import store_folder
 from ....errors import UserError
 from ....methods.registry import Entry, listings, preset_params
@@ -93,7 +94,7 @@ def _about_data(name: str, facts: Facts) -> str:
         return f"{counts}; nothing to fetch"
     if _is_here(name, facts):
         return f"{counts}; it is here"
-    return f"{counts}; get it with `tdabench data fetch {name}` (download: {facts['download']})"
+    return f"{counts}; get it with {fetch_command(name, facts['revision'])} (download: {facts['download']})"
 
 
 def _is_here(name: str, facts: Facts) -> bool:
