@@ -19,6 +19,8 @@ def drawn(count: int, size: int, classes: Sequence[Any] | None = None) -> list[i
     """Return ``size`` of the numbers 0..count-1 in the order drawn, stratified by classes where there are any."""
     from sklearn.model_selection import train_test_split
 
+    if size == count:  # which the split refuses
+        return list(range(count))
     return list(train_test_split(range(count), train_size=size, random_state=42, stratify=classes)[0])
 
 
@@ -30,9 +32,11 @@ def drawn_artworks(folder: Path, split: str, styles: Sequence[str], counts: Mapp
     path = folder / "ArtBench-10.csv"
     found = [row for row in _listed(path) if row["label"] in styles and row["split"] == split and row["name"]]
     labels = [styles.index(row["label"]) for row in found]
-    if len(found) < counts[split] or len(set(labels)) < len(styles):
-        raise UserError(f"{path} names {len(found):,} pictures of {split} and {', '.join(styles)}: get the whole file")
-    chosen = drawn(len(found), counts[split], labels) if len(found) > counts[split] else range(len(found))
+    try:
+        chosen = drawn(len(found), counts[split], labels)
+    except ValueError as error:  # fewer than are drawn, or too few of a style
+        what = f"{len(found):,} pictures of {split} and {', '.join(styles)}"
+        raise UserError(f"{path} names {what}: get the whole file") from error
     paths = [_picture(folder, found[i]) for i in chosen]
     captions = [PROMPT.format(found[i]["label"].replace("_", " ")) for i in chosen]
     return file_rows(paths, [labels[i] for i in chosen], str(folder), captions)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...datasets.truth import whole_assets, write_assets
-from ...errors import UserError
+from ...errors import UserError, shown
 from ...store import FolderStore
 from ..tasks.spec import TaskSpec
 from .build import Job, base_key
@@ -35,7 +35,7 @@ def parse_part(text: str) -> Part:
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     part = Part(int(found[1]), int(found[2])) if found else Part(0, 0)
     if not 1 <= part.number <= part.count:
-        raise UserError(f"--part {text}: say which of how many, as in 2/8")
+        raise UserError(f"--part {shown(text)}: say which of how many, as in 2/8")
     return part
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ...errors import UserError
+from ...errors import UserError, shown
 from .. import hub
 from ..base import UNPINNED, Card, ImageDataset
 from ..files import Rows, file_rows, read_bytes
@@ -40,7 +40,7 @@ def rows(folder: Path, split: str) -> Rows:
         if not all(isinstance(text, str) for pair in pairs for text in pair):
             raise TypeError("a file name or caption is no text")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is no file of captions as COCO has them ({error!r}): get it again") from error
+        raise UserError(f"{path} is no file of captions as COCO has them ({shown(error)}): get it again") from error
     paths = [folder / f"{split}2017" / name for name, _ in pairs]
     return file_rows(paths, [0] * len(paths), str(folder), [caption for _, caption in pairs])
 

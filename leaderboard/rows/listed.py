@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...errors import CorruptFile
+from ...errors import CorruptFile, brief
 from ...store import HASH, FolderStore, read_file, sha256
 
 LINE = re.compile(r"([0-9a-f]{64})  ([^/]+)/(.+)")
@@ -53,7 +53,7 @@ def check_listed(store: FolderStore, keys: Iterable[str], required: bool) -> Non
     there = set(keys)
     for key in sorted(there | listed.keys()):
         if key not in there:
-            raise CorruptFile(f"{store.root / key} is listed in {path.name}, but not there: {MEND}")
+            raise CorruptFile(f"{store.root}/{brief(key)} is listed in {path.name}, but not there: {MEND}")
         if key not in listed:
             raise CorruptFile(f"{store.path(key)} is not listed in {path.name}: {MEND}")
         if _hash(store, key) != listed[key]:
