@@ -18,6 +18,7 @@ labels of a role are in one file.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -42,6 +43,7 @@ OWN = "manifest_sha256"  # the field with the hash of all others
 # Own hashes of the manifests of schema 1 that are read: rows have the hash of the files alone, these bind the rest.
 FIRST_SCHEMA = ("a9d6a41bf5a6e1d3a367841b89f92193dd4b4da74fdfe8bdff5c7abb030d3784",)  # digits@1
 ABOUT_MODELS = ("truth-", "regenerated-")  # how the names of files begin that no method may see
+ABOUT_TRUTH = ("truth_plan", "target", "target_unit")  # fields that a problem alone has not
 Arrays = dict[str, np.ndarray]
 
 
@@ -127,8 +129,17 @@ class Assets:
         """The hash of all that a method's scores depend on: what a row records as the problem it was asked about."""
         if self.schema == 1:
             return self.manifest["files"]["problem.safetensors"]["sha256"]
-        files = {name: file for name, file in self.manifest["files"].items() if not name.startswith(ABOUT_MODELS)}
-        return _hash({**self._without("provenance", OWN, "truth_plan", "target", "target_unit"), "files": files})
+        return _hash({**self._without("provenance", OWN, *ABOUT_TRUTH), "files": self._files_of_problem()})
+
+    def _files_of_problem(self) -> dict[str, Any]:
+        return {name: file for name, file in self.manifest["files"].items() if not name.startswith(ABOUT_MODELS)}
+
+    def of_problem(self) -> Assets:
+        """Return these assets with what methods may see alone, as if no model had been retrained."""
+        found = copy.copy(self)
+        kept = {name: value for name, value in self.manifest.items() if name not in ABOUT_TRUTH}
+        found.manifest = _sealed({**kept, "files": self._files_of_problem()})
+        return found
 
     @property
     def training_sha256(self) -> str:

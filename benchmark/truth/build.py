@@ -209,13 +209,17 @@ def _all_files(built: Built, jobs: list[Job], store: FolderStore) -> Iterator[tu
         yield f"truth-{role}.safetensors", {"masks": np.packbits(chosen, axis=1)}
     shards: dict[str, list[Job]] = {}
     for job in jobs:
-        role, seed = job.run.role, job.run.retraining.seed
-        shards.setdefault("full" if role == "full" else f"{role}-{seed - BASE_SEED - 1}", []).append(job)
+        shards.setdefault(shard_of(job.run), []).append(job)
     for name, members in shards.items():
         results = [_result(job, store) for job in sorted(members, key=lambda job: job.run.index)]
         yield f"truth-{name}.safetensors", {"outputs": np.stack([one["outputs"] for one in results])}
         if built.spec.truth.regenerated:
             yield f"regenerated-{name}.safetensors", {"images": np.stack([one["regenerated"] for one in results])}
+
+
+def shard_of(run: Run) -> str:
+    """Return which file of a truth has a run, after ``truth-``: that of its role and replicate."""
+    return "full" if run.role == "full" else f"{run.role}-{run.retraining.seed - BASE_SEED - 1}"
 
 
 def _result(job: Job, store: FolderStore) -> Arrays:

@@ -16,7 +16,7 @@ from ...processes import cores
 from ...run.plan import check_device
 from ...tasks.find import find_task
 from ...tasks.spec import TaskSpec
-from ...truth.begun import WHOLE, Part, take_base, take_runs
+from ...truth.begun import WHOLE, Part, open_begun, take_base, take_runs
 from ...truth.build import Built, Job, assemble, build_runs, prepare_base, undone
 from ...truth.retraining import seconds_per_update
 from ..terminal import Bar, console, duration
@@ -25,7 +25,7 @@ POLL_S = 1.0
 
 
 class Asked(NamedTuple):
-    """How a truth is to be built; begun: a home in which it was begun."""
+    """How a truth is to be built; begun: a home in which it was begun, or a truth."""
 
     workers: int = 0
     out: Path | None = None
@@ -92,16 +92,8 @@ def alone(store: FolderStore, spec: TaskSpec, which: str = "", patient: bool = F
 
 def _base(spec: TaskSpec, store: FolderStore, asked: Asked) -> Built:
     if asked.begun is not None:
-        take_base(spec, _begun(asked.begun), store, asked.plugins)
+        take_base(spec, open_begun(asked.begun), store, asked.plugins)
     return train_base(spec, store, asked.plugins, asked.device)
-
-
-def _begun(folder: Path) -> FolderStore:
-    if not (folder / "base").is_dir():
-        raise UserError(
-            f"--begun {folder} holds no begun build: name a home, the folder that has `base` and `measured`"
-        )
-    return FolderStore(folder)
 
 
 def train_base(spec: TaskSpec, store: FolderStore, plugins: tuple[Path, ...], device: str) -> Built:
@@ -114,7 +106,7 @@ def _retrain(built: Built, store: FolderStore, asked: Asked) -> list[Job]:
     """Do what is missing of the part, and return the jobs of the whole truth."""
     jobs, label = built.jobs(store, asked.device), built.spec.label
     if asked.begun is not None:
-        taken = take_runs(jobs, _begun(asked.begun), store)
+        taken = take_runs(jobs, open_begun(asked.begun), store)
         console.print(f"{label}: {taken} measured models taken from {asked.begun}", soft_wrap=True, markup=False)
     mine = asked.part.of(jobs)
     missing = len(undone(mine, store))

@@ -24,7 +24,8 @@ def build(
         str, typer.Option(help="K/N: the K-th of N parts of the retrainings; parts may run side by side.")
     ] = "1/1",
     begun: Annotated[
-        Path | None, typer.Option(help="A home (`base`, `measured`) in which the build was begun: go on from there.")
+        Path | None,
+        typer.Option(help="A home (`base`, `measured`) in which the build was begun, or a truth of fewer models."),
     ] = None,
     plugin: Plugins = None,
     device: Device = "cpu",

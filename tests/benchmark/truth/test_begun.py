@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from tdabench.benchmark.tasks.find import find_task
 from tdabench.benchmark.truth import build as truth
 from tdabench.benchmark.truth import retraining
-from tdabench.benchmark.truth.begun import Part, parse_part, take_runs
-from tdabench.datasets.truth import Assets, manifest_hash
+from tdabench.benchmark.truth.begun import FinishedTruth, Part, open_begun, parse_part, take_base, take_runs
+from tdabench.datasets.truth import SHIPPED, Assets, manifest_hash, write_assets
 from tdabench.errors import UserError
 from tdabench.store import FolderStore
 
@@ -82,7 +83,7 @@ def test_a_damaged_run_is_not_taken(begun, own):
     ours, theirs = FolderStore(own), FolderStore(begun)
     jobs = jobs_of(begun)
     theirs.path(jobs[3].key).write_bytes(b"other")
-    assert take_runs(jobs, theirs, ours) == len(jobs) - 1
+    assert take_runs(jobs, open_begun(begun), ours) == len(jobs) - 1
     assert ours.kept(jobs[3].key) is None and ours.kept(jobs[4].key) == theirs.kept(jobs[4].key)
 
 
@@ -143,3 +144,58 @@ def test_bad_input_is_one_line(words, said, own, tdabench):
 def test_a_home_with_another_tasks_build_is_none(begun, own, tdabench):
     answer = tdabench("truth", "build", "digits-tiny-v", "--begun", begun)
     assert answer.code == 2 and "no base model of digits-tiny-v" in answer.err, answer
+
+
+def test_a_build_goes_on_from_a_finished_truth(own, untrained, home, tdabench):
+    whole = home / "truth" / TASK.label
+    answer = tdabench("truth", "build", TASK.name, "--begun", whole)
+    assert answer.code == 0 and "28 measured models taken" in answer.out, answer
+    assert Assets(own / "truth" / TASK.label).sha256 == Assets(whole).sha256
+
+
+def grown(**counts: int):
+    """Return the task with other numbers of models."""
+    return replace(TASK, truth=replace(TASK.truth, **counts))
+
+
+def test_a_truth_grows_by_what_it_lacks_alone(own, untrained, home):
+    spec, store = grown(report_replicates=3, open=9, full=4), FolderStore(own)
+    theirs = open_begun(home / "truth" / TASK.label)
+    take_base(spec, theirs, store)
+    built = truth.prepare_base(spec, store)
+    jobs = built.jobs(store)
+    assert take_runs(jobs, theirs, store) == TASK.truth.retrainings
+    missing = {f"{job.run.role}-{job.run.index}-{job.run.retraining.seed}" for job in truth.undone(jobs, store)}
+    more = {f"report-{i}-3" for i in range(spec.truth.report)} | {"full-2-3", "full-3-4"}
+    assert missing == more | {f"open-{i}-1" for i in range(TASK.truth.open, 9)}
+    assert built.base.problem_sha256 == Assets(home / "truth" / TASK.label).problem_sha256
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (replace(grown(), truth=replace(TASK.truth, bins=2)), "another truth"),
+        (replace(TASK, recipe=replace(TASK.recipe, steps=7)), "another recipe"),
+        (find_task("digits-tiny-v"), "no base model of digits-tiny-v"),
+    ],
+)
+def test_a_truth_of_another_task_does_not_grow(own, home, spec, said):
+    with pytest.raises(UserError, match=said):
+        take_base(spec, open_begun(home / "truth" / TASK.label), FolderStore(own))
+
+
+def test_a_truth_of_the_first_schema_does_not_grow(own):
+    with pytest.raises(UserError, match="of schema version 1"):
+        take_base(find_task("digits"), open_begun(SHIPPED / "digits@1"), FolderStore(own))
+
+
+def test_a_truth_of_other_subsets_or_devices_does_not_grow(own, home, tmp_path):
+    assets = Assets(home / "truth" / TASK.label)
+    files = {name: assets.arrays(name) for name in assets.manifest["files"]}
+    files["truth-report.safetensors"] = {"masks": ~files["truth-report.safetensors"]["masks"]}
+    theirs = FinishedTruth(write_assets(tmp_path / "other", files.items(), assets.manifest))
+    jobs = jobs_of(home)
+    with pytest.raises(UserError, match="another report subset 0"):
+        take_runs(jobs, theirs, FolderStore(own))
+    with pytest.raises(UserError, match="say --device cpu"):
+        theirs.measured(replace(jobs[0], device="cuda:0"))
