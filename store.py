@@ -65,7 +65,7 @@ class FolderStore:
         part = path.parent / f".{path.name}.{uuid.uuid4().hex}{PART}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _clear_abandoned(path)
+            clear_abandoned(path)
             with part.open("wb") as file:
                 yield file
                 file.flush()
@@ -207,12 +207,12 @@ class FolderStore:
         return holder(self._claim(key), LONG_CLAIM_S)
 
 
-def _clear_abandoned(path: Path) -> None:
-    """Remove what processes that were killed had written of ``path``."""
+def clear_abandoned(path: Path) -> None:
+    """Remove what processes that were killed had written of a file or a folder."""
     for part in path.parent.glob(f".{escape(path.name)}.*{PART}"):
         with suppress(OSError):
             if time.time() - part.stat().st_mtime > ABANDONED_S:
-                part.unlink()
+                remove_tree(part) if part.is_dir() else part.unlink()
 
 
 def files_below(folder: Path) -> Iterator[Path]:
