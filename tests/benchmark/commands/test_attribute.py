@@ -23,6 +23,7 @@ import tdabench
 from tdabench.benchmark.attribution.outputs import folder
 from tdabench.benchmark.attribution.request import Request
 from tdabench.benchmark.commands import attribute as command
+from tdabench.benchmark.run.results import Results
 from tdabench.errors import UserError
 
 from ... import run_helpers
@@ -93,6 +94,18 @@ def test_the_same_again_runs_nothing_and_another_is_refused(tdabench_at, made, m
     assert (made / "out" / "scores.safetensors").read_bytes() == before
     again = tdabench_at(*ASKED, "--seed", "1", "-o", "out")
     assert again.code == 2 and "holds the answer to another request" in again.err
+
+
+def test_what_failed_is_run_again(tdabench_at, made):
+    words = ("--queries", "asked", "--methods", "pixel,d-trak", "--top", "2", "-o", "mended")
+    assert tdabench_at(*words).code == 0
+    results = Results(made / "home" / "attribution" / "results")
+    for row in results.all_rows():
+        if row.key.method == "pixel":
+            results.write(row.model_copy(update={"status": "error", "reason": "a disk that failed", "cost": None}))
+    answer = tdabench_at(*words)
+    assert answer.code == 0 and "ok pixel:distance" in answer.out and "nothing to run" not in answer.out, answer
+    assert {row.status for row in results.all_rows()} == {"ok"}
 
 
 def test_other_pictures_take_the_features_of_the_first(tdabench_at, made):
