@@ -259,7 +259,7 @@ def reading(path: Path) -> Iterator[None]:
         raise
 
 
-def of_disk(error: BaseException) -> TypeGuard[OSError]:
+def of_disk(error: BaseException | None) -> TypeGuard[OSError]:
     """Say whether the system did not give what is there: neither a missing file, nor what a decoder calls an error."""
     return isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError)
 

@@ -84,6 +84,7 @@ class Disk:
     def __init__(self, folder: Path, kind: str = "", at: int = 0, end: str = "") -> None:
         self.folder, self.kind, self.at, self.end = str(folder), kind, at, end
         self.seen = {name: multiprocessing.RawValue("i", 0) for name in (*WRITES, *READS)}
+        self.met = multiprocessing.RawArray("c", 4096)  # the path of the one that failed
 
     def meet(self, kind: str, path: Any, half: Callable[[], Any] = lambda: None) -> None:
         """Count an operation, and let it fail if it is the one; half: does a part of it."""
@@ -92,7 +93,7 @@ class Disk:
         self.seen[kind].value += 1
         if kind != self.kind or self.seen[kind].value != self.at:
             return
-        Path(self.folder).with_name("met").write_text(os.path.abspath(os.fsdecode(path)))
+        self.met.value = os.fsencode(path)
         if self.end == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.end == "short":
@@ -320,7 +321,7 @@ def failing_read(work: Work, folder: Path, disk: Disk, expected: Any) -> None:
     """See what a command does about a read that fails, and that the next run ends as if nothing had happened."""
     before = left(folder)[0]
     answer = call(folder, work.words, disk)
-    met = folder.with_name("met").read_text()
+    met = os.fsdecode(disk.met.value)
     about = disk.kind, disk.at, disk.end, met, answer
     assert_said(answer, folder, disk.end, Path(met).name)
     assert not list(folder.rglob(".*.part")), about
