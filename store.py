@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from .claims import alone, holder, release, try_claim
 from .errors import CorruptFile, UserError
@@ -65,7 +65,7 @@ class FolderStore:
         part = path.parent / f".{path.name}.{uuid.uuid4().hex}{PART}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _clear_abandoned(path)
+            clear_abandoned(path)
             with part.open("wb") as file:
                 yield file
                 file.flush()
@@ -207,12 +207,12 @@ class FolderStore:
         return holder(self._claim(key), LONG_CLAIM_S)
 
 
-def _clear_abandoned(path: Path) -> None:
-    """Remove what processes that were killed had written of ``path``."""
+def clear_abandoned(path: Path) -> None:
+    """Remove what processes that were killed had written of a file or a folder."""
     for part in path.parent.glob(f".{escape(path.name)}.*{PART}"):
         with suppress(OSError):
             if time.time() - part.stat().st_mtime > ABANDONED_S:
-                part.unlink()
+                remove_tree(part) if part.is_dir() else part.unlink()
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -240,16 +240,33 @@ def read_file(path: Path, longest: int | None = None) -> bytes:
     Raises FileNotFoundError where there is none, CorruptFile where a folder, a pipe or a device is in its place, or it
     has more bytes than the ``longest`` may, and UserError where it cannot be read.
     """
-    try:
+    with reading(path):
         if path.exists() and not path.is_file():
             raise CorruptFile(f"{path} is no plain file: move it elsewhere")
         if longest is not None and path.stat().st_size > longest:
             raise CorruptFile(f"{path} has more than {longest:,} bytes: move it elsewhere")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise UserError for what the disk says inside of a file that is there: that it is damaged is not known."""
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}; check the path") from error
+        if of_disk(error):
+            raise unreadable(path, error) from error
+        raise
+
+
+def of_disk(error: BaseException | None) -> TypeGuard[OSError]:
+    """Say whether the system did not give what is there: neither a missing file, nor what a decoder calls an error."""
+    return isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError)
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """Return what to raise where the disk does not give a file."""
+    return UserError(f"cannot read {path}: {error.strerror or error}; check the path")
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
@@ -317,8 +334,8 @@ def _lift(folder: Path) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal, read piece by piece."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a file in hexadecimal, read piece by piece; raises UserError where it cannot be read."""
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

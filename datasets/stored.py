@@ -18,7 +18,18 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import CorruptFile, UserError, brief
-from ..store import LONGEST_JSON, FolderStore, file_hash, make_folder, read_file, remove_tree, sha256, take_place
+from ..store import (
+    LONGEST_JSON,
+    FolderStore,
+    file_hash,
+    make_folder,
+    of_disk,
+    read_file,
+    remove_tree,
+    sha256,
+    take_place,
+    unreadable,
+)
 
 ITEMS, COLUMNS, NULL = "items.arrow", "columns.json", "null.safetensors"
 GROUP = "group "  # how the names of columns of groups begin
@@ -160,14 +171,15 @@ def _new(folder: Path) -> Iterator[Path]:
 def _again(
     read: Callable[[int], Item | None], keys: Mapping[int, tuple[bytes, Any]], order: Sequence[int]
 ) -> Iterator[tuple[bytes, Item]]:
-    """Yield hashes and items; raises UserError where the source cannot be read a second time."""
+    """Yield hashes and items; raises UserError where the source cannot be read a second time, or has changed."""
     for i in order:
         try:
             item = read(i)
         except OSError as error:  # else it would be taken for one of the disk that is written to
             raise UserError(f"row {i} of the source cannot be read again ({error}): check the source") from error
-        if item is not None:
-            yield keys[i][0], item
+        if item is None or item.hash() != keys[i][0]:
+            raise UserError(f"row {i} of the source is not what it was when it was read first: run again")
+        yield keys[i][0], item
 
 
 def _check_alike(i: int, like: Item, item: Item) -> None:
@@ -210,11 +222,13 @@ def open_items(folder: Path, again: str = "fetch again", whole: bool = False) ->
     """Return what ``write_items`` stored; raises CorruptFile where a file of it is missing, broken or without its hash.
 
     Items above CHECKED bytes are only compared with theirs if that is asked for (``whole``). again: how users get it
-    again once it is deleted.
+    again once it is deleted. Raises UserError where the disk does not let it be read.
     """
     try:
         return _opened(folder, whole)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
+        if of_disk(error):
+            raise unreadable(folder, error) from error
         raise CorruptFile(
             f"{folder} cannot be read as a stored dataset ({brief(str(error))}): delete it and {again}"
         ) from error

@@ -31,7 +31,7 @@ from tdabench.benchmark.truth import build as truth
 from tdabench.datasets.truth import Assets, manifest_hash
 from tdabench.leaderboard.rows.row import Row
 from tdabench.methods.base import CLASSES
-from tdabench.models.problem import read_problem
+from tdabench.models.problem import Problem, read_problem
 from tdabench.plugins import PREFIX
 from tdabench.store import FolderStore
 
@@ -217,9 +217,15 @@ def session(folder: Path, plugins: Iterable[Path] = (), **options: Any) -> Sessi
 
 def uncalibrated(patch: pytest.MonkeyPatch) -> None:
     """Let estimates be made up, which saves a second a command."""
-    made_up, module = Rates(1e-4, 1e-4, 1e-4, setup=1e-4), "tdabench.benchmark.commands.session"
-    patch.setattr(f"{module}.calibrate", lambda folder, device, plugins=(): (read_problem(folder, plugins), made_up))
-    patch.setattr(f"{module}.start_up", lambda: 0.0)
+    made_up = Rates(1e-4, 1e-4, 1e-4, setup=1e-4)
+
+    def calibrate(folder: Path, device: str, plugins: tuple[Path, ...] = (), images: int = 1) -> tuple[Problem, Rates]:
+        return read_problem(folder, plugins), made_up
+
+    for place in ("commands.session", "attribution.cells"):
+        patch.setattr(f"tdabench.benchmark.{place}.calibrate", calibrate)
+    for place in ("commands.session", "commands.attribute"):
+        patch.setattr(f"tdabench.benchmark.{place}.start_up", lambda: 0.0)
 
 
 def record_of(folder: Path, row: Row) -> Record:

@@ -22,7 +22,17 @@ from hypothesis import strategies as st
 from tdabench import claims, seeds
 from tdabench.errors import CorruptFile, UserError
 from tdabench.methods.kept import used
-from tdabench.store import FolderStore, files_below, home, read_file, recovered, remove_tree, sha256, take_place
+from tdabench.store import (
+    FolderStore,
+    clear_abandoned,
+    files_below,
+    home,
+    read_file,
+    recovered,
+    remove_tree,
+    sha256,
+    take_place,
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems name no boot and have no PID namespaces")
 AXES = st.lists(st.text(max_size=5) | st.integers(-5, 10**6), max_size=4).map(tuple)
@@ -174,6 +184,14 @@ def test_what_killed_processes_left_of_a_file_goes_a_day_later_when_it_is_writte
         os.utime(store.root / "a" / name, (age, age))
     store.put("a/[1]", b"new")
     assert {path.name for path in (store.root / "a").iterdir()} == {"[1]", ".[1].bad.part", ".1.f00.part"}
+
+
+def test_folders_that_killed_processes_left_go_after_a_day(tmp_path):
+    for name, age in ((".out.f00.part", 90_000), (".out.bad.part", 80_000)):
+        folder_of(tmp_path / name, "half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    clear_abandoned(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == [".out.bad.part"]
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/x", "../store-2/x"])

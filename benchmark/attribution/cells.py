@@ -203,7 +203,7 @@ def _rates(folder: Path, device: str, threads: int, images: int) -> tuple[Proble
 
 def _obstacle(inspector: Inspector, cell: PlannedCell, asked: Sequence[Key]) -> str | None:
     """Return why a cell cannot run, but for members that are asked for themselves, and so run before it."""
-    waits = [member for member in cell.members.values() if inspector.results.row(member.key) is None]
+    waits = [member for member in cell.members.values() if inspector.due(member) != "nothing"]
     return None if waits and all(member.key in asked for member in waits) else inspector.obstacle(cell)
 
 
@@ -220,7 +220,7 @@ def check(request: Request, device: str, jobs: int, micro_batch: int, precision:
     for name in others:
         check_device(name)
     jobs = jobs or (min(JOBS, cores()) if first == "cpu" else 1)
-    options = checked_options(first, jobs, NO_LIMIT, 0.0, micro_batch or 1, precision=precision)
+    options = checked_options(first, jobs, NO_LIMIT, 0.0, micro_batch or 1, retry=True, precision=precision)
     if len({kind_of(name) for name in devices}) > 1:
         raise UserError(
             f"--device {device}: features of different devices differ in rounding: name devices of one kind"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...datasets.truth import Assets, write_assets
 from ...errors import UserError
-from ...leaderboard.rows.row import Row
+from ...leaderboard.rows.row import Row, row_key
 from ...models.problem import problem_files
 from ...seeds import digest
 from ..metrics.scores import ranked
@@ -40,10 +40,16 @@ class Placed(NamedTuple):
 
 def ran(cells: Cells, run: Callable[[list[PlannedCell]], list[Row]]) -> list[tuple[Placed, Row]]:
     """Run the cells that can run, those with a shortlist after those that make it; raises UserError as ``placed``."""
-    if cells.narrowed:
-        run([cell for cell in cells.possible if cell not in cells.narrowed])
+    before = [cell for cell in cells.possible if cell not in cells.narrowed] if cells.narrowed else []
+    rows = dict(zip(map(_name, before), run(before) if before else [], strict=True))
     found = placed(cells)
-    return list(zip(found, run([one.cell for one in found]), strict=True))
+    left = [one.cell for one in found if _name(one.cell) not in rows]
+    rows |= zip(map(_name, left), run(left), strict=True)
+    return [(one, rows[_name(one.cell)]) for one in found]
+
+
+def _name(cell: PlannedCell) -> str:
+    return row_key(cell.key)
 
 
 def placed(cells: Cells) -> list[Placed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.table import Table
@@ -16,7 +16,7 @@ from ..attribution.budget import fitted, spent
 from ..attribution.cells import Cells, check, default_results, sized
 from ..attribution.copies import said
 from ..attribution.found import found, unknowns
-from ..attribution.outputs.folder import PAGE, check_out, write
+from ..attribution.outputs.folder import PAGE, alone, check_out, write
 from ..attribution.problem import make
 from ..attribution.request import Request
 from ..attribution.self_check import Check, SelfCheck
@@ -45,19 +45,20 @@ def attribute(
     The other arguments are those of ``check`` and ``Cells``. Raises UserError for what cannot be answered.
     """
     options = check(request, device, jobs, micro_batch, precision, plugins)
-    check_out(out, request)
-    given = parse_encoders(encoders) or {}
-    with reading() as report:
-        made = make(request, options.device, report)
-    for name, line in found(made).items():
-        plain.print(f"{name}: {line}", soft_wrap=True)
-    cells = fitted(Cells(made, sized(options, made), Results(results or default_results()), plugins, given))
-    announce(cells, dry_run)
-    self_check = announced_check(cells) if request.self_check else None
-    if dry_run:
-        return 0
-    scored = ran(cells, lambda planned: run(cells, planned))
-    return finish(answer(cells, scored, self_check and run_check(self_check)), cells, out)
+    with nullcontext() if dry_run else alone(out):
+        check_out(out, request)
+        given = parse_encoders(encoders) or {}
+        with reading() as report:
+            made = make(request, options.device, report)
+        for name, line in found(made).items():
+            plain.print(f"{name}: {line}", soft_wrap=True)
+        cells = fitted(Cells(made, sized(options, made), Results(results or default_results()), plugins, given))
+        announce(cells, dry_run)
+        self_check = announced_check(cells) if request.self_check else None
+        if dry_run:
+            return 0
+        scored = ran(cells, lambda planned: run(cells, planned))
+        return finish(answer(cells, scored, self_check and run_check(self_check)), cells, out)
 
 
 def run(cells: Cells, planned: list[PlannedCell]) -> list[Row]:

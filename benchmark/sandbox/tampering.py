@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.truth import Assets
+from ...errors import UserError
 from ...plugins import code_files, is_file
 from ...store import file_hash
 from .enclosure import PACKAGE
@@ -94,7 +95,7 @@ def _code_state(brought: Iterable[Path]) -> State:
 
 def _hash(path: Path) -> str | None:
     """Return the hash of a file, None where there is none to be read."""
-    with suppress(OSError):
+    with suppress(OSError, UserError):
         return file_hash(path)
     return None
 

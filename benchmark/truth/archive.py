@@ -13,7 +13,7 @@ from ...datasets.truth import Assets
 from ...errors import CorruptFile, UserError, brief
 from ...leaderboard.rows.strict import first_problem
 from ...plugins import NAME
-from ...store import FolderStore, file_hash
+from ...store import FolderStore, file_hash, of_disk
 from ..unpacking import Contents, unpack
 from .planned import Stated, check_arrays, planned
 
@@ -58,6 +58,8 @@ def read_archive(archive: Path, folder: Path) -> Assets:
         assets = Assets(folder / label)
         _check_files(assets, {name.partition("/")[2] for name in names} - {MANIFEST})
     except UserError as error:
+        if of_disk(error.__cause__):
+            raise  # what was unpacked cannot be read, of which the archive is innocent
         raise CorruptFile(f"{archive}: {str(error).replace(f'{folder}/', '')}") from error
     if assets.label != label:
         raise CorruptFile(f"{archive} is named after {label}, but holds {brief(assets.label)}: {MEND}")

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from ...datasets.truth import Assets
 from ...errors import CorruptFile, brief
 from ...leaderboard.rows.strict import Number
+from ...store import of_disk, reading
 from ..unpacking import Listed
 from .subsets import ROLES
 
@@ -119,21 +120,26 @@ def _cells(stated: Stated) -> tuple[int, int]:
 def check_arrays(assets: Assets, wanted: Mapping[str, Mapping[str, Kind]]) -> None:
     """Raise CorruptFile for a file without the arrays that it should have, and for numbers that are NaN or infinite.
 
-    Files are read piece by piece: memory does not grow with them.
+    Files are read piece by piece: memory does not grow with them. Raises UserError where the disk does not give one.
     """
     for name, arrays in wanted.items():
-        path = assets.store.path(name)
-        try:
-            found = _header(path)
-        except ValueError as error:
-            raise CorruptFile(f"{name} is not a safetensors file ({error}): build that truth again") from error
-        exact = bool(arrays) and assets.schema > 1 and name != "problem.safetensors"
-        for key in sorted(set(arrays) | (set(found) if exact else set())):
-            if key not in found or key not in arrays or not _is_of(found[key], arrays[key]):
-                raise CorruptFile(f"{name} has not the {brief(key)} that its truth plans: build that truth again")
-        for key, entry in found.items():
-            if not _finite(path, entry):
-                raise CorruptFile(f"{name} has {brief(key)} that is NaN or infinite: build that truth again")
+        with reading(assets.store.path(name)):
+            _check_file(assets, name, arrays)
+
+
+def _check_file(assets: Assets, name: str, arrays: Mapping[str, Kind]) -> None:
+    path = assets.store.path(name)
+    try:
+        found = _header(path)
+    except ValueError as error:
+        raise CorruptFile(f"{name} is not a safetensors file ({error}): build that truth again") from error
+    exact = bool(arrays) and assets.schema > 1 and name != "problem.safetensors"
+    for key in sorted(set(arrays) | (set(found) if exact else set())):
+        if key not in found or key not in arrays or not _is_of(found[key], arrays[key]):
+            raise CorruptFile(f"{name} has not the {brief(key)} that its truth plans: build that truth again")
+    for key, entry in found.items():
+        if not _finite(path, entry):
+            raise CorruptFile(f"{name} has {brief(key)} that is NaN or infinite: build that truth again")
 
 
 def _is_of(entry: Mapping[str, Any], kind: Kind) -> bool:
@@ -150,6 +156,8 @@ def _header(path: Path) -> dict[str, dict[str, Any]]:
         with safe_open(path, "np"):  # checks the header, and that the arrays fill the file
             pass
     except (SafetensorError, OSError) as error:
+        if of_disk(error):
+            raise
         raise ValueError(brief(str(error))) from error
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")

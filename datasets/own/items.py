@@ -153,9 +153,16 @@ def first_size(pictures: Given) -> tuple[int, int]:
         try:
             with pictures.open(i) as found:
                 return found.height, found.width
-        except UNREADABLE:
-            continue
+        except UNREADABLE as error:
+            _check_disk(error, pictures, i)
     raise none_readable(pictures)
+
+
+def _check_disk(error: Exception, pictures: Given, i: int) -> None:
+    """Raise UserError for a picture that the disk does not give: left out for ever, it would be missed by nobody."""
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{pictures.names[i]} of {pictures.where}"
+        raise UserError(f"cannot read {where}: {error.strerror}; make it readable, or take it out") from error
 
 
 def none_readable(pictures: Given) -> UserError:
@@ -178,13 +185,14 @@ class Reading:
         check_channels(self.channels)
 
     def __call__(self, i: int) -> Item | None:
-        """Return picture i as an item, or None where it cannot be read; raises UserError where none can."""
+        """Return picture i as an item, or None where it is damaged; raises UserError where all are, or a disk is."""
         skipped, name, first = self.notes["skipped"], self.pictures.names[i], i >= self._seen
         self._seen = max(self._seen, i + 1)
         try:
             with self.pictures.open(i) as picture:
                 pixels, done = fit_picture(picture, self.channels, self.size)
         except UNREADABLE as error:
+            _check_disk(error, self.pictures, i)
             skipped[name] = brief(str(error)).replace(str(self.pictures.where), "")
             if len(skipped) == len(self.pictures):
                 raise none_readable(self.pictures) from None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import resource
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import torch
 from tdabench.datasets import stored
 from tdabench.datasets.base import Card, ImageDataset
 from tdabench.datasets.find import store_folder
-from tdabench.datasets.stored import COLUMNS, NULL, Item, open_items, spoilt, write_items
+from tdabench.datasets.stored import COLUMNS, ITEMS, NULL, Item, open_items, spoilt, write_items
 from tdabench.errors import CorruptFile, UserError
 from tdabench.store import FolderStore
 
@@ -287,6 +289,22 @@ def test_a_source_that_breaks_meanwhile_is_not_taken_for_a_full_disk(tmp_path):
     with pytest.raises(UserError, match=r"row \d of the source cannot be read again .*Input/output error"):
         write_items(tmp_path / "x", 5, read, lambda done: None)
     assert not left(tmp_path)
+
+
+@pytest.mark.parametrize("name", [ITEMS, COLUMNS, f"{COLUMNS}.sha256"])
+def test_a_disk_that_does_not_give_a_store_says_nothing_of_damage(tmp_path, monkeypatch, name):
+    write_few(tmp_path / "x")
+    opened = io.open
+
+    def broken(file, *words, **named):
+        if Path(file) == tmp_path / "x" / name:
+            raise OSError(5, "Input/output error")
+        return opened(file, *words, **named)
+
+    monkeypatch.setattr(io, "open", broken)
+    with pytest.raises(UserError, match=r"cannot read .*x.*: Input/output error; check the path") as caught:
+        open_items(tmp_path / "x")
+    assert not isinstance(caught.value, CorruptFile)
 
 
 def test_nothing_is_left_of_a_store_that_is_stopped_while_it_is_written(tmp_path):

@@ -1,7 +1,8 @@
-"""A disk that is full or broken at any write: a line says so, and the next run ends as if nothing had happened.
+"""A disk that is full or broken at any write or read: a line says so, and the next run ends as if nothing had happened.
 
 Commands run in forks of this process, cells and trainings too, in which the n-th operation on a file below the test's
-folder fails. A few cases; ``TDABENCH_INJECTED=40`` tries that many for every command.
+folder fails. A few cases; ``TDABENCH_INJECTED=40`` tries that many for every command, of writes and of reads. Reads are
+those of Python: what safetensors and pyarrow map into memory in their own code is opened past these.
 
 All compute with one thread: a fork that asks for more waits for ever for those that earlier tests left behind.
 """
@@ -17,9 +18,11 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import chdir
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pytest
 import torch
@@ -28,36 +31,50 @@ from tdabench.benchmark.commands import cli
 from tdabench.benchmark.run import plan, runner
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.truth import build, counterfactuals
+from tdabench.datasets.published import emoji
+from tdabench.leaderboard.rows.row import Row
 from tdabench.seeds import numpy_generator
 from tdabench.store import file_hash
 
 from .. import run_helpers
+from ..datasets import test_emoji
 from ..run_helpers import TASK, Answer, numbers
+from .test_kills import ATTRIBUTE, MODEL
 
 CASES = int(os.environ.get("TDABENCH_INJECTED", "0"))
-KINDS = ("open", "write", "fsync", "rename")
+WRITES = ("open", "write", "fsync", "rename")
+READS = {"look": ("EIO", "EACCES"), "read": ("EIO",)}
+NAMED = ("open", "look", "rename")
 ENDS = ("ENOSPC", "EIO", "EACCES", "short", "kill")
+SUFFIXES = {".safetensors", ".tar", ".arrow", ".csv"}
+RESULTS = ("tdabench-results", "home/attribution/results")
 
 tiny_home = run_helpers.tiny_home
 
 
 class Work(NamedTuple):
-    """Words of a command, those of the run after the fault, and what lies where it starts; cases: tried by default."""
+    """Words of a command, those of the run after the fault, and what lies where it starts.
+
+    cases, reads: how many faults of writes and of reads are tried by default.
+    """
 
     words: tuple[str, ...]
     again: tuple[str, ...]
     given: tuple[str, ...]
     cases: int
+    reads: int
 
 
 RUN = ("run", TASK, "--jobs", "1", "--methods", "pixel,d-trak")
 REMOVAL = ("run", TASK, "--jobs", "1", "--methods", "random", "--metrics", "union")
 WORKS = {
-    "run": Work(RUN, ("--retry",), ("home/truth",), 3),
-    "removal": Work(REMOVAL, ("--retry",), ("home/truth",), 0),
-    "build": Work(("truth", "build", TASK), (), ("home/base", "home/models"), 2),
-    "import": Work(("truth", "import", "truth.tar"), (), ("truth.tar",), 4),
-    "export": Work(("truth", "export", TASK, "own.tar"), (), ("home/truth",), 4),
+    "run": Work(RUN, ("--retry",), ("home/truth",), 3, 1),
+    "removal": Work(REMOVAL, ("--retry",), ("home/truth",), 0, 0),
+    "build": Work(("truth", "build", TASK), (), ("home/base", "home/models"), 2, 0),
+    "import": Work(("truth", "import", "truth.tar"), (), ("truth.tar",), 4, 2),
+    "export": Work(("truth", "export", TASK, "own.tar"), (), ("home/truth",), 4, 2),
+    "attribute": Work((*ATTRIBUTE, "--methods", "pixel,d-trak", "--jobs", "1"), (), ("model", "images", "asked"), 1, 1),
+    "fetch": Work(("data", "fetch", "emoji", "--data", "emoji"), (), ("emoji",), 2, 2),
 }
 
 
@@ -66,35 +83,37 @@ class Disk:
 
     def __init__(self, folder: Path, kind: str = "", at: int = 0, end: str = "") -> None:
         self.folder, self.kind, self.at, self.end = str(folder), kind, at, end
-        self.seen = {name: multiprocessing.RawValue("i", 0) for name in KINDS}
+        self.seen = {name: multiprocessing.RawValue("i", 0) for name in (*WRITES, *READS)}
+        self.met = multiprocessing.RawArray("c", 4096)  # the path of the one that failed
 
     def meet(self, kind: str, path: Any, half: Callable[[], Any] = lambda: None) -> None:
         """Count an operation, and let it fail if it is the one; half: does a part of it."""
-        if not str(path).startswith(self.folder):
+        if isinstance(path, int) or not os.path.abspath(os.fsdecode(path)).startswith(self.folder):
             return
         self.seen[kind].value += 1
         if kind != self.kind or self.seen[kind].value != self.at:
             return
+        self.met.value = os.fsencode(path)
         if self.end == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.end == "short":
             half()
         code = getattr(errno, self.end, errno.ENOSPC)
-        raise OSError(code, os.strerror(code), str(path))
+        named = [str(path)] if kind in NAMED else []  # what the system says of an open file names none
+        raise OSError(code, os.strerror(code), *named)
 
     def install(self) -> None:
         """Take the place of what files are written by, until this process ends."""
         plain, os_open, fsync, replace, rename = io.open, os.open, os.fsync, os.replace, os.rename
 
         def opened(file, mode="r", *words, **named):
-            if not set(mode) & set("wax+"):
-                return plain(file, mode, *words, **named)
-            self.meet("open", file)
-            return Written(plain(file, mode, *words, **named), self)
+            writes = set(mode) & set("wax+")
+            if "opener" not in named:  # else it is met by what opens it
+                self.meet("open" if writes else "look", file)
+            return (Written if writes else Read)(plain(file, mode, *words, **named), self)
 
         def opened_low(path, flags, *words, **named):
-            if flags & (os.O_WRONLY | os.O_RDWR):
-                self.meet("open", path)
+            self.meet("open" if flags & (os.O_WRONLY | os.O_RDWR) else "look", path)
             return os_open(path, flags, *words, **named)
 
         def renamed(how):
@@ -108,8 +127,8 @@ class Disk:
         os.open, os.fsync, os.replace, os.rename = opened_low, synced, renamed(replace), renamed(rename)
 
 
-class Written:
-    """An open file whose writes are met."""
+class Opened:
+    """An open file."""
 
     def __init__(self, file: Any, disk: Disk) -> None:
         self.file, self.disk = file, disk
@@ -117,11 +136,35 @@ class Written:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
 
-    def __enter__(self) -> Written:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.file.close()
+
+
+class Read(Opened):
+    """One whose reads are met."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.readline, "" if isinstance(self.file, io.TextIOBase) else b"")
+
+    def read(self, *words: Any) -> Any:
+        return self._met().read(*words)
+
+    def readinto(self, *words: Any) -> Any:
+        return self._met().readinto(*words)
+
+    def readline(self, *words: Any) -> Any:
+        return self._met().readline(*words)
+
+    def _met(self) -> Any:
+        self.disk.meet("read", self.file.name)
+        return self.file
+
+
+class Written(Opened):
+    """One whose writes are met."""
 
     def write(self, data: Any) -> int:
         self.disk.meet("write", self.file.name, lambda: (self.file.write(data[: len(data) // 2]), self.file.flush()))
@@ -168,6 +211,7 @@ def _keep_to_forks() -> None:
     patch.setattr(runner, "start_guard", lambda: None)
     patch.setattr(plan, "cores", lambda: 1)
     patch.setattr(runner, "server_of", lambda pid, runner: None)
+    patch.setattr(emoji, "CARD", replace(emoji.CARD, items=2 * len(test_emoji.LISTED)))
     for module in (build, counterfactuals):
         patch.setattr(module, "run_jobs", lambda function, jobs, workers: [(job, function(job)) for job in jobs])
 
@@ -177,6 +221,9 @@ def given(tiny_home, tmp_path_factory) -> Path:
     """All that commands start with."""
     folder = tmp_path_factory.mktemp("given") / "own"
     shutil.copytree(tiny_home, folder / "home")
+    test_emoji.copy(folder / "emoji")
+    with chdir(folder):
+        exec(MODEL, {})
     answer = call(folder, ("truth", "export", TASK, "truth.tar"))
     assert answer.code == 0, answer
     return folder
@@ -209,41 +256,77 @@ def fresh(work: Work, given: Path, folder: Path) -> Path:
 
 
 def left(folder: Path) -> Any:
-    """Return hashes of arrays and archives, and the rows' numbers."""
-    files = (path for path in folder.rglob("*") if path.suffix in {".safetensors", ".tar"} and path.name[0] != ".")
+    """Return hashes of arrays, tables and archives, and the rows' numbers."""
+    files = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.name[0] != ".")
     hashes = {str(path.relative_to(folder)): file_hash(path) for path in files}
-    results = folder / "tdabench-results"
-    return hashes, [numbers(row) for row in Results(results).all_rows()] if results.exists() else []
+    return hashes, [numbers(row) for row in rows_of(folder)]
 
 
-def assert_said(answer: Answer, folder: Path, end: str) -> None:
+def rows_of(folder: Path) -> list[Row]:
+    """Return the rows that a command left."""
+    return [row for name in RESULTS if (folder / name).exists() for row in Results(folder / name).all_rows()]
+
+
+def assert_said(answer: Answer, folder: Path, end: str, where: str) -> None:
     """See that a command that met a fault says what and where, in a line or in a row; killed ones say nothing."""
     if end == "kill" or answer.code == 0:
         return
     if answer.code == 1:
-        failed = [row for row in Results(folder / "tdabench-results").all_rows() if row.status == "error"]
+        failed = [row for row in rows_of(folder) if row.status == "error"]
         assert failed and all(row.reason for row in failed), answer
         return
     reason = os.strerror(getattr(errno, end, errno.ENOSPC))
     assert answer.code == 2 and answer.err.splitlines()[-1].startswith("error: "), answer
     assert len(re.findall("^error: ", answer.err, re.MULTILINE)) == 1 and "Traceback" not in answer.err, answer
-    assert reason in answer.err and str(folder) in answer.err, answer
+    assert reason in answer.err and where in answer.err, answer
 
 
-CHOSEN = [(name, case) for name, work in WORKS.items() for case in range(CASES or work.cases)]
+def chosen(tried: Callable[[Work], int]) -> list[tuple[str, int]]:
+    """Return names of commands and numbers of cases, as many as are tried of each."""
+    return [(name, case) for name, work in WORKS.items() for case in range(CASES or tried(work))]
 
 
-@pytest.mark.parametrize(("name", "case"), CHOSEN)
+@pytest.mark.parametrize(("name", "case"), chosen(lambda work: work.cases))
 def test_a_write_that_fails_is_named_and_the_next_run_is_whole(name, case, given, whole, tmp_path):
     work, rng, (expected, counts) = WORKS[name], numpy_generator("injected", name, case), whole(name)
     folder = fresh(work, given, tmp_path / "own")
-    kind = sorted(counts)[int(rng.integers(len(counts)))]
+    kinds = sorted(set(counts) & set(WRITES))
+    kind = kinds[int(rng.integers(len(kinds)))]
     end = ENDS[int(rng.integers(len(ENDS)))]
-    disk = Disk(folder, kind, 1 + int(rng.integers(counts[kind])), end)
+    failing_write(work, folder, Disk(folder, kind, 1 + int(rng.integers(counts[kind])), end), expected)
+
+
+def failing_write(work: Work, folder: Path, disk: Disk, expected: Any) -> None:
+    """See what a command does about a write that fails, and that the next run ends as if nothing had happened."""
     answer = call(folder, work.words, disk)
-    assert disk.seen[kind].value >= disk.at or answer.code == 0
-    assert_said(answer, folder, end)
-    assert end == "kill" or not list(folder.rglob(".*.part")), "a part of a file was left"
+    assert disk.seen[disk.kind].value >= disk.at or answer.code == 0
+    assert_said(answer, folder, disk.end, str(folder))
+    assert disk.end == "kill" or not list(folder.rglob(".*.part")), "a part of a file was left"
     again = call(folder, (*work.words, *work.again))
     assert again.code == 0, (answer, again)
-    assert left(folder) == expected, (kind, disk.at, end, answer)
+    assert left(folder) == expected, (disk.kind, disk.at, disk.end, answer)
+
+
+@pytest.mark.parametrize(("name", "case"), chosen(lambda work: work.reads))
+def test_a_read_that_fails_is_named_and_spoils_nothing(name, case, given, whole, tmp_path):
+    work, rng, (expected, counts) = WORKS[name], numpy_generator("injected read", name, case), whole(name)
+    folder = fresh(work, given, tmp_path / "own")
+    kinds = [kind for kind in READS if kind in counts]
+    kind = kinds[int(rng.integers(len(kinds)))]
+    end = READS[kind][int(rng.integers(len(READS[kind])))]
+    failing_read(work, folder, Disk(folder, kind, 1 + int(rng.integers(counts[kind])), end), expected)
+
+
+def failing_read(work: Work, folder: Path, disk: Disk, expected: Any) -> None:
+    """See what a command does about a read that fails, and that the next run ends as if nothing had happened."""
+    before = left(folder)[0]
+    answer = call(folder, work.words, disk)
+    met = os.fsdecode(disk.met.value)
+    about = disk.kind, disk.at, disk.end, met, answer
+    assert_said(answer, folder, disk.end, Path(met).name)
+    assert not list(folder.rglob(".*.part")), about
+    lost = {name for name, sha in before.items() if left(folder)[0].get(name) != sha}
+    assert all(Path(name).name in answer.err for name in lost), (lost, about)
+    again = call(folder, (*work.words, *work.again))
+    assert again.code == 0, (about, again)
+    assert left(folder) == expected, about

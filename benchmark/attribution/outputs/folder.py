@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import torch
 from safetensors.numpy import save as save_arrays
 
 from ....errors import UserError
-from ....store import FolderStore
+from ....seeds import digest
+from ....store import LONG_CLAIM_S, PART, FolderStore, clear_abandoned, home, recovered, remove_tree, take_place
 from ...run.plan import command_line
 from ...sheets import write_png
 from ...truth.build import provenance
@@ -29,11 +31,35 @@ REPORT, PAGE, GRID, SCORES, TABLE = "report.json", "index.html", "grid.png", "sc
 SIDE, SHOWN, ROWS = 72, 8, 20  # pixels of an image of the grid; images a method, and pictures, that it holds at most
 
 
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Let one command at a time answer into a folder, which is there again if a kill came while it was replaced.
+
+    Raises UserError where another one does.
+    """
+    store, key = FolderStore(home() / "attribution" / "outputs"), digest(str(_place(out)))
+    with store.claim(key, LONG_CLAIM_S) as held:
+        if not held:
+            who = store.holder(key) or "it has just ended"
+            raise UserError(
+                f"another command is answering into {out} ({who}): wait for it, or name another folder with -o"
+            )
+        recovered(_place(out))
+        yield
+
+
+def _place(out: Path) -> Path:
+    """Return the folder that a name leads to, through links."""
+    return Path(os.path.realpath(out))
+
+
 def check_out(out: Path, request: Request) -> None:
     """Raise UserError for a folder that holds anything but the answer to the same request, or that cannot be made."""
     above = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     if above != out.absolute() and not (above.is_dir() and os.access(above, os.W_OK)):
         raise UserError(f"{out} cannot be made in {above}: name another folder with -o")
+    if Path.cwd().is_relative_to(_place(out)):
+        raise UserError(f"{out} is the folder that this command runs in, or holds it: name another folder with -o")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir():
@@ -53,32 +79,18 @@ def _asked(out: Path) -> str | None:
 def write(answer: Answer, out: Path) -> None:
     """Write an answer into a folder, instead of an earlier one; raises UserError where that cannot be."""
     check_out(out, answer.made.request)
-    about = report(answer)
-    part = FolderStore(out.with_name(f".{out.name}.part"))
-    shutil.rmtree(part.root, ignore_errors=True)  # of a process that was killed
+    about, place = report(answer), _place(out)
+    part = FolderStore(place.with_name(f".{place.name}.{uuid.uuid4().hex}{PART}"))
+    clear_abandoned(place)
     try:
         part.put(PAGE, page(answer, about).encode())
         part.put(SCORES, _scores(answer))
         part.put(TABLE, _table(answer).encode())
         write_png(part.path(GRID), _grid(answer))
         part.put_json(REPORT, about)
-        _swap(part.root, out)
+        take_place(part.root, place)
     finally:
-        shutil.rmtree(part.root, ignore_errors=True)
-
-
-def _swap(new: Path, out: Path) -> None:
-    old = new.with_suffix(".old")
-    shutil.rmtree(old, ignore_errors=True)
-    try:
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    except OSError as error:
-        if old.exists():
-            old.rename(out)
-        raise UserError(f"cannot write {out}: {error.strerror}; name another folder with -o") from error
-    shutil.rmtree(old, ignore_errors=True)
+        remove_tree(part.root)
 
 
 def report(answer: Answer) -> dict[str, Any]:

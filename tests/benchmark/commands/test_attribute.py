@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
 from contextlib import chdir
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,10 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import tdabench
+from tdabench.benchmark.attribution.outputs import folder
 from tdabench.benchmark.attribution.request import Request
+from tdabench.benchmark.commands import attribute as command
+from tdabench.benchmark.run.results import Results
 from tdabench.errors import UserError
 
 from ... import run_helpers
@@ -89,6 +94,18 @@ def test_the_same_again_runs_nothing_and_another_is_refused(tdabench_at, made, m
     assert (made / "out" / "scores.safetensors").read_bytes() == before
     again = tdabench_at(*ASKED, "--seed", "1", "-o", "out")
     assert again.code == 2 and "holds the answer to another request" in again.err
+
+
+def test_what_failed_is_run_again(tdabench_at, made):
+    words = ("--queries", "asked", "--methods", "pixel,d-trak", "--top", "2", "-o", "mended")
+    assert tdabench_at(*words).code == 0
+    results = Results(made / "home" / "attribution" / "results")
+    for row in results.all_rows():
+        if row.key.method == "pixel":
+            results.write(row.model_copy(update={"status": "error", "reason": "a disk that failed", "cost": None}))
+    answer = tdabench_at(*words)
+    assert answer.code == 0 and "ok pixel:distance" in answer.out and "nothing to run" not in answer.out, answer
+    assert {row.status for row in results.all_rows()} == {"ok"}
 
 
 def test_other_pictures_take_the_features_of_the_first(tdabench_at, made):
@@ -251,12 +268,70 @@ def test_a_folder_with_other_things_is_left_alone(tdabench_at, made):
     assert [path.name for path in (made / "mine").iterdir()] == ["thesis.txt"]
 
 
+def test_an_answer_whose_replacing_was_killed_is_not_taken_for_none(tdabench_at, made):
+    (made / ".lost.former").mkdir(exist_ok=True)
+    (made / ".lost.former" / "report.json").write_text("{}")
+    answer = tdabench_at("--generate", "1", "-o", "lost")
+    assert answer.code == 2 and "lost holds the answer to another request" in answer.err
+
+
 @pytest.mark.parametrize("text", ["[" * 200_000, "[]", '{"request_hash": ', "\udcff"])
 def test_a_report_that_is_none_is_of_another_request(text, tdabench_at, made):
     (made / "odd").mkdir(exist_ok=True)
     (made / "odd" / "report.json").write_bytes(text.encode(errors="surrogateescape"))
     answer = tdabench_at("--generate", "1", "-o", "odd")
     assert answer.code == 2 and "holds the answer to another request" in answer.err and answer.err.count("\n") == 1
+
+
+def test_a_second_command_into_the_same_folder_gets_one_line(tdabench_at, made, monkeypatch):
+    seen, write = [], command.write
+
+    def meanwhile(answer, out):
+        seen.append(tdabench_at(*ASKED, "--seed", "1", "-o", "same/../twice"))
+        write(answer, out)
+
+    (made / "same").mkdir(exist_ok=True)
+    monkeypatch.setattr(command, "write", meanwhile)
+    assert tdabench_at(*ASKED, "-o", "twice").code == 0
+    (second,) = seen
+    assert second.code == 2 and second.err.count("\n") == 1, second
+    assert f"is answering into same/../twice (process {os.getpid()} on" in second.err
+    monkeypatch.setattr(command, "write", write)
+    assert tdabench_at(*ASKED, "-o", "twice").code == 0
+
+
+def test_two_that_write_into_the_same_folder_both_end_whole(tdabench_at, made, monkeypatch):
+    """As under two homes, which do not know of each other."""
+    write, picture = folder.write, folder.write_png
+
+    def meanwhile(*words):
+        monkeypatch.setattr(folder, "write_png", picture)
+        write(answers[0], made / "both")
+        picture(*words)
+
+    answers: list[Any] = []
+    monkeypatch.setattr(command, "write", lambda answer, out: (answers.append(answer), write(answer, out)))
+    monkeypatch.setattr(folder, "write_png", meanwhile)
+    assert tdabench_at(*ASKED, "-o", "both").code == 0
+    files = {path.name for path in (made / "both").iterdir()}
+    assert files == {"index.html", "grid.png", "scores.safetensors", "top.csv", "report.json"}
+    assert top(made / "both") and not list(made.glob(".both*"))
+
+
+def test_an_answer_goes_where_a_link_leads_to(tdabench_at, made):
+    (made / "place").mkdir()
+    (made / "linked").symlink_to("place")
+    answer = tdabench_at("--queries", "asked", "--methods", "pixel", "--top", "1", "-o", "linked")
+    assert answer.code == 0 and (made / "place" / "index.html").is_file() and (made / "linked").is_symlink()
+
+
+def test_the_folder_that_a_command_runs_in_is_not_replaced(tdabench_at, made, monkeypatch):
+    (made / "here").mkdir()
+    monkeypatch.chdir(made / "here")
+    words = ("--queries", made / "asked", "--methods", "pixel", "--top", "1", "-o", ".")
+    answer = tdabench_at(*words, model=made / "model", images=made / "images")
+    assert answer.code == 2 and "is the folder that this command runs in" in answer.err, answer
+    assert not list(made.glob("here/*"))
 
 
 def test_prompts_and_labels_exclude_each_other():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import hashlib
 import io
 import json
+import os
 import resource
 import tarfile
 import tracemalloc
@@ -189,6 +192,21 @@ def test_a_refused_archive_leaves_the_truth_that_is_there(archive, elsewhere, td
 def other_truth(files):
     """Return a truth of other losses, whose manifest says so."""
     return edited(files, lambda manifest: manifest.update(base_seed=manifest["base_seed"] + 7))
+
+
+@pytest.mark.parametrize(("module", "read"), [(np, "fromfile"), (hashlib, "file_digest")])
+def test_a_disk_that_does_not_give_what_was_unpacked_is_no_fault_of_the_archive(
+    module, read, archive, elsewhere, tdabench, monkeypatch
+):
+    def broken(*words, **named):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, read, broken)
+        answer = tdabench("truth", "import", archive)
+    assert_mistake(answer, "cannot read", elsewhere.parent, "Input/output error")
+    assert archive.name not in answer.err and not elsewhere.exists()
+    assert tdabench("truth", "import", archive).code == 0
 
 
 def test_the_same_truth_again_is_no_change(archive, elsewhere, tdabench):

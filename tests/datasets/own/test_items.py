@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,36 @@ def test_what_cannot_be_read_is_left_out_and_named(pictures):
     assert list(own.skipped) == ["01.png", "03.jpg"] and len(own.data) == N - 1
     kept = [0, 2, 3, 4]
     torch.testing.assert_close(in_order(own), folders.colours(N)[kept], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("at", [1, N, N + 1, 2 * N])
+@pytest.mark.parametrize("size", [(8, 8), None])
+def test_a_disk_that_does_not_give_a_picture_leaves_none_out(pictures, tmp_path, monkeypatch, at, size):
+    opened, seen = Image.open, count(1)
+
+    def broken(path):
+        if next(seen) == at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return opened(path)
+
+    monkeypatch.setattr(Image, "open", broken)
+    with pytest.raises(UserError, match=r"(cannot read 0\d.png of .*pictures|read again).*Input/output error"):
+        bring(pictures, size=size)
+    assert not list(tmp_path.glob("home/own/own-*")) and len(bring(pictures, size=size).data) == N
+
+
+def test_a_picture_that_is_damaged_while_it_is_read_is_one_line(pictures, tmp_path, monkeypatch):
+    fit, seen = items.fit_picture, count()
+
+    def damaged(*words):
+        if next(seen) == N:
+            raise SyntaxError("broken PNG file")
+        return fit(*words)
+
+    monkeypatch.setattr(items, "fit_picture", damaged)
+    with pytest.raises(UserError, match=r"row \d of the source is not what it was when it was read first"):
+        bring(pictures)
+    assert not list(tmp_path.glob("home/own/own-*")) and len(bring(pictures).data) == N
 
 
 def test_other_sizes_and_modes_are_made_to_fit(pictures):
