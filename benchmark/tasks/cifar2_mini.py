@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...models.recipe import AutoencoderSpec, ModelSpec, Recipe, Sampler
-from .spec import ExemplarPlan, QueryPlan, TaskSpec, TruthPlan
+from .spec import ExemplarPlan, QueryPlan, RemovalPlan, TaskSpec, TruthPlan
 
 CHANNELS = 4
 SCALE = 0.641  # 1 / the standard deviation of the latents of 500 such images
@@ -59,6 +59,7 @@ TASK = TaskSpec(
     ),
     queries=QueryPlan(dev=12, test=20, controls=20, guidance=3.0),
     truth=TruthPlan(report=64, open=32, report_replicates=2, open_replicates=1, full=5, regenerated=False),
+    removal=RemovalPlan(seeds=3),
     weights={"autoencoder": AUTOENCODER},
     exemplars=ExemplarPlan(),
 )
