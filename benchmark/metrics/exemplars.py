@@ -88,20 +88,31 @@ def _percentile(blocks: Sequence[tuple[int, int, int, int]], n: int) -> float:
 
 
 def exemplar_scores(
-    k: int, steps: int, n: int, cases: Mapping[str, int], values: Mapping[str, Mapping[str, float]]
+    k: int,
+    steps: int,
+    n: int,
+    cases: Mapping[str, int],
+    controls: Mapping[str, str],
+    values: Mapping[str, Mapping[str, float]],
 ) -> ExemplarScores:
     """Return what a row keeps of the cases of one k and strength.
 
-    n: training items of each; cases: each query's case; values: measures by query, of those that have scores.
+    n: training items of each; cases: each query's case; controls: each query's control; values: measures by query, of
+    those that have scores.
     """
     chance = chances(n, k)
-    columns = {name: [values.get(query, {}).get(name, math.nan) for query in cases] for name in chance}
-    found = {
-        name: ExemplarMeasure(
-            values=[number(value) for value in column],
-            mean=number(nan_mean(np.array(column), None)),
-            chance=chance[name],
-        )
-        for name, column in columns.items()
-    }
-    return ExemplarScores(k=k, steps=steps, query_ids=list(cases), cases=list(cases.values()), measures=found)
+    own, control = (
+        {
+            name: _measure([values.get(query, {}).get(name, math.nan) for query in asked], chance[name])
+            for name in chance
+        }
+        for asked in (list(cases), [controls[query] for query in cases])
+    )
+    return ExemplarScores(
+        k=k, steps=steps, query_ids=list(cases), cases=list(cases.values()), measures=own, controls=control
+    )
+
+
+def _measure(column: Sequence[float], chance: float) -> ExemplarMeasure:
+    mean = number(nan_mean(np.array(column), None))
+    return ExemplarMeasure(values=[number(value) for value in column], mean=mean, chance=chance)

@@ -1,7 +1,8 @@
 """Exemplar truth: the base model tuned on items that it never saw, and samples that are theirs by construction.
 
 After "attribution by customisation" (Wang et al., Evaluating Data Attribution for Text-to-Image Models, ICCV 2023,
-arXiv 2306.09345). A case is a derived problem: the task's items, then k exemplars; the tuned model; its samples.
+arXiv 2306.09345). A case is a derived problem: the task's items, then k exemplars; the tuned model; its samples, and as
+controls what the base model made of the same noise, in which the exemplars had no part.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ...datasets.base import ImageDataset
 from ...datasets.groups import integer_column
-from ...datasets.queries import Queries
+from ...datasets.queries import Queries, concatenate
 from ...datasets.truth import Assets
 from ...errors import UserError
 from ...models.problem import Problem
@@ -48,8 +49,12 @@ class Case:
         return f"exemplars-k{self.k}-steps{self.steps}-case{self.index}"
 
     def query_ids(self, count: int) -> tuple[str, ...]:
-        """Return the names of its queries."""
+        """Return the names of its samples."""
         return tuple(f"{self.name}-{i}" for i in range(count))
+
+    def control_ids(self, count: int) -> tuple[str, ...]:
+        """Return the names of its controls, one for each sample."""
+        return tuple(f"{self.name}-control-{i}" for i in range(count))
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class ExemplarTruth:
 
     def key(self, case: Case) -> str:
         """Return where a case is stored."""
-        settings = asdict(case), self.plan.queries, self.plan.share, self.plan.rate, self.guidance
+        settings = asdict(case), self.plan.queries, self.plan.share, self.plan.rate, self.guidance, "controls"
         strongest = self.plan.steps(self.recipe.steps)
         return self.source.key(case.name, *settings, [steps for steps in strongest if steps <= case.steps])
 
@@ -191,16 +196,23 @@ class Tuned:
         return replace(tuned_problem, queries=self._queries(tuned_problem, case))
 
     def _queries(self, problem: Problem, case: Case) -> Queries:
-        """Return samples of the tuned model, each under the conditions of an exemplar in turn.
+        """Return samples of the tuned model, each under the conditions of an exemplar in turn, and then the controls.
 
-        Their noise is the same for every k and strength of a case's index.
+        Controls are the base model's, of the same noise and conditions. Noise is the same for every k and strength of a
+        case's index.
         """
         count, label = self.truth.plan.queries, self.truth.source.label
         seeds = [derive("exemplar-query", label, case.index, i) for i in range(count)]
         asked = self.items.batch(self.n_before + torch.arange(count) % case.k)
-        model, coder = problem.model(problem.checkpoints[-1], self.device), problem.coder(self.device)
-        names = case.query_ids(count)
-        return generated(model, problem.spec, asked, seeds, names, case.name, self.truth.guidance, coder)
+        names = {problem.checkpoints[-1]: case.query_ids(count), self.last: case.control_ids(count)}
+        guidance, coder = self.truth.guidance, problem.coder(self.device)
+        made = {at: problem.model(at, self.device) for at in names}
+        return concatenate(
+            [
+                generated(made[at], problem.spec, asked, seeds, ids, case.name, guidance, coder)
+                for at, ids in names.items()
+            ]
+        )
 
 
 def choose_exemplars(data: ImageDataset, label: str, plan: ExemplarPlan, taken: Tensor) -> list[list[int]]:

@@ -64,10 +64,11 @@ def _exemplars(label: str, views: ViewCache) -> Truth | None:
     if not found:
         return None
     sheet = found[-1]  # of the most exemplars
-    strongest = next((list(one["map"])[-1] for one in sheet.data["lines"]), "")
+    shown = "above_control" if "above_control" in sheet.data["lines"][0] else "map"
+    strongest = list(sheet.data["lines"][0][shown])[-1]
     lines = zip(sheet.data["lines"], sheet.rows, strict=False)  # the view's last row is chance
-    cells = {(c[1], c[2]): _cell(Interval(**r["map"][strongest]).text(), r) for r, c in lines}
-    return Truth(f"{label}\nexemplars, mAP×100", cells)
+    cells = {(c[1], c[2]): _cell(Interval(**r[shown][strongest]).text(), r) for r, c in lines}
+    return Truth(f"{label}\nexemplars, mAP×100{' above control' if shown != 'map' else ''}", cells)
 
 
 def _groups(label: str, views: ViewCache) -> Truth | None:

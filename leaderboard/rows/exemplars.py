@@ -23,20 +23,31 @@ class ExemplarMeasure(Strict):
 
 
 class ExemplarScores(Strict):
-    """Measures by name on samples of models tuned for ``steps`` updates on ``k`` exemplars; cases: each query's."""
+    """Measures by name on samples of models tuned for ``steps`` updates on ``k`` exemplars; cases: each query's.
+
+    controls: the same on what the base model made of each sample's noise; none in rows of before there were controls.
+    """
 
     k: Number
     steps: Count
     query_ids: list[Text]
     cases: list[Count]
     measures: dict[Name, ExemplarMeasure]
+    controls: dict[Name, ExemplarMeasure] = {}
 
     @model_validator(mode="after")
     def _counts_agree(self) -> ExemplarScores:
-        counts = {len(self.cases), *(len(measure.values) for measure in self.measures.values())}
+        found = (*self.measures.values(), *self.controls.values())
+        counts = {len(self.cases), *(len(measure.values) for measure in found)}
         if counts != {len(set(self.query_ids))} or len(set(self.query_ids)) != len(self.query_ids):
             raise ValueError("not every measure has a value for each distinct query, or not every query a case")
+        if self.controls and self.controls.keys() != self.measures.keys():
+            raise ValueError("controls have other measures than samples")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_controls_that_are_not_known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_empty(handler(self), "controls")
 
 
 class Exemplars(Strict):

@@ -15,7 +15,8 @@ from ..stats.ranking import Entry, Score, Standing, average, beats_random, bound
 from .selection import Place, holding, lacking_notes, place_of, preset_labels, status_of
 from .sheet import MISSING, Interval, Sheet, rank_text, yes_no
 
-RANKED = "ap"
+SHOWN = "ap"
+SPECIFIC = "specific"  # its average precision less that on the controls, where there are any
 RESULTS = "exemplar results"
 COMMAND = "tdabench run TASK --metrics exemplars"
 CHANCE = "chance"
@@ -28,7 +29,14 @@ NOTES = (
     "of entries less those that are significantly worse (paired bootstrap over cases, 95 %). Brackets are 95 % "
     "intervals over cases; entries that miss samples have no rank.",
 )
-
+CONTROLLED = (
+    "Above control: mAP less that on what the base model made of the same noise, in which the exemplars had no part, "
+    "mean over strengths. It decides ranks, Sees from and Beats random: a method that names the exemplars whatever it "
+    "is asked about has 0."
+)
+UNCONTROLLED = (
+    "Rows without controls: a method that names the exemplars whatever it is asked about is on top here as well."
+)
 
 # Columns of means over all strengths, by heading.
 OVER_STRENGTHS = {"Recall@k": "recall-k", "Recall@10": "recall-10", "Percentile": "percentile"}
@@ -44,7 +52,7 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """One entry, averaged over its seeds: its standing by mAP with a kind for each strength.
+    """One entry, averaged over its seeds: its standing with a kind a strength, by mAP, above control where known.
 
     measures: all of them by name, by strength.
     """
@@ -95,13 +103,17 @@ def _sheet(rows: Sequence[Row], setting: Setting, lines: Sequence[Line]) -> Shee
     presets = preset_labels([_names(one.entry) for one in standings])
     shown = _of(found[0], setting.k)
     strengths = [f"{scores.steps} updates" for scores in shown]
-    headings = ["Rank", "Method", "Preset", *strengths, "Sees from", *OVER_STRENGTHS, "Status", "Beats random"]
+    controlled = SPECIFIC in lines[0].measures
+    above = ["Above control"] * controlled
+    headings = ["Rank", "Method", "Preset", *strengths, *above, "Sees from", *OVER_STRENGTHS, "Status", "Beats random"]
     cells = [_cells(*parts) for parts in zip(lines, presets, ranks, beats, strict=True)]
-    chance = [Interval(scores.measures[RANKED].chance).text() for scores in shown]
+    chance = [Interval(scores.measures[SHOWN].chance).text() for scores in shown]
+    chance += [Interval(0.0).text()] * controlled
     rest = [_text(_chance(shown, name)) for name in OVER_STRENGTHS.values()]
     cells.append([MISSING, CHANCE, MISSING, *chance, MISSING, *rest, MISSING, MISSING])
     records = [_record(*parts) for parts in zip(lines, ranks, beats, strict=True)]
-    notes = [_counts(shown[0], _exemplars(found[0])), *NOTES, *_skipped_notes(found)]
+    notes = [_counts(shown[0], _exemplars(found[0])), *NOTES, CONTROLLED if controlled else UNCONTROLLED]
+    notes += _skipped_notes(found)
     notes += lacking_notes(rows, setting.place, found, RESULTS)
     shared = {"view": "exemplars", **setting.place.record(), "cases": setting.cases, "k": setting.k}
     tuned = f"samples of models tuned on {_exemplars_in_words(setting.k)}"
@@ -111,13 +123,26 @@ def _sheet(rows: Sequence[Row], setting: Setting, lines: Sequence[Line]) -> Shee
 
 def _line(setting: Setting, entry: Entry, rows: Sequence[Row]) -> Line:
     results = [_of(row, setting.k) for row in rows]
-    measures = {name: _by_strength(setting.place, results, name) for name in results[0][0].measures}
-    kinds = measures[RANKED]
-    values = [value for one in results for scores in one for value in scores.measures[RANKED].values]
+    names = [*results[0][0].measures, *[SPECIFIC] * bool(results[0][0].controls)]
+    measures = {name: _by_strength(setting.place, results, name) for name in names}
+    ranked = SPECIFIC if SPECIFIC in measures else SHOWN
+    kinds = measures[ranked]
+    values = [value for one in results for scores in one for value in _measure(scores, ranked).values]
     done = len(values) - values.count(None)
     standing = Standing(entry, tuple(rows), kinds, average(list(kinds.values())), done, len(values))
-    chances = [scores.measures[RANKED].chance for scores in results[0]]
-    return Line(standing, _sees_from(kinds, chances), measures)
+    chances = [scores.measures[SHOWN].chance for scores in results[0]]
+    seen = [_sees_from(measures[SHOWN], chances), _sees_from(kinds, [0.0] * len(chances))]
+    return Line(standing, None if None in seen else max(filter(None, seen)), measures)
+
+
+def _measure(scores: ExemplarScores, name: str) -> ExemplarMeasure:
+    """Return a measure by name, or what its samples' average precision is above that of their controls."""
+    if name != SPECIFIC:
+        return scores.measures[name]
+    pairs = zip(scores.measures[SHOWN].values, scores.controls[SHOWN].values, strict=True)
+    values = [None if own is None or control is None else own - control for own, control in pairs]
+    known = [value for value in values if value is not None]
+    return ExemplarMeasure(values=values, mean=float(np.mean(known)) if known else None, chance=0.0)
 
 
 def _by_strength(place: Place, results: Sequence[Sequence[ExemplarScores]], name: str) -> dict[str, Score]:
@@ -131,11 +156,11 @@ def _score(place: Place, scores: ExemplarScores, name: str) -> Score:
     To draw samples again within each drawn case would count their noise twice (Davison & Hinkley, Bootstrap Methods and
     their Application, 1997, section 3.8).
     """
-    means = case_means(scores.cases, scores.measures[name])
+    means = case_means(scores.cases, _measure(scores, name))
     replicates = resampled_means(means, *place.axes, "exemplars", scores.k)
     known = means[np.isfinite(means)]
     mean = float(known.mean()) if len(known) else None
-    return _within(Score(mean, *bounds(replicates), replicates))
+    return _within(Score(mean, *bounds(replicates), replicates), -1.0 if name == SPECIFIC else 0.0)
 
 
 def case_means(cases: Sequence[int], measure: ExemplarMeasure) -> np.ndarray:
@@ -160,10 +185,10 @@ def _over_strengths(line: Line, name: str) -> Score | None:
     return _within(average(list(line.measures[name].values()))) if name in line.measures else None
 
 
-def _within(score: Score) -> Score:
-    """Return a score with its interval cut at what shares can be: those of few cases reach beyond."""
+def _within(score: Score, least: float = 0.0) -> Score:
+    """Return a score with its interval cut at what shares or differences can be: those of few cases reach beyond."""
     low, high = score.low, score.high
-    return replace(score, low=None if low is None else max(low, 0.0), high=None if high is None else min(high, 1.0))
+    return replace(score, low=None if low is None else max(low, least), high=None if high is None else min(high, 1.0))
 
 
 def _chance(shown: Sequence[ExemplarScores], name: str) -> Score | None:
@@ -191,7 +216,8 @@ def _cells(line: Line, preset: str, rank: tuple[int | None, int | None], beats: 
     one = line.standing
     status = f"{one.done} of {one.asked}" if one.done < one.asked else status_of(one.rows)
     seen = MISSING if line.sees_from is None else str(line.sees_from)
-    scores = [_interval(score).text() for score in one.kinds.values()]
+    scores = [_interval(score).text() for score in line.measures[SHOWN].values()]
+    scores += [_interval(one.overall).text()] * (SPECIFIC in line.measures)
     rest = [_text(_over_strengths(line, name)) for name in OVER_STRENGTHS.values()]
     return [rank_text(*rank), _names(one.entry)[0], preset, *scores, seen, *rest, status, yes_no(beats)]
 
@@ -208,8 +234,9 @@ def _record(line: Line, rank: tuple[int | None, int | None], beats: bool | None)
         "asked": one.asked,
         "beats_random": beats,
         "sees_from": line.sees_from,
-        "map": _intervals(one.kinds),
-        "measures": {name: _intervals(scores) for name, scores in line.measures.items() if name != RANKED},
+        "map": _intervals(line.measures[SHOWN]),
+        **({"above_control": _intervals(line.measures[SPECIFIC])} if SPECIFIC in line.measures else {}),
+        "measures": {n: _intervals(scores) for n, scores in line.measures.items() if n not in (SHOWN, SPECIFIC)},
     }
 
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ....errors import UserError
-from ....models.problem import Problem, read_problem
-from ....models.sampling import sample
+from ....models.problem import read_problem
 from ...sheets import labelled, sheet, write_png
 from ...tasks.find import find_task
 from ...truth.derived import Plugins
@@ -49,11 +48,6 @@ def _line(truth: ExemplarTruth, run: Sequence[Case], width: int) -> list[Tensor]
     problems = [read_problem(truth.assets(case).folder, truth.source.plugins) for case in run]
     exemplars = problems[0].train.pixels(exemplar_ids(truth.assets(run[0])))
     blank = torch.ones(width - len(exemplars), *exemplars.shape[1:])
-    base = _before(problems[0], truth.recipe.steps)
-    return [torch.cat([exemplars, blank]), base, *(problem.queries.pixels for problem in problems)]
-
-
-def _before(problem: Problem, at: int) -> Tensor:
-    """Return what the model after ``at`` updates makes of the queries' noise."""
-    asked, model = problem.queries, problem.model(at)
-    return problem.pixels(sample(model, asked.noise, problem.spec, asked.cond, asked.guidance))
+    count, shown = truth.plan.queries, [problem.queries.pixels for problem in problems]
+    base = shown[0][count:]
+    return [torch.cat([exemplars, blank]), base, *(made[:count] for made in shown)]

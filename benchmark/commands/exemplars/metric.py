@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import groupby
+from itertools import chain, groupby
 
 from ....leaderboard.rows.exemplars import Exemplars, ExemplarScores
 from ....seeds import digest
@@ -16,7 +16,7 @@ from ..session import Session
 from ..terminal import console, duration
 from .cases import make, seconds_of, truth_of
 
-VERSION = 1  # of the measures: bumped when one is computed in another way, so that rows get it
+VERSION = 2  # of the measures: bumped when one is computed in another way, so that rows get it
 OF_GROUPS = "it scores groups, and exemplars are items"
 Cells = dict[Case, PlannedCell]
 
@@ -62,7 +62,7 @@ def plan_exemplars(spec: TaskSpec, cells: list[PlannedCell]) -> list[PlannedCell
         made = [query for query in cell.query_ids if kinds[query] == "generated"] or list(cell.query_ids)
         names = [f"exemplars-{i}" for i in range(len(plan.ks) * len(plan.strengths) * plan.cases)]
         if cell.cls.unit == "item":
-            found += [cell.asking((made[0],) * plan.queries, name) for name in names]
+            found += [cell.asking((made[0],) * 2 * plan.queries, name) for name in names]
     return found
 
 
@@ -121,5 +121,7 @@ def _values(truth: ExemplarTruth, cells: Cells, results: Results) -> tuple[dict[
 
 def _scores(truth: ExemplarTruth, cases: list[Case], values: Mapping[str, Mapping[str, float]]) -> ExemplarScores:
     n, (k, steps) = truth.source.assets.manifest["n_train"], _setting(cases[0])
-    asked = {query: case.index for case in cases for query in case.query_ids(truth.plan.queries)}
-    return exemplar_scores(k, steps, n + k, asked, values)
+    count = truth.plan.queries
+    asked = {query: case.index for case in cases for query in case.query_ids(count)}
+    pairs = [zip(case.query_ids(count), case.control_ids(count), strict=True) for case in cases]
+    return exemplar_scores(k, steps, n + k, asked, dict(chain.from_iterable(pairs)), values)

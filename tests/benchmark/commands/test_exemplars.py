@@ -98,6 +98,13 @@ def test_an_oracle_finds_every_exemplar(known):
         assert scores.cases == [0, 0, 1, 1] and len(scores.query_ids) == 4
 
 
+def test_an_oracle_that_looks_at_no_query_finds_them_for_controls_too(known):
+    for name in ("oracle", "fails"):
+        for scores in known[2][name].metrics.exemplars.scores:
+            values = scores.controls["ap"].values
+            assert values == ([1.0] * 4 if name == "oracle" or scores.k == 1 else [None] * 4)
+
+
 def test_random_scores_are_at_chance(known):
     row = known[2]["noise"]
     parts = [scores.measures["percentile"] for scores in row.metrics.exemplars.scores]
@@ -150,7 +157,7 @@ def test_stand_ins_are_as_many_as_the_cells_and_ask_as_much(known):
     session = open_session(TASK, known[0], (known[1][-1],), Options(), problem_only=True)
     cells = session.planner.selected(Selection(["random", "of-groups"], [], "quick", [0]))
     found = plan_exemplars(session.spec, cells)
-    assert len(found) == CASES and {len(cell.attributed_ids) for cell in found} == {2}
+    assert len(found) == CASES and {len(cell.attributed_ids) for cell in found} == {4}
     assert {cell.key.method for cell in found} == {"random"}
 
 
@@ -223,7 +230,7 @@ def test_a_picture_has_exemplars_and_samples_in_lines(tdabench, base_home, tmp_p
     for line, run in enumerate(made.runs):
         problems = [read_problem(made.assets(case).folder) for case in run]
         k, top = run[0].k, 16 + line * cell + 2
-        columns = [problems[0].train.images[-k:], *(problem.queries.x for problem in problems)]
+        columns = [problems[0].train.images[-k:], *(problem.queries.x[:2] for problem in problems)]
         for left, images in zip((0, 4 * cell + 16, 6 * cell + 24), columns, strict=True):
             for i, image in enumerate(images):
                 start = left + i * cell + 2

@@ -73,10 +73,13 @@ def test_queries_without_scores_are_missing_and_not_absent() -> None:
         "a": measures([3.0, 2.0, 1.0], [0]),
         "b": measures([np.nan, 2.0, 1.0], [0]),
         "c": measures([1, 2, 3], [0]),
+        "C": measures([1, 3, 2], [1]),
     }
-    found = exemplar_scores(1, 5, 3, cases, values)
+    controls = {name: name.upper() for name in cases}
+    found = exemplar_scores(1, 5, 3, cases, controls, values)
     assert found.cases == [0, 0, 1, 1] and found.query_ids == ["a", "b", "c", "d"]
     assert found.measures["ap"].values == [1.0, None, pytest.approx(1 / 3), None]
     assert found.measures["ap"].mean == pytest.approx(2 / 3)
     assert found.measures["ap"].chance == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
-    assert exemplar_scores(1, 5, 3, cases, {}).measures["percentile"].mean is None
+    assert found.controls["ap"].values == [None, None, 1.0, None] and found.controls["ap"].mean == 1.0
+    assert exemplar_scores(1, 5, 3, cases, controls, {}).measures["percentile"].mean is None

@@ -87,9 +87,13 @@ def test_queries_are_samples_of_the_tuned_model_from_noise_that_is_common_to_a_c
     for case, problem in problems.items():
         queries, model = problem.queries, problem.model(problem.checkpoints[-1])
         assert set(queries.kinds) == {"generated"} and set(queries.roles) == {case.name}
-        assert queries.ids == case.query_ids(PLAN.queries)
-        torch.testing.assert_close(sample(model, queries.noise, problem.spec), queries.x)
-        noises.setdefault(case.index, []).append(queries.noise)
+        assert queries.ids == case.query_ids(PLAN.queries) + case.control_ids(PLAN.queries)
+        (noise, again), (own, control) = queries.noise.chunk(2), queries.x.chunk(2)
+        base = problem.model(problem.recipe.steps)
+        torch.testing.assert_close(sample(model, noise, problem.spec), own)
+        torch.testing.assert_close(sample(base, noise, problem.spec), control)
+        assert torch.equal(noise, again) and not torch.equal(own, control)
+        noises.setdefault(case.index, []).append(noise)
     assert all(torch.equal(noise, same[0]) for same in noises.values() for noise in same)
     assert not torch.equal(noises[0][0], noises[1][0])
 
@@ -133,8 +137,8 @@ def test_a_class_conditional_model_is_asked_for_the_exemplars_class(tmp_path, mo
     truth.derive(truth.runs[0])
     problem = read_problem(truth.assets(truth.cases[0]).folder)
     labels = problem.train.cond["class_labels"]
-    assert problem.queries.cond["class_labels"].tolist() == [int(labels[-1])] * 3 and labels[-1] == labels[-2]
-    assert problem.queries.guidance.tolist() == [2.0] * 3
+    assert problem.queries.cond["class_labels"].tolist() == [int(labels[-1])] * 6 and labels[-1] == labels[-2]
+    assert problem.queries.guidance.tolist() == [2.0] * 6
 
 
 # which items may be exemplars

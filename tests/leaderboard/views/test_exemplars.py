@@ -122,3 +122,34 @@ def test_rows_without_exemplars_are_written_as_before_and_broken_ones_refused() 
         ExemplarScores.model_validate(found | {"cases": found["cases"][1:]})
     with pytest.raises(ValidationError, match="mean is not"):
         ExemplarMeasure(values=[0.5, 1.0], mean=0.5, chance=0.1)
+
+
+def controlled(own: dict[str, float], control: dict[str, float]) -> list[Row]:
+    """Return rows of methods with these average precisions on samples and on controls."""
+    found = []
+    for i, name in enumerate(own):
+        held, other = (exemplars({(1, 5): part[name], (1, 50): part[name]}, i) for part in (own, control))
+        scores = [a.model_copy(update={"controls": b.measures}) for a, b in zip(held.scores, other.scores, strict=True)]
+        found.append(removal_row(name, exemplars=held.model_copy(update={"scores": scores})))
+    return found
+
+
+def test_a_method_that_names_the_exemplars_of_every_query_is_not_on_top() -> None:
+    own = {"always": 0.95, "specific": 0.6, "random": 0.02}
+    sheet = only("exemplars", controlled(own, {"always": 0.95, "specific": 0.05, "random": 0.02}))
+    found = cells(sheet)
+    assert [found[f"{name}@1"]["Rank"] for name in ("specific", "always", "random")] == ["1", "2-3", "2-3"]
+    assert numbers(found["specific@1"]["Above control"])[0] == pytest.approx(55.0, abs=0.2)
+    assert numbers(found["always@1"]["50 updates"])[0] == pytest.approx(95.0, abs=0.2)
+    assert [line["Sees from"] for line in found.values()] == ["5", "-", "-", "-"]
+    assert found["always@1"]["Beats random"] == "no" and found["chance"]["Above control"] == "0.0"
+    (first, *_) = sheet.data["lines"]
+    assert first["above_control"]["5"]["mean"] == pytest.approx(0.55, abs=0.002)
+    assert any(note.startswith("Above control") for note in sheet.notes)
+
+
+def test_rows_of_before_there_were_controls_say_so() -> None:
+    sheet = only("exemplars", rows())
+    assert "Above control" not in sheet.headings and any(
+        note.startswith("Rows without controls") for note in sheet.notes
+    )
