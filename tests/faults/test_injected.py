@@ -68,13 +68,13 @@ class Work(NamedTuple):
 RUN = ("run", TASK, "--jobs", "1", "--methods", "pixel,d-trak")
 REMOVAL = ("run", TASK, "--jobs", "1", "--methods", "random", "--metrics", "union")
 WORKS = {
-    "run": Work(RUN, ("--retry",), ("home/truth",), 3, 1),
+    "run": Work(RUN, ("--retry",), ("home/truth",), 3, 0),
     "removal": Work(REMOVAL, ("--retry",), ("home/truth",), 0, 0),
     "build": Work(("truth", "build", TASK), (), ("home/base", "home/models"), 2, 0),
-    "import": Work(("truth", "import", "truth.tar"), (), ("truth.tar",), 4, 2),
-    "export": Work(("truth", "export", TASK, "own.tar"), (), ("home/truth",), 4, 2),
-    "attribute": Work((*ATTRIBUTE, "--methods", "pixel,d-trak", "--jobs", "1"), (), ("model", "images", "asked"), 1, 1),
-    "fetch": Work(("data", "fetch", "emoji", "--data", "emoji"), (), ("emoji",), 2, 2),
+    "import": Work(("truth", "import", "truth.tar"), (), ("truth.tar",), 4, 1),
+    "export": Work(("truth", "export", TASK, "own.tar"), (), ("home/truth",), 3, 1),
+    "attribute": Work((*ATTRIBUTE, "--methods", "pixel,d-trak", "--jobs", "1"), (), ("model", "images", "asked"), 0, 1),
+    "fetch": Work(("data", "fetch", "emoji", "--data", "emoji"), (), ("emoji",), 1, 1),
 }
 
 
@@ -223,7 +223,7 @@ def given(tiny_home, tmp_path_factory) -> Path:
     shutil.copytree(tiny_home, folder / "home")
     test_emoji.copy(folder / "emoji")
     with chdir(folder):
-        exec(MODEL, {})
+        exec(MODEL.replace("range(400)", "range(4)"), {})  # what it learns is not looked at
     answer = call(folder, ("truth", "export", TASK, "truth.tar"))
     assert answer.code == 0, answer
     return folder
