@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, brief
 from ..store import files_below
 from .folders import SUFFIXES
 
@@ -98,8 +98,11 @@ def read_bytes(path: Path) -> bytes:
     """Return a file's content; raises UserError where it cannot be read."""
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): unpack the archive again") from error
+    except (OSError, ValueError) as error:  # no file has a name with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(
+            f"{path.parent / brief(path.name)} cannot be read ({reason}): unpack the archive again"
+        ) from error
 
 
 def read_lines(path: Path) -> list[str]:

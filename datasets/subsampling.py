@@ -54,5 +54,5 @@ def _listed(path: Path) -> list[dict[str, str]]:
 
 
 def _picture(folder: Path, row: Mapping[str, str]) -> Path:
-    paths = [folder / place.format(**row) / row["name"] for place in PLACES]
+    paths = [folder / place.format(label=row["label"], split=row["split"]) / row["name"] for place in PLACES]
     return next((path for path in paths if path.is_file()), paths[0])

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tdabench.benchmark.attribution.outputs.folder import REPORT, _asked
@@ -68,6 +68,9 @@ def test_captions_of_coco_are_one_a_picture_or_refused(tmp_path, data):
     opened(parsed(coco.rows, tmp_path, "train"))
 
 
+@example(data=TABLE.replace(b"a.jpg", b"\x00a.jpg"))
+@example(data=TABLE.replace(b"a.jpg", b"\x01a.jpg"))
+@example(data=TABLE.replace(b"train\n", b"train,more\n"))
 @given(damaged(TABLE) | st.lists(st.text(max_size=30), max_size=5).map(lambda rows: TABLE + "\n".join(rows).encode()))
 @many
 def test_a_table_of_artworks_names_pictures_or_is_refused(tmp_path, data):

@@ -221,7 +221,7 @@ def test_models_are_tuned_on_latents_or_in_their_adapters_alone(place, task):
     start, end = base.weights[base.checkpoints[-1]], problem.weights[problem.checkpoints[-1]]
     assert set(end) == set(start) and any(not torch.equal(end[name], value) for name, value in start.items())
     made = problem.pixels(problem.queries.x)
-    assert made.shape == (2, 1, 8, 8) and torch.allclose(made, problem.queries.pixels, atol=1e-5)
+    assert made.shape == (4, 1, 8, 8) and torch.allclose(made, problem.queries.pixels, atol=1e-5)
     items = problem.train.batch(torch.arange(len(problem.train))).x
     if (coder := problem.coder()) is not None:
         torch.testing.assert_close(items[-2:], coder.encode(problem.train.images[-2:]))
