@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, brief
+from ..errors import UserError
 from ..store import files_below
 from .folders import SUFFIXES
 
@@ -100,9 +100,13 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # no file has a name with a zero byte
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(
-            f"{path.parent / brief(path.name)} cannot be read ({reason}): unpack the archive again"
-        ) from error
+        raise UserError(f"{_told(path)} cannot be read ({reason}): unpack the archive again") from error
+
+
+def _told(path: Path) -> str:
+    """Return a path that a file of others may have named as one line, its end where it is long."""
+    line = "".join(c if c.isprintable() else "?" for c in str(path))
+    return line if len(line) < 1000 else f"…{line[-1000:]}"
 
 
 def read_lines(path: Path) -> list[str]:
