@@ -27,9 +27,14 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {what} {shown(name)}: {hint}")
 
 
+def one_line(text: str) -> str:
+    """Return a text of others with all that is not printable as ``?``."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def brief(text: str) -> str:
     """Return a text of others, such as an exception's, as one line of at most 200 characters, all printable."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    line = one_line(" ".join(text.split()))
     return line if len(line) < 200 else line[:200] + "…"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 from ..store import files_below
 from .folders import SUFFIXES
 
@@ -105,7 +105,7 @@ def read_bytes(path: Path) -> bytes:
 
 def _told(path: Path) -> str:
     """Return a path that a file of others may have named as one line, its end where it is long."""
-    line = "".join(c if c.isprintable() else "?" for c in str(path))
+    line = one_line(str(path))
     return line if len(line) < 1000 else f"…{line[-1000:]}"
 
 

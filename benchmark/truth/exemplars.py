@@ -19,6 +19,7 @@ from ...datasets.groups import integer_column
 from ...datasets.queries import Queries, concatenate
 from ...datasets.truth import Assets
 from ...errors import UserError
+from ...models.denoiser import Denoiser
 from ...models.problem import Problem
 from ...models.recipe import Recipe, Tuning
 from ...models.training import State
@@ -196,23 +197,26 @@ class Tuned:
         return replace(tuned_problem, queries=self._queries(tuned_problem, case))
 
     def _queries(self, problem: Problem, case: Case) -> Queries:
-        """Return samples of the tuned model, each under the conditions of an exemplar in turn, and then the controls.
+        """Return samples of the tuned model, then the controls: the base model's, of the same noise and conditions."""
+        count = self.truth.plan.queries
+        own = self._samples(problem.model(problem.checkpoints[-1], self.device), case.query_ids(count), case.name)
+        controls = replace(self._before, ids=case.control_ids(count), roles=(case.name,) * count)
+        return concatenate([own, controls])
 
-        Controls are the base model's, of the same noise and conditions. Noise is the same for every k and strength of a
-        case's index.
+    @cached_property
+    def _before(self) -> Queries:
+        """What the base model makes, of which all strengths have the same."""
+        return self._samples(self.base.model(self.last, self.device), self.run[0].control_ids(self.truth.plan.queries))
+
+    def _samples(self, model: Denoiser, names: tuple[str, ...], role: str = "") -> Queries:
+        """Return samples of a model, each under the conditions of an exemplar in turn.
+
+        Their noise is the same for every k and strength of a case's index.
         """
-        count, label = self.truth.plan.queries, self.truth.source.label
-        seeds = [derive("exemplar-query", label, case.index, i) for i in range(count)]
-        asked = self.items.batch(self.n_before + torch.arange(count) % case.k)
-        names = {problem.checkpoints[-1]: case.query_ids(count), self.last: case.control_ids(count)}
-        guidance, coder = self.truth.guidance, problem.coder(self.device)
-        made = {at: problem.model(at, self.device) for at in names}
-        return concatenate(
-            [
-                generated(made[at], problem.spec, asked, seeds, ids, case.name, guidance, coder)
-                for at, ids in names.items()
-            ]
-        )
+        (index, k), label = (self.run[0].index, self.run[0].k), self.truth.source.label
+        seeds = [derive("exemplar-query", label, index, i) for i in range(len(names))]
+        asked, coder = self.items.batch(self.n_before + torch.arange(len(names)) % k), self.base.coder(self.device)
+        return generated(model, self.base.spec, asked, seeds, names, role, self.truth.guidance, coder)
 
 
 def choose_exemplars(data: ImageDataset, label: str, plan: ExemplarPlan, taken: Tensor) -> list[list[int]]:

@@ -130,8 +130,8 @@ def _line(setting: Setting, entry: Entry, rows: Sequence[Row]) -> Line:
     values = [value for one in results for scores in one for value in _measure(scores, ranked).values]
     done = len(values) - values.count(None)
     standing = Standing(entry, tuple(rows), kinds, average(list(kinds.values())), done, len(values))
-    chances = [scores.measures[SHOWN].chance for scores in results[0]]
-    seen = [_sees_from(measures[SHOWN], chances), _sees_from(kinds, [0.0] * len(chances))]
+    bars = {SHOWN: [scores.measures[SHOWN].chance for scores in results[0]], SPECIFIC: [0.0] * len(results[0])}
+    seen = [_sees_from(measures[name], bars[name]) for name in bars if name in measures]
     return Line(standing, None if None in seen else max(filter(None, seen)), measures)
 
 
