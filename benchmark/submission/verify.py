@@ -112,7 +112,7 @@ def _rows(verifier: Verifier) -> str:
 def _wrong(row: Row, submission: Submission) -> str | None:
     key = row.key
     if (key.method, key.method_version) != (submission.manifest.method, submission.manifest.method_version):
-        return f"a row of {key.method}@{key.method_version}, which is not the method submitted"
+        return f"a row of {key.versioned}, which is not the method submitted"
     if row.source.kind != "measured":
         return f"says {row.source.kind}, which is not for its author to say"
     if row.status not in ("ok", "partial") or key.query_set != "test":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import CorruptFile, UserError, brief
 from ...seeds import digest
-from ...store import LONG_CLAIM_S, FolderStore, file_hash, home, recovered, take_place
+from ...store import LONG_CLAIM_S, FolderStore, file_hash, home, of_disk, recovered, take_place
 from ..base import OWN, Card, ImageDataset
 from ..folders import UNREADABLE, check_channels, fit_picture
 from ..stored import COLUMNS, NULL, Item, Stored, open_items, write_items
@@ -160,7 +160,7 @@ def first_size(pictures: Given) -> tuple[int, int]:
 
 def _check_disk(error: Exception, pictures: Given, i: int) -> None:
     """Raise UserError for a picture that the disk does not give: left out for ever, it would be missed by nobody."""
-    if isinstance(error, OSError) and error.errno is not None:
+    if of_disk(error):
         where = f"{pictures.names[i]} of {pictures.where}"
         raise UserError(f"cannot read {where}: {error.strerror}; make it readable, or take it out") from error
 

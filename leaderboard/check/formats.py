@@ -53,7 +53,7 @@ def _line(cell: Judged) -> list[str]:
     quality = [finding for finding in cell.findings if finding.what.startswith("LDS")]
     lds = quality[-1].change if quality else "same bits" if cell.pair.same_scores else MISSING
     costs = [_largest([f for f in cell.findings if f.kind == kind]) for kind in ("passes", "time", "memory")]
-    names = [f"{entry.method}@{entry.method_version}", entry.preset, f"{entry.task}@{entry.task_version}"]
+    names = [entry.versioned, entry.preset, f"{entry.task}@{entry.task_version}"]
     return [*names, cell.pair.seeds, lds, *costs, str(worse) if worse else "-"]
 
 

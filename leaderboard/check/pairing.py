@@ -47,7 +47,7 @@ class Pairing(NamedTuple):
 
 def label(entry: Entry) -> str:
     """Return an entry as people name it."""
-    return f"{entry.method}@{entry.method_version} {entry.preset} on {entry.task}@{entry.task_version}"
+    return f"{entry.title} on {entry.task}@{entry.task_version}"
 
 
 def paired(baseline: Iterable[Row], current: Iterable[Row]) -> Pairing:

@@ -70,7 +70,7 @@ def ranked_tables(rows: Iterable[Row], beside: Sequence[Row] = ()) -> list[Ranke
     for row in rows:
         if row.metrics is not None and row.metrics.lds:
             groups.setdefault(group_of(row), []).append(row)
-    behind = {(f"{g.task}@{g.task_version}", *g[2:]): found for g, found in groups.items()}
+    behind = {(g.label, *g[2:]): found for g, found in groups.items()}
     tables = build_tables(rows, beside)
     keys = [(table.task, table.query_set, table.kinds, table.truth_sha256) for table in tables]
     found = [_ranked(table, behind.get(key, [])) for table, key in zip(tables, keys, strict=True)]

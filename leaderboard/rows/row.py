@@ -52,6 +52,11 @@ class Key(Strict):
         return f"{self.task}@{self.task_version}"
 
     @property
+    def versioned(self) -> str:
+        """``name@version`` of the method."""
+        return f"{self.method}@{self.method_version}"
+
+    @property
     def setting(self) -> str:
         """The preset, and the precision where it is not float32: what tells one method's entries apart."""
         return self.preset if self.precision == "float32" else f"{self.preset} ({self.precision})"
@@ -193,6 +198,6 @@ def row_key(key: Key) -> str:
 
     With ``-<precision>`` after the seed where it is not float32.
     """
-    method = f"{key.method}@{key.method_version}/{key.preset}-{key.params_hash[:8]}"
+    method = f"{key.versioned}/{key.preset}-{key.params_hash[:8]}"
     precision = "" if key.precision == "float32" else f"-{key.precision}"
     return f"{key.label}/{method}/{key.query_set}-seed{key.seed}{precision}.json"

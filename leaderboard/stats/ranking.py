@@ -26,6 +26,11 @@ class Group(NamedTuple):
     kinds: tuple[str, ...]
     truth_sha256: str | None
 
+    @property
+    def label(self) -> str:
+        """``name@version`` of the task."""
+        return f"{self.task}@{self.task_version}"
+
 
 class Entry(NamedTuple):
     """What is ranked: one method with one set of parameters; its seeds are averaged."""
@@ -37,6 +42,21 @@ class Entry(NamedTuple):
     preset: str
     params_hash: str
     query_set: str
+
+    @property
+    def versioned(self) -> str:
+        """``name@version`` of the method."""
+        return f"{self.method}@{self.method_version}"
+
+    @property
+    def title(self) -> str:
+        """The method with its version and preset, as people name it."""
+        return f"{self.versioned} {self.preset}"
+
+    @property
+    def columns(self) -> tuple[str, str, str]:
+        """The method with its version, the preset and the parameters' hash: what a table names it by."""
+        return self.versioned, self.preset, self.params_hash
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def build_ablations(rows: Iterable[Row]) -> list[Ablations]:
 
 def _setting(row: Row) -> Setting:
     preset, _, _ = row.key.preset.partition("+")
-    return Setting(place_of(row), f"{row.key.method}@{row.key.method_version}", preset)
+    return Setting(place_of(row), row.key.versioned, preset)
 
 
 def _compared(preset: str, rows: Sequence[Row]) -> dict[Entry, list[Row]]:

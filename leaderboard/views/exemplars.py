@@ -11,7 +11,18 @@ import numpy as np
 from ..rows.exemplars import ExemplarMeasure, Exemplars, ExemplarScores
 from ..rows.row import Row
 from ..stats.over_queries import resampled_means
-from ..stats.ranking import Entry, Score, Standing, average, beats_random, bounds, by_entry, by_mean, rank_ranges
+from ..stats.ranking import (
+    Entry,
+    Score,
+    Standing,
+    average,
+    beats_random,
+    bounds,
+    by_entry,
+    by_mean,
+    entry_of,
+    rank_ranges,
+)
 from .selection import Place, holding, lacking_notes, place_of, preset_labels, status_of
 from .sheet import MISSING, Interval, Sheet, rank_text, yes_no
 
@@ -100,7 +111,7 @@ def _sheet(rows: Sequence[Row], setting: Setting, lines: Sequence[Line]) -> Shee
     ranges = rank_ranges(standings)
     ranks = [ranges.get(one.entry, (None, None)) for one in standings]
     beats = [beats_random(one, standings) for one in standings]
-    presets = preset_labels([_names(one.entry) for one in standings])
+    presets = preset_labels([one.entry.columns for one in standings])
     shown = _of(found[0], setting.k)
     strengths = [f"{scores.steps} updates" for scores in shown]
     controlled = SPECIFIC in lines[0].measures
@@ -117,7 +128,7 @@ def _sheet(rows: Sequence[Row], setting: Setting, lines: Sequence[Line]) -> Shee
     notes += lacking_notes(rows, setting.place, found, RESULTS)
     shared = {"view": "exemplars", **setting.place.record(), "cases": setting.cases, "k": setting.k}
     tuned = f"samples of models tuned on {_exemplars_in_words(setting.k)}"
-    title = f"{setting.place.task}@{setting.place.task_version}: {tuned}, mAP×100"
+    title = f"{setting.place.label}: {tuned}, mAP×100"
     return Sheet.of(title, headings, cells, notes, shared, records)
 
 
@@ -196,10 +207,6 @@ def _chance(shown: Sequence[ExemplarScores], name: str) -> Score | None:
     return Score(float(np.mean(found)), None, None, np.empty(0)) if found else None
 
 
-def _names(entry: Entry) -> tuple[str, str, str]:
-    return f"{entry.method}@{entry.method_version}", entry.preset, entry.params_hash
-
-
 def _interval(score: Score) -> Interval:
     return Interval(score.mean, score.low, score.high)
 
@@ -219,7 +226,7 @@ def _cells(line: Line, preset: str, rank: tuple[int | None, int | None], beats: 
     scores = [_interval(score).text() for score in line.measures[SHOWN].values()]
     scores += [_interval(one.overall).text()] * (SPECIFIC in line.measures)
     rest = [_text(_over_strengths(line, name)) for name in OVER_STRENGTHS.values()]
-    return [rank_text(*rank), _names(one.entry)[0], preset, *scores, seen, *rest, status, yes_no(beats)]
+    return [rank_text(*rank), one.entry.versioned, preset, *scores, seen, *rest, status, yes_no(beats)]
 
 
 def _record(line: Line, rank: tuple[int | None, int | None], beats: bool | None) -> dict[str, Any]:
@@ -227,7 +234,7 @@ def _record(line: Line, rank: tuple[int | None, int | None], beats: bool | None)
     return {
         "rank_best": rank[0],
         "rank_worst": rank[1],
-        **dict(zip(("method", "preset", "params_hash"), _names(one.entry), strict=True)),
+        **dict(zip(("method", "preset", "params_hash"), one.entry.columns, strict=True)),
         "seeds": sorted(row.key.seed for row in one.rows),
         "status": status_of(one.rows),
         "done": one.done,
@@ -255,6 +262,5 @@ def _skipped_notes(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         found = _exemplars(row)
         for reason in found.skipped.values() if found else ():
-            entry = f"{row.key.method}@{row.key.method_version} {row.key.setting}"
-            reasons.setdefault(" ".join(reason.split()), set()).add(entry)
+            reasons.setdefault(" ".join(reason.split()), set()).add(entry_of(row).title)
     return [f"Cases skipped for {', '.join(sorted(who))}: {reason}" for reason, who in reasons.items()]

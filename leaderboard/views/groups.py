@@ -93,7 +93,7 @@ def _sheet(rows: Sequence[Row], setting: Setting, lines: Sequence[Line]) -> Shee
     ranges = rank_ranges(standings)
     ranks = [ranges.get(one.entry, (None, None)) for one in standings]
     beats = [beats_random(one, standings) for one in standings]
-    presets = preset_labels([_names(one.entry) for one in standings])
+    presets = preset_labels([one.entry.columns for one in standings])
     size = _sizes(setting, found)
     beats_size = [better(one, size.standing) if size and one.rankable else None for one in standings]
     headings = ["Rank", "Method", "Preset", "Scores", *MEASURES.values(), "Status", "Beats random", "Beats size"]
@@ -150,10 +150,6 @@ def _interval(name: str, score: Score) -> Interval:
     return Interval(score.mean, max(score.low, LOWEST[name]), min(score.high, 1.0))
 
 
-def _names(entry: Entry) -> tuple[str, str, str]:
-    return f"{entry.method}@{entry.method_version}", entry.preset, entry.params_hash
-
-
 def _cells(
     line: Line, preset: str, rank: tuple[int | None, int | None], beats: bool | None, beats_size: bool | None
 ) -> list[str]:
@@ -161,7 +157,7 @@ def _cells(
     status = f"{one.done} of {one.asked}" if one.done < one.asked else status_of(one.rows)
     scores = [line.scores[name].text() for name in MEASURES]
     marks = yes_no(beats), yes_no(beats_size)
-    return [rank_text(*rank), _names(one.entry)[0], preset, UNITS[line.unit], *scores, status, *marks]
+    return [rank_text(*rank), one.entry.versioned, preset, UNITS[line.unit], *scores, status, *marks]
 
 
 def _scores_of(line: Line) -> dict[str, Any]:
@@ -172,7 +168,7 @@ def _record(
     line: Line, rank: tuple[int | None, int | None], beats: bool | None, beats_size: bool | None
 ) -> dict[str, Any]:
     one, seeds = line.standing, sorted(row.key.seed for row in line.standing.rows)
-    named = dict(zip(("method", "preset", "params_hash"), _names(one.entry), strict=True))
+    named = dict(zip(("method", "preset", "params_hash"), one.entry.columns, strict=True))
     counted = {"status": status_of(one.rows), "done": one.done, "asked": one.asked, "beats_random": beats}
     return {
         "rank_best": rank[0],
@@ -202,5 +198,5 @@ def _limit(name: str, scores: Sequence[GroupScore]) -> str:
 def _lacking_notes(rows: Sequence[Row], setting: Setting) -> list[str]:
     here = [row for row in rows if place_of(row)[:3] == setting.place[:3]]
     lacking = [row for row in here if row.metrics and setting.kind not in row.metrics.groups]
-    without = sorted({f"{row.key.method}@{row.key.method_version} {row.key.preset}" for row in lacking})
+    without = sorted({entry_of(row).title for row in lacking})
     return [f"Without results of groups: {', '.join(without)}."] if without else []

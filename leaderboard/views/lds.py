@@ -144,11 +144,10 @@ def _table(group: Group, measured: Sequence[Row], failed: Sequence[Row], suspect
     )
     unfinished = [row for row in measured if row.status not in ("ok", "partial")]
     failures = sorted(map(failure_of, [*failed, *unfinished]), key=lambda one: (one.method, one.preset, one.seed))
-    task = f"{group.task}@{group.task_version}"
     results = {kind: [row.metrics.lds[kind] for row in measured if row.metrics] for kind in group.kinds}
     ceilings = {kind: _ceiling(_shown(found)) for kind, found in results.items()}
     notes = _notes(measured, results, _marks(measured, suspected)) if measured else ()
-    return Table(task, group.query_set, group.truth_sha256, group.kinds, lines, tuple(failures), notes, ceilings)
+    return Table(group.label, group.query_set, group.truth_sha256, group.kinds, lines, tuple(failures), notes, ceilings)
 
 
 def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None, marks: tuple[str, ...]) -> Line:
@@ -156,7 +155,7 @@ def _line(standing: Standing, rank: tuple[int, int] | None, beats: bool | None, 
     costs = [row.cost for row in standing.rows if row.cost]
     return Line(
         *(rank or (None, None)),
-        method=f"{entry.method}@{entry.method_version}",
+        method=entry.versioned,
         preset=entry.preset,
         params_hash=entry.params_hash,
         seeds=tuple(sorted(row.key.seed for row in standing.rows)),

@@ -24,9 +24,14 @@ class Place(NamedTuple):
     truth_sha256: str | None
 
     @property
+    def label(self) -> str:
+        """``name@version`` of the task."""
+        return f"{self.task}@{self.task_version}"
+
+    @property
     def title(self) -> str:
         """Name the task version and the query set."""
-        return f"{self.task}@{self.task_version}, {self.query_set} queries"
+        return f"{self.label}, {self.query_set} queries"
 
     @property
     def axes(self) -> tuple[str, int]:
@@ -36,7 +41,7 @@ class Place(NamedTuple):
     def record(self) -> dict[str, Any]:
         """Return these facts for JSON and CSV."""
         truth = {"truth_sha256": self.truth_sha256}
-        return {"task": f"{self.task}@{self.task_version}", "query_set": self.query_set} | truth
+        return {"task": self.label, "query_set": self.query_set} | truth
 
 
 def place_of(row: Row) -> Place:
@@ -65,7 +70,7 @@ def lacking_notes(rows: Sequence[Row], place: Place, shown: Iterable[Row], what:
     here = [row for row in rows if place_of(row)[:3] == place[:3]]
     found = {entry_of(row) for row in shown}
     without = sorted({entry for row in here if (entry := entry_of(row)) not in found})
-    names = ", ".join(dict.fromkeys(f"{entry.method}@{entry.method_version} {entry.preset}" for entry in without))
+    names = ", ".join(dict.fromkeys(entry.title for entry in without))
     seeds = Counter(entry_of(row) for row in here)
     notes = [f"Without {what}: {names}."] if names else []
     return notes + [SEEDS_NOTE] * any(seeds[entry] > 1 for entry in found)
@@ -73,7 +78,7 @@ def lacking_notes(rows: Sequence[Row], place: Place, shown: Iterable[Row], what:
 
 def names_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return each row's method with its version, and its preset."""
-    methods = [f"{row.key.method}@{row.key.method_version}" for row in rows]
+    methods = [row.key.versioned for row in rows]
     keys = [(method, row.key.setting, row.key.params_hash) for method, row in zip(methods, rows, strict=True)]
     return list(zip(methods, preset_labels(keys), strict=True))
 
@@ -87,7 +92,7 @@ def preset_labels(keys: Sequence[tuple[str, str, str]]) -> list[str]:
 def identity(row: Row) -> dict[str, Any]:
     """Return what names a row in JSON and CSV."""
     key = row.key
-    name = {"method": f"{key.method}@{key.method_version}", "preset": key.setting}
+    name = {"method": key.versioned, "preset": key.setting}
     return name | {"params_hash": key.params_hash, "seed": key.seed}
 
 

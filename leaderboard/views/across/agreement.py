@@ -135,13 +135,9 @@ def _line(one: Order, other: Order) -> Line:
     shared = one.scores.keys() & other.scores.keys()
     same = one.wins & other.wins
     turned = {pair for pair in one.wins if pair[::-1] in other.wins}
-    reversals = tuple(sorted(f"{_name(first)} before {_name(second)}" for first, second in turned))
+    reversals = tuple(sorted(f"{first.title} before {second.title}" for first, second in turned))
     counts = len(shared), _spearman(one, other, shared), len(same) + len(turned), len(same)
     return Line(one.name, other.name, *counts, reversals)
-
-
-def _name(entry: Entry) -> str:
-    return f"{entry.method}@{entry.method_version} {entry.preset}"
 
 
 def _spearman(one: Order, other: Order, shared: Set[Entry]) -> float | None:
