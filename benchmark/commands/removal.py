@@ -30,7 +30,7 @@ from .terminal import Bar, console, duration
 Part = Literal["union", "per-query"]
 R = TypeVar("R", Union, PerQuery)
 PARTS: tuple[Part, ...] = ("union", "per-query")
-VERSION = 1  # of what is computed from outcomes: rows of another one are computed again
+VERSION = 2  # of what is computed from outcomes: rows of another one are computed again
 
 
 @dataclass(frozen=True)

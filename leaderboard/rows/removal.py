@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -91,13 +91,22 @@ class PerQuery(Strict):
 
 
 class Union(Strict):
-    """Removal of all targets' top items at once, retrained under each seed (MUCS' protocol)."""
+    """Removal of all targets' top items at once, retrained under each seed (MUCS' protocol).
+
+    random_by: in what random removal is linear between the sizes that were tried.
+    """
 
     size: Count
     seeds: list[int]
     target_ids: list[Text]
     control_ids: list[Text]
     similarities: dict[Name, Similarity]
+    random_by: Literal["size", "items left"] = "size"
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Rows of before there was another way are as they were.
+        return {name: value for name, value in handler(self).items() if (name, value) != ("random_by", "size")}
 
     @model_validator(mode="after")
     def _every_seed_and_query_has_a_value(self) -> Union:

@@ -25,6 +25,10 @@ RANK_NOTE = (
     "Rank a-b: a is 1 + the number of entries that are significantly better, b the number of entries less those that "
     "are significantly worse (95 % interval of the paired difference in Above random on the targets)."
 )
+BY_SIZE_NOTE = (
+    "Random is linear in the union's size between the sizes that were tried: where its curve bends upwards, that is "
+    "too much, and Above random too little."
+)
 PUBLISHED_NOTES = (
     "Change: of the similarity against random removal's median, in per cent with 1.98 standard errors. AUC: how often "
     "random removal leaves a query more similar, 0.5 = no better than random. p: Mann-Whitney U and paired Wilcoxon; "
@@ -35,7 +39,7 @@ PUBLISHED_NOTES = (
 
 
 class Setting(NamedTuple):
-    """What entries must share to be compared: place, retrainings, numbers of items, seeds, queries, weights."""
+    """What entries must share to be compared: place, retrainings, items, seeds, queries, random's reading, weights."""
 
     place: Place
     laboratory: str
@@ -44,6 +48,7 @@ class Setting(NamedTuple):
     seeds: tuple[int, ...]
     targets: tuple[str, ...]
     controls: tuple[str, ...]
+    random_by: str
     weights: str = ""
 
 
@@ -66,7 +71,7 @@ class Result:
         """With which entries this one is compared."""
         union, sizes = self.union, (self.removal.laboratory, self.removal.n_train, self.removal.top_k)
         queries = tuple(union.target_ids), tuple(union.control_ids)
-        return Setting(place_of(self.row), *sizes, tuple(union.seeds), *queries, self.weights)
+        return Setting(place_of(self.row), *sizes, tuple(union.seeds), *queries, union.random_by, self.weights)
 
     @cached_property
     def above(self) -> Floats:
@@ -218,6 +223,7 @@ def _removal_notes(setting: Setting, results: Sequence[Result], unit: Unit) -> l
         "removed for; loss: the same for the queries' own diffusion loss. Brackets: 95 % intervals over seeds and "
         "queries crossed. Beats random: Above random is above 0 for the targets, one-sided at 95 %.",
         RANK_NOTE,
+        *[BY_SIZE_NOTE] * (setting.random_by == "size"),
         *dict.fromkeys(_floor_note(setting, result.similarity, unit) for result in results),
         *dict.fromkeys(_curve_note(result.similarity, unit) for result in results),
         *_mark_notes(results, unit),

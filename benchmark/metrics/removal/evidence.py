@@ -32,13 +32,14 @@ DECIMALS = 6
 
 @dataclass(frozen=True)
 class Baseline:
-    """Similarities to the base model's images under random removal, by union size.
+    """Similarities to the base model's images under random removal, by union size, of ``n_train`` items.
 
     values [sizes, S, G] for ascending ``sizes``, of which the first is 0: nothing removed.
     """
 
     sizes: tuple[int, ...]
     values: Floats
+    n_train: int
 
     @property
     def floor(self) -> Floats:
@@ -46,15 +47,17 @@ class Baseline:
         return self.values[0]
 
     def at(self, size: int) -> Floats:
-        """Return the similarities [S, G] at a union size, interpolated linearly between the sizes that were tried.
+        """Return the similarities [S, G] at a union size, interpolated between the sizes that were tried.
 
-        Raises ValueError for a size beyond them.
+        They are taken to be linear in one over the number of items left, as losses nearly are: read linearly in the
+        size, a curve that bends overstates random removal between two sizes. Raises ValueError for a size beyond them.
         """
         if size > self.sizes[-1]:
             raise ValueError(f"random removal was tried up to {self.sizes[-1]} items, not {size}")
         upper = max(1, int(np.searchsorted(self.sizes, size)))
-        low, high = self.sizes[upper - 1], self.sizes[upper]
-        share = (size - low) / (high - low)
+        around = self.sizes[upper - 1], size, self.sizes[upper]
+        low, here, high = (1 / (self.n_train - removed) for removed in around)
+        share = (here - low) / (high - low)
         return (1 - share) * self.values[upper - 1] + share * self.values[upper]
 
 
@@ -85,7 +88,7 @@ class Evidence:
             sizes = self.protocol.curve_sizes
             sets = [self.protocol.floor(), *(self.protocol.random(size) for size in sizes)]
             values = np.stack([self.similar(similarity, one) for one in sets])
-            self._baselines[similarity.name] = Baseline((0, *sizes), values)
+            self._baselines[similarity.name] = Baseline((0, *sizes), values, self.protocol.n_train)
         return self._baselines[similarity.name]
 
     def pick(self, ids: Sequence[str]) -> list[int]:
@@ -111,7 +114,7 @@ def union_result(
     removed = protocol.union(ranking)
     results = {one.name: _similarity(evidence, one, removed, one.encoder in encoders) for one in similarities}
     ids = {"target_ids": list(protocol.targets), "control_ids": list(protocol.controls)}
-    return Union(size=len(removed), seeds=list(protocol.seeds), similarities=results, **ids)
+    return Union(size=len(removed), seeds=list(protocol.seeds), similarities=results, **ids, random_by="items left")
 
 
 def _similarity(

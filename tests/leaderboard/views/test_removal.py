@@ -81,6 +81,11 @@ def test_notes_give_floor_curve_and_what_is_missing() -> None:
     assert numbers(cells(sheet)["oracle@1"]["Effect"])[0] < 40
 
 
+def test_a_reading_of_random_removal_that_overstates_it_is_said() -> None:
+    notes = ["\n".join(only("removal", [with_union("a", random_by=by)]).notes) for by in ("size", "items left")]
+    assert ["where its curve bends upwards" in note for note in notes] == [True, False]
+
+
 def test_circular_and_meaningless_comparisons_are_marked() -> None:
     union = removal(0.3).union
     assert union is not None
@@ -113,6 +118,7 @@ def test_numbers_by_other_weights_of_an_encoder_are_not_ranked_together(weights)
         removal_row("b", removal=removal(0.3, top_k=9)),
         with_union("b", seeds=[2, 3, 4, 5, 6]),
         with_union("b", target_ids=TARGETS[::-1]),
+        with_union("b", random_by="items left"),
     ],
 )
 def test_what_is_not_comparable_never_shares_a_table(other: Row) -> None:

@@ -233,11 +233,14 @@ def test_a_small_random_median_is_clamped_as_published() -> None:
     assert published_statistics(np.full(4, 0.02), np.full(4, 1e-4), "less").change_percent == pytest.approx(100)
 
 
-def test_the_baseline_is_linear_between_sizes_and_starts_at_the_floor() -> None:
-    values = np.array([0.9, 0.7, 0.1])[:, None, None] * np.ones((3, 2, 4))
-    baseline = Baseline((0, 10, 40), values)
-    for size, expected in ((0, 0.9), (5, 0.8), (10, 0.7), (25, 0.4), (40, 0.1)):
-        np.testing.assert_allclose(baseline.at(size), expected)
+def test_the_baseline_reads_a_loss_of_one_over_the_items_left_exactly_at_every_size() -> None:
+    def similarity(size: int) -> float:
+        return 0.9 - 40 * (1 / (100 - size) - 1 / 100)
+
+    values = np.array([similarity(size) for size in (0, 10, 40)])[:, None, None] * np.ones((3, 2, 4))
+    baseline = Baseline((0, 10, 40), values, n_train=100)
+    for size in (0, 5, 10, 25, 40):
+        np.testing.assert_allclose(baseline.at(size), similarity(size))
     with pytest.raises(ValueError, match="up to 40 items, not 41"):
         baseline.at(41)
 
