@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -62,6 +62,8 @@ class FolderStore:
         Raises UserError where the folder cannot be written.
         """
         path = self.path(key)
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is there and no plain file: choose another name")
         part = path.parent / f".{path.name}.{uuid.uuid4().hex}{PART}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,27 +86,34 @@ class FolderStore:
         where they must be ``sealed``.
         """
         while True:
-            data, known = read_file(self.path(key), longest), self._seals(key)
-            if sha256(data) in known if known is not None else not sealed:
+            data = read_file(self.path(key), longest)
+            sound = self.is_sealed(key, sha256(data))
+            if sound or (sound is None and not sealed):
                 return data
             if read_file(self.path(key), longest) == data:  # else another process wrote them anew between the two reads
-                what = "was edited or damaged (its hash differs)" if known is not None else "has no hash beside it"
+                what = "has no hash beside it" if sound is None else "was edited or damaged (its hash differs)"
                 raise CorruptFile(f"{self.path(key)} {what}: delete it and run again")
 
-    def seal(self, key: str, *hashes: str) -> None:
-        """Put the hash of what is under ``key`` beside it, or those of all that may be."""
-        self.put(key + HASH, "".join(f"{sha}\n" for sha in hashes).encode())
+    def seal(self, key: str, sha: str) -> None:
+        """Put beside what is under ``key`` a hash of the key and of its bytes' hash."""
+        self._put_seals(key, [_seal(key, sha)])
 
-    def seal_of(self, key: str) -> str | None:
-        """Return the hash that lies beside ``key``, whatever became of either; None where there is none."""
-        try:
-            return read_file(self.path(key + HASH), LONGEST_SEAL).strip().decode(errors="replace")
-        except FileNotFoundError:
-            return None
+    def is_sealed(self, key: str, sha: str) -> bool | None:
+        """Say whether bytes of this hash are what was kept under ``key``; None where no hash lies beside it.
+
+        Beside files of earlier versions lies the hash of their bytes alone.
+        """
+        known = self._seals(key)
+        return None if known is None else _seal(key, sha) in known or sha in known
+
+    def _put_seals(self, key: str, seals: Iterable[str]) -> None:
+        self.put(key + HASH, "".join(f"{seal}\n" for seal in seals).encode())
 
     def _seals(self, key: str) -> list[str] | None:
-        seal = self.seal_of(key)
-        return None if seal is None else seal.split()
+        try:
+            return read_file(self.path(key + HASH), LONGEST_SEAL).decode(errors="replace").split()
+        except FileNotFoundError:
+            return None
 
     def put_json(self, key: str, value: Any, sealed: bool = False) -> Path:
         """Write a value as strict JSON (NaN is refused with ValueError); sealed: with its hash beside it."""
@@ -120,11 +129,11 @@ class FolderStore:
 
     def keep(self, key: str, data: bytes) -> Path:
         """Write ``data`` under ``key``, and its hash beside it; a kill in between leaves the hash of what is there."""
-        sha, former = sha256(data), self._seals(key)
-        self.seal(key, sha, *(former or ()))
+        seal, former = _seal(key, sha256(data)), self._seals(key)
+        self._put_seals(key, [seal, *(former or ())])
         path = self.put(key, data)
         if former:
-            self.seal(key, sha)
+            self._put_seals(key, [seal])
         return path
 
     def kept(self, key: str) -> bytes | None:
@@ -136,12 +145,10 @@ class FolderStore:
             data = read_file(self.path(key))
         except FileNotFoundError:
             return None
-        known = self._seals(key)
-        if known is not None and sha256(data) in known:
-            return data
-        if known is not None:
+        sound = self.is_sealed(key, sha256(data))
+        if sound is False:
             self.set_aside(key)
-        return None
+        return data if sound else None
 
     def set_aside(self, key: str) -> None:
         """Rename the damaged file or folder under ``key`` (``….damaged``), and say so on stderr."""
@@ -205,6 +212,11 @@ class FolderStore:
     def holder(self, key: str) -> str | None:
         """Return who holds ``key``, as people say it: a process and its host; None where nobody does."""
         return holder(self._claim(key), LONG_CLAIM_S)
+
+
+def _seal(key: str, sha: str) -> str:
+    """Return what lies beside a key: of another key's bytes it is another, so that two files cannot change places."""
+    return sha256(f"{key}\n{sha}".encode())
 
 
 def clear_abandoned(path: Path) -> None:

@@ -262,10 +262,11 @@ def _opened(folder: Path, whole: bool) -> Stored:
 
 def _sealed(folder: Path, name: str) -> bytes:
     """Return a file's bytes; raises ValueError where they are not those that its hash beside it was made of."""
-    data, seal = read_file(folder / name, LONGEST_JSON), FolderStore(folder).seal_of(name)
-    if seal is None:  # stores of earlier versions have none
+    data = read_file(folder / name, LONGEST_JSON)
+    sound = FolderStore(folder).is_sealed(name, sha256(data))
+    if sound is None:  # stores of earlier versions have none
         raise ValueError(f"{name} has no hash beside it")
-    if sha256(data) != seal:
+    if not sound:
         raise ValueError(f"{name} is not what was stored")
     return data
 

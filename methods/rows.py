@@ -151,7 +151,7 @@ class BlockFiles:
 
     def close(self, part: slice, sha: str, costs: dict[str, Any]) -> None:
         """Store what a block of a hash cost, which makes it one that others may read."""
-        self.store.put_json(f"{self.stem(part)}.json", {"costs": costs, "sha256": _seal(sha, costs)})
+        self.store.put_json(f"{self.stem(part)}.json", {"costs": costs, "sha256": self._seal(part, sha, costs)})
 
     def has(self, part: slice) -> bool:
         """Say whether a block is there, damaged or not."""
@@ -164,7 +164,8 @@ class BlockFiles:
         stored, key = self.store.get_json(f"{self.stem(part)}.json"), f"{self.stem(part)}.safetensors"
         with suppress(FileNotFoundError, SafetensorError, KeyError, TypeError):
             data, costs = self.store.get(key), stored["costs"]
-            if stored["sha256"] == _seal(sha256(data), costs) and (rows := load(data)["rows"]).shape == self._of(part):
+            whole = stored["sha256"] == self._seal(part, sha256(data), costs)
+            if whole and (rows := load(data)["rows"]).shape == self._of(part):
                 return rows, costs
         raise CorruptFile(f"{self.store.path(key)} was truncated or edited: it is computed again")
 
@@ -186,7 +187,6 @@ class BlockFiles:
     def _of(self, part: slice) -> tuple[int, ...]:
         return (part.stop - part.start, *self.making.shape[1:])
 
-
-def _seal(sha: str, costs: dict[str, Any]) -> str:
-    """Return a hash over rows and what they cost, either of which an edit would falsify."""
-    return digest([sha, costs], 64)
+    def _seal(self, part: slice, sha: str, costs: dict[str, Any]) -> str:
+        """Return a hash over rows, their costs, and which they are; the folder's name says what they depend on."""
+        return digest([self.store.root.name, self.stem(part), sha, costs], 64)

@@ -107,10 +107,10 @@ def with_latents(
 
 def _is_whole(store: FolderStore, key: str) -> bool:
     """Say whether latents are kept as they were written; damaged ones are set aside."""
-    sealed, path = store.seal_of(key), store.path(key)
-    if sealed is None or not store.exists(key):
+    path = store.path(key)
+    if not store.exists(key) or store.is_sealed(key, "") is None:
         return False
-    if path.stat().st_size > CHECKED or file_hash(path) == sealed:
+    if path.stat().st_size > CHECKED or store.is_sealed(key, file_hash(path)):
         return True
     store.set_aside(key)
     return False

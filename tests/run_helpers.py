@@ -29,7 +29,7 @@ from tdabench.benchmark.run.runner import Runner
 from tdabench.benchmark.tasks.find import assets_folder, find_task
 from tdabench.benchmark.truth import build as truth
 from tdabench.datasets.truth import Assets, manifest_hash
-from tdabench.leaderboard.rows.row import Row
+from tdabench.leaderboard.rows.row import Metrics, Row
 from tdabench.methods.base import CLASSES
 from tdabench.models.problem import Problem, read_problem
 from tdabench.plugins import PREFIX
@@ -256,7 +256,15 @@ def run_here(folder: Path, planned: PlannedCell) -> tuple[dict[str, int], dict[s
 def numbers(row: Row) -> tuple[Any, ...]:
     """Return all that a row says but times and bytes, which a cell that runs again measures again."""
     passes = (row.cost.forward_passes, row.cost.backward_passes) if row.cost else None
-    return row.status, row.key, row.metrics, passes, row.source.scores_sha256, row.source.truth_sha256
+    return row.status, row.key, _untimed(row.metrics), passes, row.source.scores_sha256, row.source.truth_sha256
+
+
+def _untimed(metrics: Metrics | None) -> Metrics | None:
+    """Return metrics without when the models were tuned of which they tell."""
+    if metrics is None or metrics.exemplars is None:
+        return metrics
+    when = metrics.exemplars.provenance | {"built_utc": None}
+    return metrics.model_copy(update={"exemplars": metrics.exemplars.model_copy(update={"provenance": when})})
 
 
 def marked(mark: str) -> list[psutil.Process]:

@@ -210,6 +210,14 @@ def test_keys_cannot_leave_through_a_link(store, tmp_path):
         store.put("link/x", b"")
 
 
+def test_what_is_no_plain_file_is_not_replaced(store):
+    store.root.mkdir(exist_ok=True)
+    os.mkfifo(store.root / "pipe")
+    with pytest.raises(UserError, match="pipe is there and no plain file"):
+        store.put("pipe", b"bytes")
+    assert (store.root / "pipe").is_fifo()
+
+
 def test_an_unwritable_folder_is_a_users_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     store = FolderStore(tmp_path / "file" / "results")
@@ -606,15 +614,38 @@ def test_a_kill_while_something_is_kept_leaves_what_has_its_hash(done, former, s
 
 def test_what_another_process_keeps_anew_between_two_reads_is_not_called_damaged(store, monkeypatch):
     store.keep("a/b", b"bytes")
-    seal_of = store.seal_of
+    is_sealed = store.is_sealed
 
-    def later(key):
-        monkeypatch.setattr(store, "seal_of", seal_of)
+    def later(key, sha):
+        monkeypatch.setattr(store, "is_sealed", is_sealed)
         store.keep(key, b"other")
-        return seal_of(key)
+        return is_sealed(key, sha)
 
-    monkeypatch.setattr(store, "seal_of", later)
+    monkeypatch.setattr(store, "is_sealed", later)
     assert store.get("a/b") == b"other"
+
+
+def test_what_earlier_versions_kept_is_known_by_the_hash_of_its_bytes(store):
+    store.put("a/b", b"bytes")
+    store.put("a/b.sha256", f"{sha256(b'bytes')}\n".encode())
+    assert store.kept("a/b") == store.get("a/b", sealed=True) == b"bytes"
+    store.put("a/b", b"bytez")
+    assert store.kept("a/b") is None
+
+
+@pytest.mark.parametrize("other", ["a/c", "c/b"])
+def test_two_whole_files_that_change_places_are_damaged(other, store, tmp_path, capsys):
+    for key, data in (("a/b", b"bytes"), (other, b"others")):
+        store.keep(key, data)
+    for ending in ("", ".sha256"):
+        one, two = store.path("a/b" + ending), store.path(other + ending)
+        one.rename(tmp_path / "aside")
+        two.rename(one)
+        (tmp_path / "aside").rename(two)
+    with pytest.raises(CorruptFile, match="its hash differs"):
+        store.get("a/b")
+    assert store.kept("a/b") is None and store.kept(other) is None
+    assert capsys.readouterr().err.count("set aside") == 2
 
 
 def test_a_hash_that_must_be_there_is_missed(store):
@@ -639,7 +670,7 @@ def test_what_was_damaged_is_named_set_aside_and_kept_anew(key, spoilt, store, c
 def test_a_hash_that_is_no_text_is_another_hash(tmp_path, capsys):
     store = FolderStore(tmp_path)
     store.keep("a/b", b"bytes")
-    assert store.seal_of("a/b") == sha256(b"bytes") and store.seal_of("a/c") is None
+    assert store.is_sealed("a/b", sha256(b"bytes")) and store.is_sealed("a/c", sha256(b"bytes")) is None
     for other in (b"\xff" * 64, b"0" * 64, b"f" * 64, b""):  # on either side of any hash
         (tmp_path / "a" / "b.sha256").write_bytes(other)
         with pytest.raises(CorruptFile, match="its hash differs"):

@@ -197,6 +197,7 @@ def plan(
     plugins, wanted = plugins_of(plugin), command.parse_metrics(split(metrics))
     parse_encoders(encoders)  # so that unknown ones are refused where they change no cost, too
     chosen, spec = selection_of(methods, exclude, preset, seeds), find_task(task, plugins)
+    unbuilt.check_tflops(tflops)
     if unbuilt.lacks(spec, plugins) and not wanted:
         unbuilt.plan(spec, chosen, device, tflops, plugins)
         return

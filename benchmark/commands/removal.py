@@ -117,7 +117,7 @@ class Removing:
 
     def _ranking(self, planned: PlannedCell) -> Ranking:
         """Return the targets' items as far down as any removal goes."""
-        record = self.session.results.record(planned.key, planned.identity)
+        record = self.session.results.scored_record(planned)
         depth = max(self.protocol.top_k, *self.protocol.per_query_sizes)
         rows = [
             row for names, scores in record.blocks(planned.attributed_ids) for row in zip(names, scores, strict=True)
@@ -228,7 +228,7 @@ class Removing:
 def encoders_of(planned: PlannedCell) -> set[str]:
     """Return what a method, or any member of an ensemble, compares images by."""
     members = (encoders_of(member) for member in planned.members.values())
-    return set(planned.cls.encoders_of(planned.params)).union(*members)
+    return set(planned.compares).union(*members)
 
 
 def _by_the_same(old: Removal, weights: Mapping[str, str]) -> Removal:

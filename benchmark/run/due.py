@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ...errors import UserError
+from ...errors import CorruptFile, UserError
 from ...leaderboard.rows.row import Key, Row
 from ...methods.support import unsupported
 from ...models.problem import Problem, read_problem
@@ -60,9 +60,8 @@ class Inspector:
         members, is_open = set(planned.members), planned.assets.has("open")
         if "open-truth" in planned.cls.needs and planned.key.query_set == "dev":
             return "learns from dev queries and open subsets, so that scores there would say nothing"
-        compares = planned.cls.encoders_of(planned.params)
         given = {"stored": members, "open_truth": is_open, "encoders": planned.encoders}
-        return unsupported(planned.cls, self._problem(planned), members=members, compares=compares, **given)
+        return unsupported(planned.cls, self._problem(planned), members=members, compares=planned.compares, **given)
 
     def continues(self, planned: PlannedCell, spec: Spec) -> bool:
         """Say whether the stored slices are what this start would compute: other sums may round otherwise."""
@@ -122,7 +121,13 @@ class Inspector:
             return "no row here: run it too"
         if row.diagnostics.get("identity") != member.identity:
             return "a row of other code or data: run it too"
-        return None if row.status == "ok" else f"status {row.status}: {row.reason}"
+        if row.status != "ok":
+            return f"status {row.status}: {row.reason}"
+        try:
+            self.results.scored_record(member)
+        except CorruptFile as error:
+            return f"scores that cannot be used: {error}"
+        return None
 
     def _problem(self, planned: PlannedCell) -> Problem:
         folder = planned.assets.folder

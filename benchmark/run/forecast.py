@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from ...datasets.base import Batch
+from ...errors import UserError
 from ...methods.base import Estimate, Method, Sizes
 from ...methods.engines.features import per_sample_gradients
 from ...models.denoiser import Denoiser
@@ -82,7 +84,9 @@ def forecast(cells: list[PlannedCell], problem: Problem | Sizes, rates: Rates) -
 
 def estimated(cls: type[Method], params: Any, sizes: Sizes, n_queries: int) -> Estimate | None:
     """Return what a method would cost on this many queries, or None where it does not say."""
-    return cls(params).estimate(replace(sizes, n_queries=n_queries, slices=-(-n_queries // cls.slice_size)))
+    with suppress(UserError):  # from a plugin's process: a forecast is no reason to run nothing
+        return cls(params).estimate(replace(sizes, n_queries=n_queries, slices=-(-n_queries // cls.slice_size)))
+    return None
 
 
 def sizes_of(problem: Problem, n_queries: int = 0, slices: int = 1) -> Sizes:

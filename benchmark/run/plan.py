@@ -63,7 +63,10 @@ class Options:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell with what decides whether stored results still hold; unmet: why an encoder that it needs cannot be had."""
+    """A cell with what decides whether stored results still hold.
+
+    unmet: why an encoder that it needs cannot be had; compares: the encoders by which the method compares images.
+    """
 
     key: Key
     cls: type[Method]
@@ -75,6 +78,7 @@ class PlannedCell:
     members: dict[str, PlannedCell] = field(default_factory=dict)
     encoders: dict[str, Weights] = field(default_factory=dict)
     unmet: str | None = None
+    compares: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -174,20 +178,29 @@ class Planner:
         return [self._cell(entry, query_set, ids, seed, given) for seed in seeds for entry in ordered]
 
     def _cell(
-        self, entry: Entry, query_set: str, ids: tuple[str, ...], seed: int, given: Mapping[str, Any]
+        self,
+        entry: Entry,
+        query_set: str,
+        ids: tuple[str, ...],
+        seed: int,
+        given: Mapping[str, Any],
+        above: tuple[Entry, ...] = (),
     ) -> PlannedCell:
-        cls = self.method(entry.method)
+        if entry in above:
+            raise UserError(f"{entry} is a member of itself: give it other members")
+        cls, above = self.method(entry.method), (*above, entry)
         params = given.get(entry.method) or preset_params(cls, entry.preset)
         read = {name: self._member(name, entry.preset) for name in cls.reads(params)}
-        members = {name: self._cell(member, query_set, ids, seed, {}) for name, member in read.items()}
+        members = {name: self._cell(member, query_set, ids, seed, {}, above) for name, member in read.items()}
         for name, member in members.items():
             if member.cls.unit != cls.unit:
                 raise UserError(f"{entry} scores {cls.unit}s and {name} {member.cls.unit}s: it cannot be a member")
         plugins = tuple(str(path.resolve()) for path in self.plugins)
         key = self._key(entry, cls, params, query_set, seed)
-        wanted = cls.encoders_of(params) if "encoder" in cls.needs else ()
-        encoders, unmet = self._weights(wanted)
-        return PlannedCell(key, cls, params, self.assets, ids, code_of(cls), plugins, members, encoders, unmet)
+        compares = tuple(cls.encoders_of(params))
+        encoders, unmet = self._weights(compares if "encoder" in cls.needs else ())
+        code = code_of(cls)
+        return PlannedCell(key, cls, params, self.assets, ids, code, plugins, members, encoders, unmet, compares)
 
     def _weights(self, wanted: Sequence[str]) -> tuple[dict[str, Weights], str | None]:
         """Return the weights of encoders that are given or need none, and why one of these cannot be had."""

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from ...errors import CorruptFile, brief
 from ...store import DAMAGED, FolderStore, remove_tree, sha256, unwritable
 
 LONGEST_NOTES = 2**24  # bytes of a file of JSON, for which the runner may need 30 times as much memory
+SLICE = re.compile(r"slice-(\d{5,})-(\d{5,})\.json")
 SCRATCH, HELPERS = "scratch", "helpers"  # the folders in it, of what is needed while the cell runs
 
 
@@ -49,9 +52,15 @@ class Record:
 
     def parts(self) -> list[slice]:
         """Return the complete slices in order."""
-        names = [key for key in self.store.keys() if key.startswith("slice-") and key.endswith(".json")]  # noqa: SIM118
-        bounds = [name.removesuffix(".json").split("-")[1:] for name in names]
-        return [slice(int(start), int(stop)) for start, stop in bounds]
+        found = filter(None, map(SLICE.fullmatch, self.store.keys()))
+        return [slice(*bounds) for bounds in sorted(tuple(map(int, match.groups())) for match in found)]
+
+    def _apart(self) -> list[slice]:
+        """Return the complete slices; raises CorruptFile where two hold the same query."""
+        found = self.parts()
+        if any(before.stop > after.start for before, after in pairwise(found)):
+            raise CorruptFile(f"{self.folder} holds scores of a query twice: run the cell again with --force")
+        return found
 
     def costs(self, part: slice) -> dict[str, Any]:
         """Return a slice's costs and diagnostics, and the hash of its scores; raises as ``read`` does."""
@@ -96,12 +105,14 @@ class Record:
 
     def blocks(self, ids: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
         """Yield (query ids, scores [q, N]) of the complete slices, where ``ids`` are all that the cell attributes."""
-        for part in self.parts():
+        for part in self._apart():
+            if part.stop > len(ids):
+                raise CorruptFile(f"{self.folder} holds scores of more than {len(ids)} queries: run again with --force")
             yield ids[part], self.scores(part)
 
     def matrix(self) -> np.ndarray:
         """Return the scores of all complete slices, [q, N]; [0, 0] of none."""
-        found = [self.scores(part) for part in self.parts()]
+        found = [self.scores(part) for part in self._apart()]
         return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
     def damage(self) -> str | None:
@@ -110,7 +121,7 @@ class Record:
             self._check_entries()
             for name in ("fit", "spec", "inputs", "outcome"):
                 self.read(name)
-            for part in self.parts():
+            for part in self._apart():
                 self.scores(part)
         except CorruptFile as error:
             return str(error)

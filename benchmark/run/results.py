@@ -109,8 +109,11 @@ class Results:
         return [[row.source.scores_sha256, row.status, row.reason] for row in rows if row is not None]
 
     def scores(self, planned: PlannedCell) -> dict[str, np.ndarray]:
-        """Return a cell's stored scores [N] by query; raises CorruptFile where they are not those of all queries."""
-        record = self.record(planned.key, planned.identity)
+        """Return a cell's stored scores [N] by query.
+
+        Raises CorruptFile where they are not those of all queries, or not those whose hash its row has.
+        """
+        record = self.scored_record(planned)
         found = record.matrix()
         if len(found) != len(planned.attributed_ids):
             raise CorruptFile(
@@ -118,6 +121,13 @@ class Results:
                 "cell again with --force"
             )
         return dict(zip(planned.attributed_ids, found, strict=True))
+
+    def scored_record(self, planned: PlannedCell) -> Record:
+        """Return the record of a cell that has a row; raises CorruptFile where its scores are not those of the row."""
+        record, row = self.record(planned.key, planned.identity), self.row(planned.key)
+        if row is None or row.source.scores_sha256 != record.scores_hash():
+            raise CorruptFile(f"{record.store.root} has other scores than its row: run the cell again with --force")
+        return record
 
     @property
     def kept(self) -> Path:

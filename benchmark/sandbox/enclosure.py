@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ...datasets.truth import SHIPPED
+from ...leaderboard.rows.files import RESULTS
 from ...plugins import code_files, is_file
 from ...store import home
 from .fork_server import TEMPORARY, leave_server, temporary_of_process
@@ -15,6 +16,7 @@ from .history import histories
 from .isolation import NONE, shut_in, version
 
 PACKAGE = Path(__file__).parents[2]
+ENSEMBLES = RESULTS.with_name("ensembles")  # what a search among methods found, of their rows
 WEIGHTS = ("weights-*.safetensors", "raw-*.safetensors")  # of the assets, which are read when they are asked for
 SUBMISSION = "tdabench-submission-"  # what folders of submissions that are looked at are called
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR")  # of packages
@@ -39,7 +41,7 @@ def kept_from_methods() -> frozenset[Path]:
 
 def closed_to_methods(*more: Path) -> tuple[str, ...]:
     """Return what no method reads: truths here and in the repository's past, caches, results, what others are at."""
-    own = SHIPPED, home(), Path(temporary_of_process()), *histories(PACKAGE), *kept_from_methods()
+    own = SHIPPED, RESULTS, ENSEMBLES, home(), Path(temporary_of_process()), *histories(PACKAGE), *kept_from_methods()
     return tuple(sorted(map(str, {*own, *_temporary_of_others(), *more})))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
@@ -255,6 +256,20 @@ def test_a_damaged_block_is_named_and_computed_again(keeping, tmp_path, capsys, 
     (note,) = notes.values()
     assert note["rebuilt"] == ["block-00000004-00000008"] and "block-00000004-00000008" in capsys.readouterr().out
     assert ask(keeping(memory))[1] == 0
+
+
+@pytest.mark.parametrize("place", ["another folder", "another block"])
+def test_a_whole_block_of_other_rows_is_damaged_where_it_lies(keeping, tmp_path, place):
+    ask(keeping())
+    (folder,) = (tmp_path / "kept").iterdir()
+    ask(keeping(), inputs={"x": 2})
+    (other,) = set((tmp_path / "kept").iterdir()) - {folder}
+    theirs = "block-00000004-00000008" if place == "another folder" else "block-00000000-00000004"
+    for ending in ("json", "safetensors"):
+        found = (other if place == "another folder" else folder) / f"{theirs}.{ending}"
+        shutil.copyfile(found, folder / f"block-00000004-00000008.{ending}")
+    found, computed, *_ = ask(keeping())
+    assert computed == 4 and torch.equal(found.whole(), keeping().train.images.flatten(1)[:, :3])
 
 
 def test_what_has_no_room_is_computed_and_not_kept(keeping, tmp_path):

@@ -44,6 +44,12 @@ def lacks(spec: TaskSpec, plugins: tuple[Path, ...]) -> str:
     return "" if _is_here(spec.dataset, facts) else "its truth is here, its dataset is not"
 
 
+def check_tflops(tflops: float) -> None:
+    """Raise UserError for what no device sustains."""
+    if not 0 < tflops < float("inf"):
+        raise UserError("--tflops must be above 0: 10^12 operations a second that your device sustains")
+
+
 def plan(spec: TaskSpec, selection: Selection, device: str, tflops: float, plugins: tuple[Path, ...]) -> None:
     """Print what a task's truth and methods would cost, from its specification and its dataset's card alone.
 
@@ -51,8 +57,6 @@ def plan(spec: TaskSpec, selection: Selection, device: str, tflops: float, plugi
     dataset or method that is not known.
     """
     check_device(device)
-    if not 0 < tflops < float("inf"):
-        raise UserError("--tflops must be above 0: 10^12 operations a second that your device sustains")
     entries = parse_entries(selection.names, selection.excluded, selection.preset, listings(plugins))
     facts = facts_of(spec.dataset, plugins)
     groups = count_groups(spec, plugins)

@@ -236,9 +236,35 @@ def test_scores_of_fewer_queries_than_were_asked_are_damage(cell, results):
     assert list(results.scores(two)) == list(two.attributed_ids)
     with pytest.raises(CorruptFile, match=r"has scores of 2 queries, not 3: .*--force"):
         results.scores(three)
-    results.record(two.key, two.identity).clear()
-    with pytest.raises(CorruptFile, match=r"has scores of 0 queries, not 2: .*--force"):
+
+
+def test_scores_of_another_cell_in_the_place_of_ones_own_are_damage(cell, results):
+    """Whole files with their own hashes, which only the row knows not to be its."""
+    two = replace(cell, query_ids=cell.query_ids[:2])
+    stored(results, two)
+    ensemble, inspector = replace(two, members={"random": two}), Inspector(results, LIMITED)
+    assert len(results.scores(two)) == 2 and inspector.obstacle(ensemble) is None
+    results.record(two.key, two.identity).put(slice(0, 2), 2 * np.eye(2, 4), {})
+    with pytest.raises(CorruptFile, match=r"has other scores than its row: .*--force"):
         results.scores(two)
+    assert "member random:quick has scores that cannot be used" in str(inspector.obstacle(ensemble))
+    results.record(two.key, two.identity).clear()
+    with pytest.raises(CorruptFile, match=r"has other scores than its row: .*--force"):
+        results.scores(two)
+
+
+@pytest.mark.parametrize(("parts", "sound"), [([(0, 1), (1, 3)], True), ([(0, 1), (0, 2)], False), ([(1, 4)], False)])
+def test_a_record_has_each_query_once_and_no_other(parts, sound, tmp_path):
+    record = Record(tmp_path)
+    for start, stop in parts:
+        record.put(slice(start, stop), np.full((stop - start, 4), start), {})
+    record.store.put("slice-1-2.json", b"{}")
+    assert [(part.start, part.stop) for part in record.parts()] == parts
+    if sound:
+        assert [ids for ids, _ in record.blocks(("a", "b", "c"))] == [("a",), ("b", "c")]
+        return
+    with pytest.raises(CorruptFile, match=r"holds scores of (a query twice|more than 3 queries)"):
+        list(record.blocks(("a", "b", "c")))
 
 
 # rows

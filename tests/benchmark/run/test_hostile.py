@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tdabench.benchmark.run.forecast import Rates, forecast
 from tdabench.benchmark.run.plan import Options
 from tdabench.benchmark.run.results import Results
 from tdabench.benchmark.run.runner import Runner, parse_event
@@ -29,6 +30,8 @@ from tdabench.benchmark.sandbox.isolation import version
 from tdabench.benchmark.sandbox.tampering import Watch
 from tdabench.datasets.truth import SHIPPED, Assets
 from tdabench.errors import UserError
+from tdabench.leaderboard.rows.files import RESULTS
+from tdabench.models.problem import read_problem
 from tdabench.plugins import PREFIX
 from tdabench.store import FolderStore, sha256
 
@@ -105,6 +108,8 @@ CLOSED = {
     "through-root": ("open('/proc/self/root' + {truth!r}, 'rb').read()", "PermissionError"),
     "reads-submission": ("Path({submission!r}).read_text()", "PermissionError"),
     "reads-temporary": ("Path({temporary!r}).read_text()", "PermissionError"),
+    "reads-committed": ("next(Path({committed!r}).glob('**/*.json')).read_text()", "PermissionError"),
+    "reads-found": ("next(Path({committed!r}, '../ensembles').glob('*.json')).read_text()", "PermissionError"),
     "edits-truth": ("open({truth!r}, 'r+b').write(b'x')", "PermissionError"),
     "deletes-truth": ("os.unlink({truth!r})", "PermissionError"),
     "reads-others": ("next(Path({results!r}).glob('rows/**/*.json')).read_text()", "PermissionError"),
@@ -195,6 +200,7 @@ def zoo(tiny_home, left_by_others, tmp_path_factory):
     shipped = SHIPPED / "digits@1" / "truth-report.safetensors"
     places = {"truth": str(truth), "shipped": str(shipped), "results": str(results), "home": str(tiny_home)}
     places |= {
+        "committed": str(RESULTS),
         "submission": note(left_by_others),
         "temporary": note(Path(tempfile.mkdtemp(dir=temporary_of_process()))),
     }
@@ -280,6 +286,25 @@ def test_a_plugin_that_does_not_import_is_one_line(code, home, tmp_path):
     path = plugin(tmp_path, "odd")
     path.write_text(f"import os\n{path.read_text()}\n{code}\n")
     with pytest.raises(UserError, match=re.escape(str(path))):
+        plan(["odd"], [path])
+
+
+@pytest.mark.parametrize("body", ["os._exit(1)", "raise ValueError('no')", "return 5"])
+def test_encoders_that_a_method_cannot_name_are_one_line_before_anything_runs(body, home, tmp_path):
+    path = plugin(tmp_path, "odd", body=f"@classmethod\n    def encoders_of(cls, params):\n        {body}")
+    with pytest.raises(UserError, match="odd"):
+        plan(["odd"], [path])
+
+
+def test_an_estimate_that_ends_its_process_is_none(home, tmp_path):
+    path = plugin(tmp_path, "odd", body="def estimate(self, sizes):\n        os._exit(1)")
+    (cell,) = plan(["odd"], [path])
+    assert forecast([cell], read_problem(cell.assets.folder), Rates(1.0, 1.0, 1.0, 0.0))[0].estimate is None
+
+
+def test_an_ensemble_that_is_its_own_member_is_one_line(home, tmp_path):
+    path = plugin(tmp_path, "odd", needs=("stored-scores",), members=("odd",))
+    with pytest.raises(UserError, match="odd:quick is a member of itself"):
         plan(["odd"], [path])
 
 

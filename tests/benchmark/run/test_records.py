@@ -27,6 +27,13 @@ from multiprocessing.connection import Connection
 for one in [one for one in gc.get_objects() if isinstance(one, Connection) and not one.closed and one.writable]:
     os.write(one.fileno(), b"\\0\\0\\0\\x64x")
 """
+PUTS = """
+import json, numpy
+from tdabench.benchmark.run.record import Record
+record = Path(view.scratch).parent
+costs = {{"attribute": json.loads((record / "fit.json").read_text())["fit"], "diagnostics": {{}}}}
+Record(record).put(slice({start}, {stop}), numpy.ones(({stop} - {start}, len(view.train)), "f4"), costs)
+"""
 # What an adapter does in `attribute`, in a record whose row is then an error, at each start.
 SPOILERS = {
     "long-log": "os.ftruncate(1, 1 << 43)" + END,
@@ -50,6 +57,8 @@ FolderStore(part.parent).put_json('slice-00000-00020.json', told, sealed=True)
 os.truncate(os.open(part, os.O_CREAT | os.O_RDWR), 1 << 43)
 os._exit(0)
 """,
+    "twice": PUTS.format(start=0, stop=1),
+    "beyond": PUTS.format(start=6, stop=8),
     "deep-notes": "for _ in range(320): self.diagnostics = {'a': self.diagnostics}",
 }
 READS = "[read] = view.stored_scores.values()\nscores = read(queries.ids)"
