@@ -23,15 +23,22 @@ from .files import PARQUET, Rows, parquet_files, table_rows
 from .find import store_folder
 from .folders import MODES, cut, decoding, middle
 from .known import known_sets, pixel_hash
-from .stored import Item, open_items, write_items
+from .stored import Item, open_items, source_of, write_items
 
 HELDOUT = "heldout"  # the group that says, by 1, which items are only ever held-out queries
 OnItem = Callable[[int, int], None]
-Encode = Callable[[Sequence[str]], Tensor]
 
 
 def ignore(done: int, total: int) -> None:
     """Take no notice of progress."""
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Captions to embeddings [n, L, D]; files: of the encoder's weights, with the SHA-256 of each by name."""
+
+    texts: Callable[[Sequence[str]], Tensor]
+    files: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,11 @@ def store(
     write_items(folder, count, read, lambda done: on_item(done, 2 * count), check=check, **more)
 
 
+def read_with(card: Card) -> dict[str, str]:
+    """Return the SHA-256, by name, of the files of the text encoder that what is stored was made with, if one was."""
+    return source_of(store_folder(card.name, card.revision)).get("text_encoder", {})
+
+
 def _fingerprint(card: Card, folder: Path) -> str:
     """Return the fingerprint of what is stored in a folder; empty where there is none, or a broken one."""
     try:
@@ -118,9 +130,9 @@ def fetch(
 ) -> ImageDataset:
     """Store a dataset from the hub, or from a copy of its files at ``path``, and return it.
 
-    condition: the network's argument that takes the class, if one does; encode: captions to embeddings [n, L, D], which
-    become ``encoder_hidden_states``; ``on_item`` sees (steps done, of how many). Raises UserError where neither network
-    nor files can be had, or rows are not what the source says.
+    condition: the network's argument that takes the class, if one does; encode: what makes ``encoder_hidden_states`` of
+    captions; ``on_item`` sees (steps done, of how many). Raises UserError where neither network nor files can be had,
+    or rows are not what the source says.
     """
     with source_rows(card, source, path) as parts:
         chosen = [(part, int(i)) for part in range(len(parts)) for i in _chosen(parts[part], card, source, part)]
@@ -141,8 +153,11 @@ def fetch(
             return Item(pixels(parts[part], row, source), label, cond, groups)
 
         null = {"encoder_hidden_states": torch.from_numpy(texts[""])} if texts else {}
-        commit = next((part.commit for part in parts if part.commit), "")
-        store(card, len(chosen), read, on_item, null=null, source={"commit": commit} if commit else {})
+        about = {
+            "commit": next((part.commit for part in parts if part.commit), ""),
+            "text_encoder": dict(encode.files) if encode else {},
+        }
+        store(card, len(chosen), read, on_item, null=null, source={name: of for name, of in about.items() if of})
     return opened(card)
 
 
@@ -174,7 +189,7 @@ def _texts(parts: list[Rows], chosen: list[tuple[int, int]], encode: Encode | No
     if encode is None:
         return {}
     captions = list(dict.fromkeys(["", *(_caption(parts[part], row) for part, row in chosen)]))
-    return dict(zip(captions, encode(captions).float().numpy(), strict=True))
+    return dict(zip(captions, encode.texts(captions).float().numpy(), strict=True))
 
 
 def _caption(rows: Rows, row: int) -> str:

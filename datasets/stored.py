@@ -260,6 +260,11 @@ def _opened(folder: Path, whole: bool) -> Stored:
     )
 
 
+def source_of(folder: Path) -> dict[str, Any]:
+    """Return what is known of where a store that can be opened was read from."""
+    return dict(json.loads(_sealed(folder, COLUMNS)).get("source", {}))
+
+
 def _sealed(folder: Path, name: str) -> bytes:
     """Return a file's bytes; raises ValueError where they are not those that its hash beside it was made of."""
     data = read_file(folder / name, LONGEST_JSON)

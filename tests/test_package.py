@@ -116,6 +116,12 @@ def test_every_folder_with_code_is_packaged():
     assert expected == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
+def test_every_legal_file_is_in_the_distribution():
+    """`license-files` of the project table takes the place of setuptools' own patterns."""
+    there = {path.name for path in ROOT.iterdir() if re.match(r"(?i)licen[cs]e|notice|copying|authors", path.name)}
+    assert set(PROJECT["project"]["license-files"]) == there >= {"LICENSE", "NOTICE"}
+
+
 def test_every_import_is_declared():
     imported = set().union(*map(absolute_imports, SOURCES)) - sys.stdlib_module_names
     extras = PROJECT["project"]["optional-dependencies"]

@@ -22,7 +22,7 @@ CARD = Card(
     cond={"encoder_hidden_states": (77, 768)},
     columns=("name", "label", "split"),
     files="a folder with ArtBench-10.csv and, in artbench-10-imagefolder/<style>/ (or -split/<part>/<style>/), the "
-    "pictures; --text: the folder of the Stable Diffusion pipeline",
+    "pictures; --text: the folder of the pipeline lambdalabs/miniSD-diffusers, of which D-TRAK names no commit",
     download="not stated by its authors",
 )
 TEXT = "tokens"  # what a caption becomes: an embedding of each token

@@ -23,7 +23,8 @@ CARD = Card(
     cond={"encoder_hidden_states": (1, 768)},
     columns=("images.file_name", "annotations.caption"),
     files="a folder with train2017/, val2017/ and annotations/captions_train2017.json and captions_val2017.json; "
-    "--text: a folder with tokenizer/ and text_encoder/, CLIP with its projection",
+    "--text: a folder with tokenizer/ and text_encoder/, both copies of laion/CLIP-ViT-L-14-laion2B-s32B-b82K at "
+    "1627032197142fbe2a7cfec626f4ced3ae60d07a (OpenAI's ViT-L/14 has the same shape and makes other vectors)",
     download="19 GB",
 )
 TEXT = "vector"  # what a caption becomes: its one vector, projected and of length 1

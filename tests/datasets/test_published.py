@@ -249,7 +249,7 @@ def small_artworks(monkeypatch):
 
 def test_artworks_have_their_styles_prompts(copy, monkeypatch):
     small_artworks(monkeypatch)
-    data = artbench2.fetch(artworks(copy), hub.ignore, embed)
+    data = artbench2.fetch(artworks(copy), hub.ignore, hub.Encode(embed, {}))
     held = data.groups["heldout"].bool()
     assert torch.bincount(data.classes[~held]).tolist() == [2, 2] and torch.bincount(data.classes[held]).tolist() == [
         1,
@@ -275,17 +275,17 @@ def test_a_list_of_artworks_that_is_none_is_one_line(copy, monkeypatch, table, w
     small_artworks(monkeypatch)
     (copy / "ArtBench-10.csv").write_text(table)
     with pytest.raises(UserError, match=rf"ArtBench-10\.csv {words}"):
-        artbench2.fetch(copy, hub.ignore, embed)
+        artbench2.fetch(copy, hub.ignore, hub.Encode(embed, {}))
 
 
 def test_artworks_without_their_pictures_are_one_line(copy, monkeypatch):
     small_artworks(monkeypatch)
     with pytest.raises(UserError, match=r"ArtBench-10.csv cannot be read"):
-        artbench2.fetch(copy, hub.ignore, embed)
+        artbench2.fetch(copy, hub.ignore, hub.Encode(embed, {}))
     next((artworks(copy) / "artbench-10-imagefolder" / "ukiyo_e").glob("*-4.jpg")).unlink()
     next((copy / "artbench-10-imagefolder" / "ukiyo_e").glob("*-5.jpg")).unlink()
     with pytest.raises(UserError, match=r"ukiyo_e-.\.jpg cannot be read"):
-        artbench2.fetch(copy, hub.ignore, embed)
+        artbench2.fetch(copy, hub.ignore, hub.Encode(embed, {}))
 
 
 def captioned(folder):
@@ -303,7 +303,7 @@ def captioned(folder):
 
 def test_photographs_have_the_vector_of_their_first_caption(copy, monkeypatch):
     sized(monkeypatch, coco)
-    data = coco.fetch(captioned(copy), hub.ignore, embed)
+    data = coco.fetch(captioned(copy), hub.ignore, hub.Encode(embed, {}))
     lengths = data.batch(torch.arange(6)).cond["encoder_hidden_states"][:, 0, 0]
     held = data.groups["heldout"].bool()
     assert sorted(lengths[~held].tolist()) == [1, 2, 3, 4] and sorted(lengths[held].tolist()) == [1, 2]
@@ -328,7 +328,7 @@ def test_captions_of_another_form_are_one_line(copy, monkeypatch, form):
     path = captioned(copy) / "annotations" / "captions_train2017.json"
     path.write_text(CAPTIONS[form])
     with pytest.raises(UserError, match="no file of captions as COCO has them"):
-        coco.fetch(copy, hub.ignore, embed)
+        coco.fetch(copy, hub.ignore, hub.Encode(embed, {}))
 
 
 @pytest.mark.parametrize("module", [celeba, artbench10])

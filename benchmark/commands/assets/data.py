@@ -7,10 +7,11 @@ from typing import Any
 
 from ....datasets.base import Card
 from ....datasets.find import dataset_listings, load_dataset
+from ....datasets.hub import Encode, read_with
 from ....errors import UserError, unknown
 from ....models.pipelines.text import TextEncoder
 from ....plugins import imported
-from ....store import LONG_CLAIM_S, FolderStore, home
+from ....store import LONG_CLAIM_S, FolderStore, file_hash, home
 from ..terminal import Bar, console
 
 LABELS = ("title", "source", "licence", "revision", "transform", "files", "download")
@@ -34,10 +35,12 @@ def fetch(name: str, path: Path | None, text: Path | None = None) -> None:
         console.print(f"{name}: another track than {data.card.fingerprint[:16]}, which its card names", soft_wrap=True)
 
 
-def _encoder(name: str, kind: str, text: Path | None) -> Any:
+def _encoder(name: str, kind: str, text: Path | None) -> Encode:
     if text is None:
         raise UserError(f"dataset {name!r} has captions: name the folder of their tokenizer and encoder by --text")
-    return TextEncoder(text / "tokenizer", text / "text_encoder", projected=kind == "vector").encode
+    folder = text / "text_encoder"
+    found = TextEncoder(text / "tokenizer", folder, projected=kind == "vector")
+    return Encode(found.encode, {path.name: file_hash(path) for path in sorted(folder.glob("*.safetensors"))})
 
 
 def info(name: str, plugins: tuple[Path, ...]) -> None:
@@ -57,6 +60,13 @@ def info(name: str, plugins: tuple[Path, ...]) -> None:
     conditions = ", ".join(f"{name} {list(value.shape[1:])}" for name, value in data.cond.items()) or "none"
     console.print(f"images: {len(data):,} of {shape}, {len(data.classes.unique())} classes; conditions: {conditions}")
     console.print(f"fingerprint: {data.fingerprint()}", soft_wrap=True)
+    if hasattr(module, "TEXT"):
+        _print_text_encoder(module.CARD)
+
+
+def _print_text_encoder(card: Card) -> None:
+    for name, found in read_with(card).items():
+        console.print(f"text encoder: {name}, SHA-256 {found}", soft_wrap=True, markup=False)
 
 
 def _print_card(card: Card) -> None:

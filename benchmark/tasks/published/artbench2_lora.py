@@ -3,7 +3,9 @@
 From the authors' code (sail-sg/D-TRAK, e2a0c2e): lambdalabs/miniSD-diffusers, 256x256 pixels as latents, prompts "a
 ... painting", adapters of rank 128 on every attention, 7,900 updates (100 epochs of 5,000 images) of 64 images at
 3e-4; DDIM of 50 steps and guidance 7.5, the pipeline's defaults; subsets, losses and removal as ``cifar2``, and the
-same differences. It trains in single precision, theirs in half.
+same differences. DDIM's levels are those of Stable Diffusion's schedulers, 981 to 1, and its last step ends at the
+grid's cleanest. What differs beside: it trains in single precision, theirs in half; theirs has a dropout of 0.1 after
+every attention, and trains on samples of the autoencoder's distribution, where this takes its mode.
 
 The frozen weights are not shipped: a copy of the pipeline's folder goes into ``$TDABENCH_HOME/weights/miniSD-
 diffusers``.
@@ -31,6 +33,8 @@ MODEL = ModelSpec(
         "beta_schedule": "scaled_linear",
         "beta_start": 0.00085,
         "beta_end": 0.012,
+        "steps_offset": 1,  # StableDiffusionPipeline sets it whatever is saved
+        "set_alpha_to_one": False,
     },
     sampler=Sampler(steps=50, clip=False),
     autoencoder=AutoencoderSpec(

@@ -30,6 +30,20 @@ def random_masks(rng: np.random.Generator, subsets: int, ids: int) -> np.ndarray
     return np.argsort(rng.random((subsets, ids)), axis=1) < ids // 2
 
 
+@pytest.mark.parametrize(("spread", "low", "high"), [(0.0, 1.6, 1.8), (0.15, 1.1, 1.35)])
+def test_percentiles_are_wider_than_the_noise_by_the_interactions_share(spread: float, low: float, high: float) -> None:
+    """Up to a factor of the root of 3, where queries differ in nothing but noise (docs/metrics.md)."""
+    rng = np.random.default_rng(0)
+    predicted, noise = rng.normal(size=(2, 500, 64, 20))
+    share = rng.normal(0.35, spread, size=(500, 1, 20)).clip(0, 0.9)
+    outputs = share * predicted + np.sqrt(1 - share**2) * noise
+    true = np.std([metrics.lds(*pair).mean() for pair in zip(predicted, outputs, strict=True)])
+    draws = [metrics.resampling("t", i, "k", 20, 64, 200) for i in range(20)]
+    pairs = zip(predicted, outputs, draws, strict=False)
+    widths = [np.subtract(*metrics.interval(metrics.bootstrap_lds(*pair))[::-1]) for pair in pairs]
+    assert low < np.mean(widths) / (2 * 1.96 * true) < high
+
+
 def noisy_truth(repeats: int, subsets: int, queries: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng([repeats, subsets, queries])
     signal = rng.normal(size=(subsets, queries))

@@ -25,6 +25,7 @@ from tdabench.methods.view import View
 from tdabench.models.latents import Autoencoder
 from tdabench.models.networks import make_network
 from tdabench.models.problem import read_problem
+from tdabench.models.sampling import sample
 from tdabench.models.training import build, snapshot
 from tdabench.store import FolderStore
 
@@ -100,6 +101,14 @@ def test_models_are_trained_as_their_authors_do(name):
         found = (config["block_out_channels"], attention, config["attention_head_dim"])
         assert (*found, config.get("downsample_padding", 1)) == UNETS[name] and config["layers_per_block"] == 2
     assert config.get("dropout") == (None if name == "artbench2-lora" else 0.1)
+
+
+def test_artworks_are_made_at_the_levels_of_stable_diffusions_pipeline():
+    large, seen = find_task("artbench2-lora").recipe.model, []
+    spec = replace(tiny.SPECS["plain"], process=large.process, sampler=large.sampler)
+    model, noise = build(spec, 0), torch.zeros(1, 1, 8, 8)
+    sample(model, noise, spec, on_step=lambda time, x, answer: seen.append(time))
+    assert seen == [*range(981, 0, -20)] and not model.process.ends_clean
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
