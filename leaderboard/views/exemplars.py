@@ -11,6 +11,7 @@ import numpy as np
 from ..rows.exemplars import ExemplarMeasure, Exemplars, ExemplarScores
 from ..rows.row import Row
 from ..stats.over_queries import resampled_means
+from ..stats.over_seeds_and_queries import LEVEL
 from ..stats.ranking import (
     Entry,
     Score,
@@ -42,8 +43,8 @@ NOTES = (
 )
 CONTROLLED = (
     "Above control: mAP less that on what the base model made of the same noise, in which the exemplars had no part, "
-    "mean over strengths. It decides ranks, Sees from and Beats random: a method that names the exemplars whatever it "
-    "is asked about has 0."
+    "mean over strengths. It decides ranks and Beats random, and Sees from asks it, too, to be above 0 from there on: "
+    "a method that names the exemplars whatever it is asked about has 0."
 )
 UNCONTROLLED = (
     "Rows without controls: a method that names the exemplars whatever it is asked about is on top here as well."
@@ -65,12 +66,13 @@ class Setting(NamedTuple):
 class Line:
     """One entry, averaged over its seeds: its standing with a kind a strength, by mAP, above control where known.
 
-    measures: all of them by name, by strength.
+    measures: all of them by name, by strength; cases: how many have values at every strength.
     """
 
     standing: Standing
     sees_from: int | None
     measures: Mapping[str, Mapping[str, Score]]
+    cases: int
 
 
 def exemplar_sheets(rows: Sequence[Row]) -> list[Sheet]:
@@ -143,7 +145,8 @@ def _line(setting: Setting, entry: Entry, rows: Sequence[Row]) -> Line:
     standing = Standing(entry, tuple(rows), kinds, average(list(kinds.values())), done, len(values))
     bars = {SHOWN: [scores.measures[SHOWN].chance for scores in results[0]], SPECIFIC: [0.0] * len(results[0])}
     seen = [_sees_from(measures[name], bars[name]) for name in bars if name in measures]
-    return Line(standing, None if None in seen else max(filter(None, seen)), measures)
+    cases = min(int(np.isfinite(case_means(scores.cases, scores.measures[SHOWN])).sum()) for scores in results[0])
+    return Line(standing, None if None in seen else max(filter(None, seen)), measures, cases)
 
 
 def _measure(scores: ExemplarScores, name: str) -> ExemplarMeasure:
@@ -171,7 +174,7 @@ def _score(place: Place, scores: ExemplarScores, name: str) -> Score:
     replicates = resampled_means(means, *place.axes, "exemplars", scores.k)
     known = means[np.isfinite(means)]
     mean = float(known.mean()) if len(known) else None
-    return _within(Score(mean, *bounds(replicates), replicates), -1.0 if name == SPECIFIC else 0.0)
+    return _within(Score(mean, *bounds(replicates), replicates), len(known), -1.0 if name == SPECIFIC else 0.0)
 
 
 def case_means(cases: Sequence[int], measure: ExemplarMeasure) -> np.ndarray:
@@ -193,13 +196,24 @@ def _sees_from(kinds: Mapping[str, Score], chances: Sequence[float]) -> int | No
 
 
 def _over_strengths(line: Line, name: str) -> Score | None:
-    return _within(average(list(line.measures[name].values()))) if name in line.measures else None
+    return _within(average(list(line.measures[name].values())), line.cases) if name in line.measures else None
 
 
-def _within(score: Score, least: float = 0.0) -> Score:
-    """Return a score with its interval cut at what shares or differences can be: those of few cases reach beyond."""
+def _within(score: Score, cases: int, least: float = 0.0) -> Score:
+    """Return a score with its interval cut at what shares or differences can be: those of few cases reach beyond.
+
+    Where all cases are at one end, there is no spread to draw from. A mean m of what is at most 1 has all n cases at 1
+    with a chance of m^n at most, which bounds it (Clopper & Pearson, 1934, for shares), and so at the other end.
+    """
     low, high = score.low, score.high
-    return replace(score, low=None if low is None else max(low, least), high=None if high is None else min(high, 1.0))
+    if low is None or high is None:
+        return score
+    reach = (1 - least) * (1 - ((1 - LEVEL) / 2) ** (1 / cases))
+    if low == high == 1.0:
+        low = 1 - reach
+    elif low == high == least:
+        high = least + reach
+    return replace(score, low=max(low, least), high=min(high, 1.0))
 
 
 def _chance(shown: Sequence[ExemplarScores], name: str) -> Score | None:

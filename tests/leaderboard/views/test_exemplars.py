@@ -66,6 +66,18 @@ def test_intervals_are_nearly_t_intervals_over_the_means_of_cases_cut_at_0_and_1
     assert one["map"]["5"]["low"] == 0.0 and one["map"]["50"]["high"] == 1.0
 
 
+@pytest.mark.parametrize(("value", "hits"), [(1.0, 6), (0.0, 0)])
+def test_cases_that_all_are_at_one_end_have_the_exact_interval_of_shares(value, hits) -> None:
+    found = exemplars({(1, 5): 0.5, (1, 50): 0.5})
+    for scores in found.scores:
+        for name in scores.measures:
+            scores.measures[name] = ExemplarMeasure(values=[value] * 12, mean=value, chance=0.02)
+    line = cells(only("exemplars", [removal_row("all", exemplars=found)]))["all@1"]
+    exact = stats.binomtest(hits, 6).proportion_ci(method="exact")
+    for column in ("5 updates", "Percentile"):
+        assert numbers(line[column])[1:] == pytest.approx([100 * exact.low, 100 * exact.high], abs=0.05)
+
+
 def test_cases_cover_the_mean_where_cases_or_samples_vary() -> None:
     rng = np.random.default_rng(3)
     for between in (0.0, 1.0):
