@@ -94,7 +94,8 @@ def _about_data(name: str, facts: Facts) -> str:
         return f"{counts}; nothing to fetch"
     if _is_here(name, facts):
         return f"{counts}; it is here"
-    return f"{counts}; get it with {fetch_command(name, facts['revision'])} (download: {facts['download']})"
+    command = fetch_command(name, facts["revision"], facts.get("cond", ()))
+    return f"{counts}; get it with {command} (download: {facts['download']})"
 
 
 def _is_here(name: str, facts: Facts) -> bool:
