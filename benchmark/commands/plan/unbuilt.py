@@ -104,9 +104,10 @@ def _is_here(name: str, facts: Facts) -> bool:
 
 def _about_truth(spec: TaskSpec, facts: Facts, sizing: Sizing, groups: int | None) -> Iterator[str]:
     plan, recipe = spec.truth, spec.recipe
-    parts = f"1 + {plan.full} on everything, {plan.open} x {plan.open_replicates} open and "
+    parts = f"{plan.full} on everything, {plan.open} x {plan.open_replicates} open and "
     report = f"{plan.report} x {plan.report_replicates} report subsets"
-    yield f"truth: {sizing.models:,} models ({parts}{report}{_about_groups(spec, groups)}"
+    retrained = f"{sizing.models - 1:,} models retrained beside the base model"
+    yield f"truth: {retrained} ({parts}{report}{_about_groups(spec, groups)}"
     batches = f"{sizing.updates:,} updates ({recipe.steps:,} a model) of {recipe.batch_size} images"
     yield f"  {batches}: {sizing.images:,} forward and backward"
     made = f"{sizing.made:,} images in {passes_per_image(spec, facts)} passes each"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tdabench.benchmark.commands.terminal import plain
 from tdabench.datasets import known
 from tdabench.datasets.find import dataset_listings
 from tdabench.datasets.known import known_sets, pixel_hash, write_known
@@ -15,6 +16,7 @@ from tdabench.store import FolderStore
 from ... import run_helpers
 from ...datasets import test_emoji, test_hub, test_published
 
+COUNTED = {"emoji": "229", "cifar2-mini": "165", "cifar2": "259", "digits-tiny-groups": "7 + 2 a group"}
 tdabench, home, empty = run_helpers.tdabench, test_hub.home, test_hub.copy
 
 
@@ -201,6 +203,25 @@ def test_datasets_are_listed_with_their_cards(tdabench, copy):
 def test_tasks_are_listed_with_their_truth(tdabench):
     out = tdabench("list", "tasks").out
     line = next(line for line in out.splitlines() if "digits@1" in line)
-    assert all(word in line for word in ("261", "UNet2D", "ddpm", "yes"))
+    assert all(word in line for word in ("1,500 of digits", "261", "yes"))
+    assert "cifar2, cifar2_full: none stated by the authors: for research" in " ".join(out.split())
     answer = tdabench("list", "taks")
     assert answer.code == 2 and "did you mean 'tasks'" in answer.err
+
+
+@pytest.mark.parametrize("what", ["tasks", "datasets"])
+def test_listings_break_no_word_at_80_columns(tdabench, monkeypatch, what):
+    found = {}
+    for width in (80, 500):
+        monkeypatch.setattr(plain, "_width", width)
+        found[width] = tdabench("list", what).out
+    lines = found[80].splitlines()
+    assert max(map(len, lines)) <= 80 and len(lines) < 60
+    cells = [line for line in lines if line.startswith("│")]
+    assert cells and set(" ".join(cells).split()) <= set(found[500].split())
+
+
+def test_models_of_groups_are_listed_as_they_are_planned(tdabench):
+    lines = [line.split("│") for line in tdabench("list", "tasks").out.splitlines() if line.startswith("│")]
+    found = {line[1].strip(): line[3].strip() for line in lines}
+    assert {name: found[f"{name}@1"] for name in COUNTED} == COUNTED
