@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -42,6 +42,8 @@ class Batch:
         return Batch(self.ids * n, self.x.expand(n, *self.x.shape[1:]), cond)
 
 
+HELDOUT = "heldout"  # the group that says, by 1, which items are only ever held-out queries
+TEXTS = "encoder_hidden_states"  # the condition that captions become
 UNPINNED = "unpinned"  # a revision that nobody could verify; what was fetched is told by its fingerprint
 
 
@@ -74,9 +76,13 @@ class Card:
     shareable: bool = False
 
 
-def fetch_command(name: str, revision: str) -> str:
-    """Return the command that brings a dataset here; one without a pinned revision comes as a copy of one's own."""
-    return f"`tdabench data fetch {name}{' --data PATH' if revision == UNPINNED else ''}`"
+def fetch_command(name: str, revision: str, cond: Iterable[str] = ()) -> str:
+    """Return the command that brings a dataset here, with its conditions' names ``cond``.
+
+    One without a pinned revision comes as a copy of one's own, and captions need their encoder.
+    """
+    data = " --data PATH" if revision == UNPINNED else ""
+    return f"`tdabench data fetch {name}{data}{' --text PATH' if TEXTS in cond else ''}`"
 
 
 class TrainingSet(Protocol):

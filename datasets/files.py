@@ -118,9 +118,15 @@ def read_lines(path: Path) -> list[str]:
 
 
 def class_folders(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
-    """Return the picture files in a folder's subfolders named after classes, and each one's class number."""
+    """Return the picture files in a folder's subfolders named after classes, and each one's class number.
+
+    Raises UserError where some of the classes have pictures and others have none.
+    """
     found = [(path, i) for i, name in enumerate(classes) for path in sorted((folder / name).glob("*"))]
     chosen = [(path, i) for path, i in found if path.suffix.lower() in SUFFIXES]
+    absent = [name for i, name in enumerate(classes) if i not in {number for _, number in chosen}]
+    if chosen and absent:
+        raise UserError(f"{folder} has no pictures of {', '.join(absent)}: unpack the archive again")
     return [path for path, _ in chosen], [i for _, i in chosen]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..datasets.base import ImageDataset
 from ..datasets.stored import CHECKED
 from ..seeds import digest
-from ..store import FolderStore, file_hash
+from ..store import FolderStore, file_hash, remove_tree
 from .networks import make_network
 from .recipe import AutoencoderSpec, compact
 
@@ -130,8 +130,7 @@ def _keep(data: ImageDataset, autoencoder: Autoencoder, store: FolderStore, key:
         on_item(int(ids[-1]) + 1, len(data))
     shape = [len(data), *autoencoder.encode(data.pixels(torch.arange(1))).shape[1:]]
     _join(store, parts, key, shape)
-    for part in parts:
-        store.delete(part)
+    remove_tree(store.path(folder))
 
 
 def _join(store: FolderStore, parts: list[str], key: str, shape: list[int]) -> None:

@@ -123,6 +123,7 @@ def read_problem(folder: Path, plugins: tuple[Path, ...] = ()) -> Problem:
     data = _trained_on(assets, arrays, everything, encoder)
     if data is None:
         raise _another(meta, folder)
+    data = with_latents(data, encoder, FolderStore(home())) if encoder else data
     return Problem(
         meta["task"],
         data,
@@ -148,14 +149,13 @@ def built_on(assets: Assets, everything: ImageDataset) -> bool:
 def _trained_on(
     assets: Assets, arrays: Arrays, everything: ImageDataset, encoder: Autoencoder | None
 ) -> ImageDataset | None:
-    """Return the training items as the model sees them; None where they are not those that a truth was built on."""
+    """Return the training items, without latents; None where they are not those that a truth was built on."""
     train_ids = torch.from_numpy(arrays["train_ids"])
     if int(train_ids.max()) >= len(everything):
         return None
     data = everything.select(train_ids)
-    if encoder:
-        data = with_latents(data, encoder, FolderStore(home()))
-    return data if data.fingerprint() == assets.manifest["dataset"]["fingerprint"] else None
+    seen = replace(data, encoder=encoder.hash) if encoder else data
+    return data if seen.fingerprint() == assets.manifest["dataset"]["fingerprint"] else None
 
 
 def _groups(assets: Assets, arrays: Arrays) -> Groups | None:

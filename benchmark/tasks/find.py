@@ -129,6 +129,15 @@ def open_assets(spec: TaskSpec) -> Assets:
     return assets
 
 
+def known_groups(spec: TaskSpec) -> int | None:
+    """Return how many groups a task leaves out, by its truth or its names of them; None where only its data tell."""
+    if spec.groups is None:
+        return 0
+    if has_assets(spec):
+        return len(open_assets(spec).manifest["groups"]["names"])
+    return len(spec.groups.names) or None
+
+
 def check_assets(assets: Assets, spec: TaskSpec, where: Path) -> None:
     """Raise CorruptFile, which names ``where``, for assets of another recipe, plan or grouping than the task's."""
     plain, found = json.loads(json.dumps(spec.to_json())), assets.manifest

@@ -157,6 +157,10 @@ class TaskSpec:
         """``name@version``, as folders and tables have it."""
         return f"{self.name}@{self.version}"
 
+    def retrained(self, groups: int) -> int:
+        """Return how many models are retrained beside the base model, where there are so many groups to leave out."""
+        return self.truth.retrainings + (groups * self.groups.replicates if self.groups else 0)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, of files their hashes: what a build is keyed by."""
         plain = {name: value for name, value in compact(self).items() if name != "weights"}

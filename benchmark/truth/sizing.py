@@ -24,7 +24,7 @@ from ...models.networks import make_network
 from ...models.processes import open_process
 from ...models.trainable import restrict
 from ...models.training import build
-from ..tasks.find import has_assets, open_assets
+from ..tasks.find import known_groups
 from ..tasks.spec import TaskSpec
 
 FLOAT, HALF = 4, 2  # bytes of a number
@@ -79,12 +79,9 @@ def facts_of(name: str, plugins: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def count_groups(spec: TaskSpec, plugins: tuple[Path, ...] = ()) -> int | None:
     """Return how many groups a task leaves out, by its truth or its dataset; None where neither is here."""
-    if spec.groups is None:
-        return 0
-    if has_assets(spec):
-        return len(open_assets(spec).manifest["groups"]["names"])
-    if spec.groups.names:
-        return len(spec.groups.names)
+    known = known_groups(spec)
+    if known is not None or spec.groups is None:
+        return known
     try:
         data = load_dataset(spec.dataset, plugins)
         return len(group_items(data.select(items_where(data, spec.where)), spec.groups.by))
@@ -95,7 +92,7 @@ def count_groups(spec: TaskSpec, plugins: tuple[Path, ...] = ()) -> int | None:
 def size_truth(spec: TaskSpec, facts: Mapping[str, Any], groups: int = 0) -> Sizing:
     """Return what a task's truth and methods would cost; groups: how many are left out, each in models of its own."""
     model, plan, attributed = blank(spec), spec.truth, 2 * (spec.queries.dev + spec.queries.test)
-    retrained = plan.retrainings + groups * (spec.groups.replicates if spec.groups else 0)
+    retrained = spec.retrained(groups)
     count = sum(value.numel() for value in model.parameters())
     trained = {name: value.numel() for name, value in model.trainable_parameters().items()}
     models, makers = 1 + retrained, 1 + retrained * plan.regenerated

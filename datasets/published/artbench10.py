@@ -44,7 +44,19 @@ def rows(folder: Path, split: str) -> Rows:
     return file_rows(*class_folders(root, STYLES), str(root))
 
 
-SOURCE = hub.Source("", UNPINNED, "train", "", "", (64, 64), count=60_000, held="test", resized=True, layout=rows)
+SOURCE = hub.Source(
+    "",
+    UNPINNED,
+    "train",
+    "",
+    "",
+    (64, 64),
+    counts=(50_000, 10_000),
+    classes=len(STYLES),
+    held="test",
+    resized=True,
+    layout=rows,
+)
 
 
 def load() -> ImageDataset:

@@ -28,7 +28,9 @@ CARD = Card(
 TEXT = "tokens"  # what a caption becomes: an embedding of each token
 STYLES = ("post_impressionism", "ukiyo_e")
 ROWS = partial(drawn_artworks, styles=STYLES, counts={"train": 5_000, "test": 1_000})
-SOURCE = hub.Source("", UNPINNED, "train", "", "", (256, 256), count=6_000, held="test", resized=True, layout=ROWS)
+SOURCE = hub.Source(
+    "", UNPINNED, "train", "", "", (256, 256), counts=(5_000, 1_000), held="test", resized=True, layout=ROWS
+)
 
 
 def load() -> ImageDataset:

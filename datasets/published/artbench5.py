@@ -28,7 +28,9 @@ CARD = Card(
 TEXT = "tokens"  # what a caption becomes: an embedding of each token
 STYLES = ("baroque", "post_impressionism", "renaissance", "romanticism", "ukiyo_e")
 ROWS = partial(drawn_artworks, styles=STYLES, counts={"train": 12_500, "test": 1_000})
-SOURCE = hub.Source("", UNPINNED, "train", "", "", (256, 256), count=13_500, held="test", resized=True, layout=ROWS)
+SOURCE = hub.Source(
+    "", UNPINNED, "train", "", "", (256, 256), counts=(12_500, 1_000), held="test", resized=True, layout=ROWS
+)
 
 
 def load() -> ImageDataset:

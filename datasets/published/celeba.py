@@ -40,7 +40,7 @@ def rows(folder: Path, split: str) -> Rows:
 
 
 SOURCE = hub.Source(
-    "", UNPINNED, "train", "", "", (64, 64), count=6_000, held="valid", resized=True, crop=140, layout=rows
+    "", UNPINNED, "train", "", "", (64, 64), counts=(5_000, 1_000), held="valid", resized=True, crop=140, layout=rows
 )
 
 

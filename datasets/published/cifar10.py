@@ -22,7 +22,7 @@ CARD = Card(
     download="120 MB",
     known="cifar10",
 )
-SOURCE = hub.Source("uoft-cs/cifar10", CARD.revision, "train", "img", "label", (32, 32), count=50_000)
+SOURCE = hub.Source("uoft-cs/cifar10", CARD.revision, "train", "img", "label", (32, 32), counts=(50_000,), classes=10)
 
 
 def load() -> ImageDataset:

@@ -27,7 +27,7 @@ CARD = Card(
     download="144 MB",
     known="cifar10",
 )
-SOURCE = replace(CIFAR10, held="test", count=60_000)
+SOURCE = replace(CIFAR10, held="test", counts=(50_000, 10_000))
 
 
 def load() -> ImageDataset:

@@ -31,7 +31,7 @@ CARD = Card(
     known="cifar10",
     fingerprint="364b7c8318b74144e4c8bc68c9b6fb7d93e74d1417eabab84dd8c83e4fe79318",
 )
-SOURCE = replace(FULL, held="test", drawn="cifar2", count=6_000)
+SOURCE = replace(FULL, held="test", drawn="cifar2", counts=(5_000, 1_000))
 
 
 def load() -> ImageDataset:

@@ -25,7 +25,7 @@ CARD = Card(
     known="cifar10",
     fingerprint="a562250416f20e87433efce1b2e0b61be6014afedd467c4c5dcbacd759431b77",
 )
-SOURCE = replace(CIFAR10, keep=(1, 7), count=10_000)
+SOURCE = replace(CIFAR10, keep=(1, 7), counts=(10_000,))
 
 
 def load() -> ImageDataset:

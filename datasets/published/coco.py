@@ -46,7 +46,9 @@ def rows(folder: Path, split: str) -> Rows:
     return file_rows(paths, [0] * len(paths), str(folder), [caption for _, caption in pairs])
 
 
-SOURCE = hub.Source("", UNPINNED, "train", "", "", (64, 64), count=123_287, held="val", resized=True, layout=rows)
+SOURCE = hub.Source(
+    "", UNPINNED, "train", "", "", (64, 64), counts=(118_287, 5_000), held="val", resized=True, layout=rows
+)
 
 
 def load() -> ImageDataset:

@@ -23,6 +23,7 @@ CARD = Card(
     files="parquet as the hub has it, or train- and t10k-images-idx3-ubyte.gz and their labels (Debian's "
     "dataset-fashion-mnist puts them in /usr/share/datasets/fashion-mnist)",
     download="36 MB",
+    fingerprint="9625a05217ef09d0306d0611a40b620e4768c91fa6c0ee6eba1a3981f11d20f9",
 )
 SOURCE = hub.Source(
     "zalando-datasets/fashion_mnist",
@@ -32,7 +33,8 @@ SOURCE = hub.Source(
     "label",
     (28, 28),
     channels=1,
-    count=70_000,
+    counts=(60_000, 10_000),
+    classes=10,
     held="test",
     layout=idx_rows,
 )

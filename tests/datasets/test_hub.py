@@ -17,7 +17,7 @@ from tdabench.datasets.published import cifar10, emoji, fashion_mnist
 from tdabench.errors import UserError
 from tdabench.store import remove_tree
 
-NAMES = ["airplane", "automobile", "bird"]
+NAMES = ["airplane", "automobile", "bird", "cat"]
 
 
 def read_folder(path):
@@ -49,7 +49,7 @@ def parquet(folder, rows, name="train-00000-of-00001.parquet", image="img", labe
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(cifar10, "SOURCE", replace(cifar10.SOURCE, count=0))
+    monkeypatch.setattr(cifar10, "SOURCE", replace(cifar10.SOURCE, counts=(), classes=0))
     return tmp_path / "home"
 
 
@@ -97,10 +97,32 @@ def test_files_of_another_split_are_left_alone(copy, tmp_path):
 
 
 def test_a_part_is_not_taken_for_the_whole(copy, monkeypatch):
-    monkeypatch.setattr(cifar10, "SOURCE", replace(cifar10.SOURCE, count=5))
-    with pytest.raises(UserError, match="has 4 rows where cifar10 has 5"):
+    monkeypatch.setattr(cifar10, "SOURCE", replace(cifar10.SOURCE, counts=(5,)))
+    with pytest.raises(UserError, match="has 4 rows of 'train' where cifar10 has 5"):
         cifar10.fetch(parquet(copy, [(png(i), i % 3) for i in range(4)]))
     assert len(cifar10.fetch(parquet(copy, [(png(i), i % 3) for i in range(5)]))) == 5
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ((0, 0, 1, 1, 2), "has 5 rows of 'train' where cifar10 has 6: give all of them: parquet"),
+        ((0, 0, 0, 1, 1, 2), "has 3 rows of class 0 of 'train' where cifar10 has 2: give all"),
+        ((0, 0, 0, 1, 1, 1), "has no rows of class 2 in 'train': give all"),
+        ((0, 0, 1, 1, 2, 3), "has rows of class 3 in 'train', and cifar10 has 0 to 2: it is another dataset"),
+        ((), "has no rows: name parquet files"),
+    ],
+)
+def test_classes_are_of_the_sizes_that_the_source_says(copy, monkeypatch, labels, words):
+    monkeypatch.setattr(cifar10, "SOURCE", replace(cifar10.SOURCE, counts=(6,), classes=3))
+    with pytest.raises(UserError, match=words):
+        cifar10.fetch(parquet(copy, [(png(i), label) for i, label in enumerate(labels)]))
+    assert len(cifar10.fetch(parquet(copy, [(png(i), i % 3) for i in range(6)]))) == 6
+
+
+def test_parquet_files_without_rows_are_left_alone(copy):
+    parquet(copy, [(png(i), i % 3) for i in range(4)], name="train-00001-of-00002.parquet")
+    assert len(cifar10.fetch(parquet(copy, [], name="train-00000-of-00002.parquet"))) == 4
 
 
 def test_classes_that_are_kept_are_numbered_in_their_order(copy):

@@ -37,11 +37,13 @@ from . import test_hub
 
 home, copy = test_hub.home, test_hub.copy
 FETCHED = [name for name, listing in dataset_listings().items() if ".published." in listing.origin]
+MODULES = {name: imported(dataset_listings()[name].origin) for name in FETCHED}
+COUNTS = {name: module.SOURCE.counts for name, module in MODULES.items() if hasattr(module, "SOURCE")}
 
 
-def sized(monkeypatch, module, count=0, **changes):
-    """Let a dataset have as many items as the test makes."""
-    monkeypatch.setattr(module, "SOURCE", replace(module.SOURCE, count=count, **changes))
+def sized(monkeypatch, module, counts=(), **changes):
+    """Let a dataset have as many items as the test makes, of any classes."""
+    monkeypatch.setattr(module, "SOURCE", replace(module.SOURCE, counts=counts, classes=0, **changes))
 
 
 def split_parquet(folder, train, test):
@@ -76,7 +78,7 @@ def _known_is_read_again():
 
 def test_the_draw_of_cifar2_is_known_by_pixels_whatever_the_order(copy, tmp_path, monkeypatch):
     draw(copy, monkeypatch, tmp_path, train=(1, 4, 7, 10), heldout=(41, 44))
-    sized(monkeypatch, cifar2, count=6, keep=(1, 2))
+    sized(monkeypatch, cifar2, counts=(4, 2), keep=(1, 2))
     train, test = [(i, i % 3) for i in range(20)], [(i, i % 3) for i in range(40, 50)]
     data = cifar2.fetch(split_parquet(copy, train, test))
     held = data.groups["heldout"].bool()
@@ -90,8 +92,8 @@ def test_the_draw_of_cifar2_is_known_by_pixels_whatever_the_order(copy, tmp_path
 
 def test_pictures_of_another_track_are_no_cifar2(copy, tmp_path, monkeypatch):
     draw(copy, monkeypatch, tmp_path, train=(1, 4), heldout=(44,))
-    sized(monkeypatch, cifar2, count=3, keep=(1, 2))
-    with pytest.raises(UserError, match="has 0 rows where cifar2 has 3: its pixels are not the original's"):
+    sized(monkeypatch, cifar2, counts=(2, 1), keep=(1, 2))
+    with pytest.raises(UserError, match="has 0 rows of 'train' where cifar2 has 2: its pixels are not the original's"):
         cifar2.fetch(split_parquet(copy, [(50, 1), (51, 2)], [(52, 1), (53, 2)]))
 
 
@@ -103,6 +105,29 @@ def test_one_file_is_not_taken_for_both_parts(copy, monkeypatch):
     (copy / "test-0.parquet").unlink()
     with pytest.raises(UserError, match="has no parquet file of 'test': name it so, as in test-00000"):
         cifar2.fetch(copy)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_sources_counts_are_its_cards(name):
+    counts, card = COUNTS[name], MODULES[name].CARD
+    assert sum(counts) == card.items and counts[1:] == ((card.heldout,) if card.heldout else ())
+
+
+def test_parts_that_are_swapped_are_no_dataset(copy, monkeypatch):
+    monkeypatch.setattr(fashion_mnist, "SOURCE", replace(fashion_mnist.SOURCE, counts=(6, 3), classes=3))
+    for part, n in (("train", 3), ("t10k", 6)):
+        idx(copy / f"{part}-images-idx3-ubyte.gz", np.zeros((n, 28, 28), np.uint8))
+        idx(copy / f"{part}-labels-idx1-ubyte.gz", np.arange(n, dtype=np.uint8) % 3)
+    with pytest.raises(UserError, match="has 3 rows of 'train' where fashion_mnist has 6"):
+        fashion_mnist.fetch(copy)
+
+
+def test_idx_files_without_rows_are_one_line(copy):
+    for part in ("train", "t10k"):
+        idx(copy / f"{part}-images-idx3-ubyte.gz", np.zeros((0, 28, 28), np.uint8))
+        idx(copy / f"{part}-labels-idx1-ubyte.gz", np.zeros(0, np.uint8))
+    with pytest.raises(UserError, match="has no rows of 'train'"):
+        fashion_mnist.fetch(copy)
 
 
 def test_what_is_shipped_of_cifar10s_pixels_is_whole():
@@ -191,7 +216,7 @@ def faces(folder, n=8):
 
 def test_faces_are_drawn_by_number_and_cut(copy, monkeypatch):
     monkeypatch.setattr(celeba, "COUNTS", {"train": 5, "valid": 2})
-    sized(monkeypatch, celeba, count=7)
+    sized(monkeypatch, celeba, counts=(5, 2))
     data = celeba.fetch(faces(copy))
     assert data.shape == (3, 64, 64) and int(data.groups["heldout"].sum()) == 2 and data.cond == {}
     wanted = set()
@@ -222,6 +247,17 @@ def test_artworks_come_by_style(copy, monkeypatch):
     assert torch.bincount(data.classes).tolist() == [4] * 10
 
 
+def test_a_style_without_pictures_is_named(copy):
+    for style in artbench10.STYLES:
+        photo(copy / "train" / style / "0.jpg", 0)
+        photo(copy / "test" / style / "0.jpg", 0)
+    with pytest.raises(UserError, match=r"train has 10 rows of 'train' where artbench10 has 50,000"):
+        artbench10.fetch(copy)
+    (copy / "train" / "baroque" / "0.jpg").unlink()
+    with pytest.raises(UserError, match=r"train has no pictures of baroque: unpack"):
+        artbench10.fetch(copy)
+
+
 def embed(captions):
     """Stand in for a text encoder: equal captions have equal embeddings."""
     return torch.tensor([[[float(len(caption)), 1.0]] * 3 for caption in captions])
@@ -244,7 +280,7 @@ def artworks(folder):
 def small_artworks(monkeypatch):
     layout = artbench2.ROWS.func
     rows = lambda folder, split: layout(folder, split, artbench2.STYLES, {"train": 4, "test": 2})  # noqa: E731
-    sized(monkeypatch, artbench2, count=6, size=(16, 16), layout=rows)
+    sized(monkeypatch, artbench2, counts=(4, 2), size=(16, 16), layout=rows)
 
 
 def test_artworks_have_their_styles_prompts(copy, monkeypatch):
@@ -337,6 +373,11 @@ def test_what_is_on_no_hub_says_where_it_is_got(module):
         module.fetch()
     with pytest.raises(UserError, match=f"get it with `tdabench data fetch {module.CARD.name} --data PATH`"):
         module.load()
+
+
+def test_what_has_captions_says_that_it_needs_their_encoder():
+    with pytest.raises(UserError, match="get it with `tdabench data fetch coco --data PATH --text PATH`"):
+        coco.load()
 
 
 @pytest.mark.parametrize("name", FETCHED)

@@ -117,6 +117,22 @@ def test_a_latent_problem_trains_and_is_read_back(data, coder, tmp_path, monkeyp
     found = read_problem(assets.folder)
     assert torch.equal(found.train.x, data.latents) and torch.equal(found.queries.pixels, queries.images)
     assert torch.equal(found.pixels(found.train.x), coder.decode(data.latents))
+    assert [path.suffix for path in (tmp_path / "latents").iterdir() if path.is_dir()] == []
+
+
+def test_images_of_another_track_are_not_encoded(data, coder, tmp_path, monkeypatch):
+    plain = replace(data, latents=None, encoder="")
+    problem = Problem("latent", data, queries_of(data), RECIPE.model, {}, RECIPE, autoencoder=coder.state)
+    meta = {"task": "latent", "version": 1, "n_train": N, "recipe": RECIPE.to_json(), "base_seed": 0}
+    meta |= {"checkpoints": [], "queries": query_list(problem.queries, plain)}
+    meta |= {"dataset": {"name": "blobs", "fingerprint": data.fingerprint()}}
+    assets = write_assets(tmp_path / "assets", problem_files(problem, torch.arange(N)), meta)
+    monkeypatch.setenv("TDABENCH_HOME", str(tmp_path / "home"))
+    assert problems.built_on(assets, plain)
+    monkeypatch.setattr(problems, "load_dataset", lambda *_: replace(plain, images=plain.images.flip(0)))
+    with pytest.raises(UserError, match="are not those that"):
+        read_problem(assets.folder)
+    assert not (tmp_path / "home").exists()
 
 
 SPOILS = {

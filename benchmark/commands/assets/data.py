@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ....datasets.base import Card
+from ....datasets.base import HELDOUT, Card, ImageDataset
 from ....datasets.find import dataset_listings, load_dataset
-from ....datasets.hub import Encode, read_with
+from ....datasets.hub import Encode, check_place, read_with
+from ....datasets.known import is_original, matching
 from ....errors import UserError, unknown
 from ....models.pipelines.text import TextEncoder
 from ....plugins import imported
@@ -23,16 +24,25 @@ def fetch(name: str, path: Path | None, text: Path | None = None) -> None:
     text: the folder of a tokenizer and a text encoder, for a dataset with captions.
     """
     module = fetched_module(name)
+    if hasattr(module, "SOURCE"):
+        check_place(module.CARD, module.SOURCE, path)
     more = {"encode": _encoder(name, module.TEXT, text)} if hasattr(module, "TEXT") else {}
     with FolderStore(home()).claim(f"fetch-{name}", LONG_CLAIM_S) as held:
         if not held:
             raise UserError(f"another process is fetching {name} into {home()}: wait for it, or stop it first")
         with Bar(f"{name}, reading and storing") as bar:
             data = module.fetch(path, bar.update, **more)
-    found = data.fingerprint()
-    console.print(f"{name}: {len(data):,} images here, fingerprint {found[:16]}", soft_wrap=True)
-    if data.card.fingerprint not in ("", found):
-        console.print(f"{name}: another track than {data.card.fingerprint[:16]}, which its card names", soft_wrap=True)
+    console.print(f"{name}: {len(data):,} images here, fingerprint {data.fingerprint()[:16]}", soft_wrap=True)
+    if is_original(data) is False:
+        console.print(f"{name}: another track than {_originals(data)}", soft_wrap=True)
+
+
+def _originals(data: ImageDataset) -> str:
+    """Return in words what a dataset would be like if it were its card's."""
+    if data.card.fingerprint:
+        return f"{data.card.fingerprint[:16]}, which its card names"
+    found, known = matching(data)
+    return f"its card means: {found:,} of {known:,} images that are known of it are here"
 
 
 def _encoder(name: str, kind: str, text: Path | None) -> Encode:
@@ -58,7 +68,9 @@ def info(name: str, plugins: tuple[Path, ...]) -> None:
     _print_card(data.card)
     shape = " x ".join(map(str, data.images.shape[1:]))
     conditions = ", ".join(f"{name} {list(value.shape[1:])}" for name, value in data.cond.items()) or "none"
-    console.print(f"images: {len(data):,} of {shape}, {len(data.classes.unique())} classes; conditions: {conditions}")
+    held = f", {int(data.groups[HELDOUT].sum()):,} of them held out" if HELDOUT in data.groups else ""
+    classes = f"{len(data.classes.unique())} classes"
+    console.print(f"images: {len(data):,} of {shape}{held}, {classes}; conditions: {conditions}", soft_wrap=True)
     console.print(f"fingerprint: {data.fingerprint()}", soft_wrap=True)
     if hasattr(module, "TEXT"):
         _print_text_encoder(module.CARD)

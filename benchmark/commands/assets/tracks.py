@@ -10,8 +10,8 @@ import numpy as np
 
 from ....datasets.base import ImageDataset
 from ....datasets.find import load_dataset, store_folder
-from ....datasets.hub import HELDOUT, OnItem, all_rows, pixels, wanted_rows
-from ....datasets.known import known_sets, pixel_hash
+from ....datasets.hub import OnItem, all_rows, pixels, wanted_rows
+from ....datasets.known import is_original, known_items, known_sets, matching, pixel_hash, pixel_hashes
 from ....datasets.stored import open_items, spoilt
 from ....errors import UserError
 from ....models.problem import built_on
@@ -19,6 +19,7 @@ from ...tasks.find import find_task, has_assets, open_assets, task_names
 from ..terminal import Bar, console
 from .data import fetched_module
 
+ORIGINALS = "the original's"
 MIXED = "scores and truths of it are never mixed with those of"
 
 
@@ -40,14 +41,15 @@ def _verify_store(name: str, plugins: tuple[Path, ...]) -> int:
         if wrong:
             raise UserError(f"{folder}: {wrong:,} items are not what was stored: fetch {name} again")
         _say(f"{name}: all {len(data):,} items match their hashes")
-    pinned = data.card.fingerprint
-    same = pinned in ("", found)
-    verdict = "that of its card" if pinned == found else "its card names none" if same else f"its card's is {pinned}"
-    _say(f"fingerprint: {found} ({verdict})")
+    pinned, same = data.card.fingerprint, is_original(data)
+    named = "that of its card" if pinned == found else f"its card's is {pinned}" if pinned else "its card names none"
+    _say(f"fingerprint: {found} ({named})")
+    if same is not None and not pinned:
+        _say("pixels: {:,} of {:,} images that are known of it are here".format(*matching(data)))
     tasks = [_verify_truth(task, data, plugins) for task in _tasks_of(name, plugins)]
-    if not same:
-        _say(f"another track: {MIXED} {name} {pinned[:16]}")
-    return 0 if same and all(tasks) else 1
+    if same is False:
+        _say(f"another track: {MIXED} {name}, {pinned[:16] or f'revision {data.card.revision[:12]}'}")
+    return 0 if same is not False and all(tasks) else 1
 
 
 def _tasks_of(name: str, plugins: tuple[Path, ...]) -> list[str]:
@@ -65,12 +67,14 @@ def _verify_truth(task: str, data: ImageDataset, plugins: tuple[Path, ...]) -> b
 
 def _verify_source(module: Any, path: Path) -> int:
     card, name = module.CARD, module.CARD.name
-    original, items = _reference(module)
+    original, items, whose = _reference(module)
     found = _hashes(module, path)
     if not found:
         raise UserError(f"{path} holds no pictures of {name}: check --data")
     there, matching = sum(one in original for one in found), len(items & set(found))
-    said = f"{there:,} of the {len(found):,} pictures at {path} are the original's, pixel by pixel"
+    if whose != ORIGINALS:
+        _say(f"compared with what is stored here, which nothing known here tells from other tracks of {name}")
+    said = f"{there:,} of the {len(found):,} pictures at {path} are {whose}, pixel by pixel"
     whole = f", and all {len(items):,} known items of {name} are among them"
     if there == len(found):
         part = f", {matching:,} of {len(items):,} known items of {name} among them"
@@ -83,19 +87,18 @@ def _verify_source(module: Any, path: Path) -> int:
     return 0
 
 
-def _reference(module: Any) -> tuple[frozenset[bytes], frozenset[bytes]]:
-    """Return the hashes of the original's pixels, and those of the dataset's items, as far as both are known here."""
+def _reference(module: Any) -> tuple[frozenset[bytes], frozenset[bytes], str]:
+    """Return the hashes of pixels to compare with, those of them that are the dataset's items, and whose they are."""
     card = module.CARD
     if card.known:
-        sets = known_sets(card.known)
-        names = [chosen for chosen in (card.name, f"{card.name}-{HELDOUT}") if chosen in sets] or module.SOURCE.splits
-        return frozenset().union(*sets.values()), frozenset().union(*(sets[chosen] for chosen in names))
+        return frozenset().union(*known_sets(card.known).values()), known_items(card), ORIGINALS
     folder = store_folder(card.name, card.revision)
     if not folder.is_dir():
         raise UserError(f"no pixels of {card.name} are known here to compare with: fetch it first, then verify another")
-    images = open_items(folder).images
-    stored = frozenset(pixel_hash(images.raw(i)) for i in range(len(images)))
-    return stored, stored
+    same, stored = is_original(module.load()), pixel_hashes(open_items(folder).images)
+    if same is False:
+        raise UserError(f"{folder} is another track than {card.name}: fetch the original first, then verify another")
+    return stored, stored, ORIGINALS if same else "those stored here"
 
 
 def _hashes(module: Any, path: Path) -> list[bytes]:

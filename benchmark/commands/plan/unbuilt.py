@@ -98,7 +98,8 @@ def _about_data(name: str, facts: Facts) -> str:
         return f"{counts}; nothing to fetch"
     if _is_here(name, facts):
         return f"{counts}; it is here"
-    return f"{counts}; get it with {fetch_command(name, facts['revision'])} (download: {facts['download']})"
+    command = fetch_command(name, facts["revision"], facts.get("cond", ()))
+    return f"{counts}; get it with {command} (download: {facts['download']})"
 
 
 def _is_here(name: str, facts: Facts) -> bool:
@@ -107,9 +108,10 @@ def _is_here(name: str, facts: Facts) -> bool:
 
 def _about_truth(spec: TaskSpec, facts: Facts, sizing: Sizing, groups: int | None) -> Iterator[str]:
     plan, recipe = spec.truth, spec.recipe
-    parts = f"1 + {plan.full} on everything, {plan.open} x {plan.open_replicates} open and "
+    parts = f"{plan.full} on everything, {plan.open} x {plan.open_replicates} open and "
     report = f"{plan.report} x {plan.report_replicates} report subsets"
-    yield f"truth: {sizing.models:,} models ({parts}{report}{_about_groups(spec, groups)}"
+    retrained = f"{sizing.models - 1:,} models retrained beside the base model"
+    yield f"truth: {retrained} ({parts}{report}{_about_groups(spec, groups)}"
     batches = f"{sizing.updates:,} updates ({recipe.steps:,} a model) of {recipe.batch_size} images"
     yield f"  {batches}: {sizing.images:,} forward and backward"
     made = f"{sizing.made:,} images in {passes_per_image(spec, facts)} passes each"

@@ -12,7 +12,7 @@ from ....leaderboard.page.facts import Facts, MethodFacts, Sprite, TaskFacts, ro
 from ....leaderboard.rows.reported import Reported
 from ....leaderboard.rows.row import Row
 from ....methods.registry import Listing, listings
-from ...tasks.find import find_task, has_assets, open_assets
+from ...tasks.find import find_task, has_assets, known_groups, open_assets
 from ...tasks.spec import TaskSpec
 
 PICTURES = ("free", "all", "none")
@@ -61,7 +61,9 @@ def _task(label: str, rows: Sequence[Row], pictures: str, plugins: tuple[Path, .
 
 def _facts(spec: TaskSpec, title: str, licence: str) -> dict[str, str]:
     truth, model = spec.truth, spec.recipe.model
-    subsets = f"{truth.retrainings:,}, on {truth.report} subsets for reporting and {truth.open} for tuning"
+    groups = known_groups(spec) or 0
+    subsets = f"{spec.retrained(groups):,}, on {truth.report} subsets for reporting and {truth.open} for tuning"
+    subsets += f", and without each of {groups} groups" if groups else ""
     said = {
         "Data": title or spec.dataset,
         "Licence of the data": licence,

@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from tdabench.benchmark.commands.terminal import plain
 from tdabench.datasets import known
 from tdabench.datasets.find import dataset_listings
 from tdabench.datasets.known import known_sets, pixel_hash, write_known
-from tdabench.datasets.published import cifar10, emoji
+from tdabench.datasets.published import cifar10, emoji, fashion_mnist
 from tdabench.store import FolderStore
 
 from ... import run_helpers
-from ...datasets import test_emoji, test_hub
+from ...datasets import test_emoji, test_hub, test_published
 
+COUNTED = {"emoji": "229", "cifar2-mini": "165", "cifar2": "259", "digits-tiny-groups": "7 + 2 a group"}
 tdabench, home, empty = run_helpers.tdabench, test_hub.home, test_hub.copy
 
 
@@ -33,6 +35,12 @@ def test_a_fetched_dataset_is_described(tdabench, copy):
     assert cifar10.load().fingerprint() in answer.out.replace("\n", "")
 
 
+def test_what_is_held_out_is_described_once_it_is_here(tdabench, empty, monkeypatch):
+    test_published.sized(monkeypatch, fashion_mnist)
+    assert tdabench("data", "fetch", "fashion_mnist", "--data", test_published.fashion(empty)).code == 0
+    assert "7 of 1 x 28 x 28, 2 of them held out, 3 classes" in tdabench("data", "info", "fashion_mnist").out
+
+
 def test_a_dataset_that_comes_with_a_package_is_described(tdabench):
     answer = tdabench("data", "info", "digits")
     assert answer.code == 0 and "1,797 of 1 x 8 x 8, 10 classes; conditions: none" in answer.out
@@ -44,7 +52,10 @@ def test_a_dataset_that_comes_with_a_package_is_described(tdabench):
         (("info", "cifr10"), "did you mean 'cifar10' or 'cifar2'?"),
         (("fetch", "cifr10"), "did you mean 'cifar10' or 'cifar2'?"),
         (("fetch", "digits"), "needs no fetching"),
-        (("fetch", "cifar10", "--data", "nowhere"), "holds no parquet files"),
+        (("fetch", "cifar10", "--data", "nowhere"), "nowhere does not exist: check --data"),
+        (("fetch", "coco"), "coco is on no hub that is known here: get a folder with train2017/"),
+        (("fetch", "coco", "--data", "nowhere"), "nowhere does not exist: check --data"),
+        (("fetch", "coco", "--data", "."), "name the folder of their tokenizer and encoder by --text"),
     ],
 )
 def test_mistakes_are_one_line(tdabench, words, said, home):
@@ -76,6 +87,20 @@ def source(folder, seeds):
     return test_hub.parquet(folder, [(test_hub.png(i), i % 3) for i in seeds])
 
 
+def test_stored_pictures_are_told_from_another_track(tdabench, tmp_path, known_pictures):
+    right, wrong = source(tmp_path / "right", range(9)), source(tmp_path / "wrong", (0, 1, *range(20, 27)))
+    answer = tdabench("data", "fetch", "cifar10", "--data", wrong)
+    said = "another track than its card means: 2 of 5 images that are known of it are here"
+    assert answer.code == 0 and said in answer.out
+    answer = tdabench("data", "verify", "cifar10")
+    assert answer.code == 1 and "another track: scores and truths of it are never mixed" in answer.out
+    assert "another track" not in tdabench("data", "fetch", "cifar10", "--data", right).out
+    answer = tdabench("data", "verify", "cifar10")
+    assert answer.code == 0 and "pixels: 5 of 5 images that are known of it are here" in answer.out
+    answer = tdabench("data", "fetch", "cifar10", "--data", wrong)
+    assert answer.code == 2 and "which is here and stays" in answer.err
+
+
 @pytest.mark.parametrize(
     ("seeds", "code", "said"),
     [
@@ -93,7 +118,7 @@ def test_a_source_is_told_from_another_track(tdabench, tmp_path, known_pictures,
     assert ("scores and truths of it are never mixed with those of cifar10" in answer.out) == bool(code)
 
 
-def test_what_is_stored_is_verified(tdabench, copy, home):
+def test_what_is_stored_is_verified(tdabench, copy, home, known_pictures):
     tdabench("data", "fetch", "cifar10", "--data", copy)
     answer = tdabench("data", "verify", "cifar10")
     assert answer.code == 0 and "all 6 items match their hashes" in answer.out and "its card names none" in answer.out
@@ -137,16 +162,22 @@ def test_a_source_without_pictures_is_one_line_whatever_the_dataset(tdabench, em
 
 
 def test_a_source_of_emoji_is_compared_with_what_is_stored(tdabench, tmp_path, monkeypatch):
-    monkeypatch.setattr(emoji, "CARD", replace(emoji.CARD, items=8))
+    monkeypatch.setattr(emoji, "CARD", replace(emoji.CARD, items=8, fingerprint=""))
     one, other = (test_emoji.copy(tmp_path / name) for name in ("one", "other"))
     assert "fetch it first" in tdabench("data", "verify", "emoji", "--data", one).err
     assert tdabench("data", "fetch", "emoji", "--data", one).code == 0
     answer = tdabench("data", "verify", "emoji", "--data", other)
-    assert answer.code == 0 and "8 of the 8 pictures" in answer.out, answer
+    assert answer.code == 0 and "8 of the 8 pictures" in answer.out and "are those stored here" in answer.out, answer
+    assert "which nothing known here tells from other tracks of emoji" in answer.out and "original" not in answer.out
     path = other / "google/img/google/64/car.png"
     path.write_bytes(test_emoji.png(test_emoji.rgba("another", "google")))
     answer = tdabench("data", "verify", "emoji", "--data", other)
     assert answer.code == 1 and "another track: 7 of the 8 pictures" in answer.out
+    monkeypatch.setattr(emoji, "CARD", replace(emoji.CARD, fingerprint=emoji.load().fingerprint()))
+    assert "are the original's" in tdabench("data", "verify", "emoji", "--data", other).out
+    monkeypatch.setattr(emoji, "CARD", replace(emoji.CARD, fingerprint="0" * 64))
+    answer = tdabench("data", "verify", "emoji", "--data", one)
+    assert answer.code == 2 and "is another track than emoji: fetch the original first" in answer.err
 
 
 def test_a_plugins_dataset_needs_no_fetching(tdabench, tmp_path, empty):
@@ -172,6 +203,25 @@ def test_datasets_are_listed_with_their_cards(tdabench, copy):
 def test_tasks_are_listed_with_their_truth(tdabench):
     out = tdabench("list", "tasks").out
     line = next(line for line in out.splitlines() if "digits@1" in line)
-    assert all(word in line for word in ("261", "UNet2D", "ddpm", "yes"))
+    assert all(word in line for word in ("1,500 of digits", "261", "yes"))
+    assert "cifar2, cifar2_full: none stated by the authors: for research" in " ".join(out.split())
     answer = tdabench("list", "taks")
     assert answer.code == 2 and "did you mean 'tasks'" in answer.err
+
+
+@pytest.mark.parametrize("what", ["tasks", "datasets"])
+def test_listings_break_no_word_at_80_columns(tdabench, monkeypatch, what):
+    found = {}
+    for width in (80, 500):
+        monkeypatch.setattr(plain, "_width", width)
+        found[width] = tdabench("list", what).out
+    lines = found[80].splitlines()
+    assert max(map(len, lines)) <= 80 and len(lines) < 60
+    cells = [line for line in lines if line.startswith("│")]
+    assert cells and set(" ".join(cells).split()) <= set(found[500].split())
+
+
+def test_models_of_groups_are_listed_as_they_are_planned(tdabench):
+    lines = [line.split("│") for line in tdabench("list", "tasks").out.splitlines() if line.startswith("│")]
+    found = {line[1].strip(): line[3].strip() for line in lines}
+    assert {name: found[f"{name}@1"] for name in COUNTED} == COUNTED

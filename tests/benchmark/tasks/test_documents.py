@@ -54,7 +54,13 @@ def costs(name):
     hours = sizing.work / (TFLOPS * 1e12) / 3600
     disk = amount(sizing.pixels + sizing.weights + sizing.pictures)
     forward = sizing.asked + sizing.passes
-    cells = (f"{sizing.models}", f"{sizing.images / 1e6:,.0f} M", f"{forward / 1e6:,.0f} M", f"{hours:,.0f} h", disk)
+    cells = (
+        f"{sizing.models - 1}",
+        f"{sizing.images / 1e6:,.0f} M",
+        f"{forward / 1e6:,.0f} M",
+        f"{hours:,.0f} h",
+        disk,
+    )
     return f"| `{find_task(name).label}` | {' | '.join(cells)} |"
 
 
