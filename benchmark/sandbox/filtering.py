@@ -26,7 +26,7 @@ REFUSE, UNKNOWN = ERROR | errno.EPERM, ERROR | errno.ENOSYS
 PRETEND = ERROR  # with no error's number: the caller reads that it was done
 LOAD, EQUAL, ABOVE, RETURN, AND, TO_X, OR_X = 0x20, 0x15, 0x25, 0x06, 0x54, 0x07, 0x4C
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # where a call's number is, and so on
-LAST = 470  # of the numbers of calls that were looked at here; who makes newer ones can do without on older kernels
+LAST = 469  # of the numbers of calls that were looked at here; who makes newer ones can do without on older kernels
 GROUP_OR_USER, IO_GROUP_OR_USER = (1, 2), (2, 3)  # whose priority is set, where it is not one process's
 # Of ioctl(2), the letters of file systems' own: attributes (immutable), verity, snapshots and copies by ext4, XFS,
 # Btrfs, Bcachefs, F2FS and OCFS2. No driver of GPUs has them.
