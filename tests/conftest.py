@@ -74,6 +74,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         from .landlock import need_landlock
 
         need_landlock(*marker.args)
+    if item.get_closest_marker("seccomp"):
+        from .landlock import need_seccomp
+
+        need_seccomp()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tdabench.benchmark.sandbox import isolation
+from tdabench.benchmark.sandbox import filtering, isolation
 
 ALLOWED = "TDABENCH_NO_LANDLOCK"  # the variable by which somebody says that isolation is not to be tested here
 
@@ -15,7 +15,16 @@ def need_landlock(least: int) -> None:
     """Fail where the kernel's Landlock is older than this version, or skip where that is known and allowed."""
     if (spoken := isolation.version()) >= least:
         return
-    lacks = f"this kernel has Landlock {spoken or 'not at all'}, and this test of isolation needs version {least}"
+    _lack(f"this kernel has Landlock {spoken or 'not at all'}, and this test of isolation needs version {least}")
+
+
+def need_seccomp() -> None:
+    """Fail where calls cannot be filtered, or skip where that is known and allowed."""
+    if not filtering.can_filter():
+        _lack("this kernel, or machine, has no filter of calls, which this test of isolation needs")
+
+
+def _lack(lacks: str) -> None:
     if os.environ.get(ALLOWED):
         pytest.skip(lacks)
     pytest.fail(f"{lacks}: set {ALLOWED}=1 to leave isolation untested", pytrace=False)

@@ -13,7 +13,7 @@ from ...plugins import code_files, is_file
 from ...store import home
 from .fork_server import TEMPORARY, leave_server, temporary_of_process
 from .history import histories
-from .isolation import NONE, shut_in, version
+from .isolation import NONE, means, shut_in
 
 PACKAGE = Path(__file__).parents[2]
 ENSEMBLES = RESULTS.with_name("ensembles")  # what a search among methods found, of their rows
@@ -25,8 +25,7 @@ _KEPT: set[Path] = set()
 
 def shelter(wanted: bool = True) -> str:
     """Return by what methods are shut in here, as rows name it: "none" where it is not wanted or not possible."""
-    spoken = version() if wanted else 0
-    return f"landlock {spoken}" if spoken else NONE
+    return means() if wanted else NONE
 
 
 def keep_from_methods(*paths: Path) -> None:

@@ -1,6 +1,7 @@
-"""Shutting a cell's process in, by Linux' Landlock: files it may not read, few it may write, no TCP, no signals out.
+"""Shutting a cell's process in: files it may not read, few it may write, no network, nothing done to other processes.
 
-The system calls, rights and versions are those of https://docs.kernel.org/userspace-api/landlock.html; what a process
+By Linux' Landlock, of which the system calls, rights and versions are those of
+https://docs.kernel.org/userspace-api/landlock.html, and by a filter of calls where the kernel takes one; what a process
 may do can only shrink, and holds for all that it starts.
 """
 
@@ -15,8 +16,11 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
+
+from .filtering import can_filter, filter_calls
+from .libc import call, libc
+from .privileges import drop_privileges
 
 NONE = "none"
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
@@ -28,7 +32,9 @@ OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL
 READ = EXECUTE | READ_FILE | READ_DIR
 RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # of files, how many a version of the interface knows
 THREADS_S = 10.0  # in which other threads have to shut themselves in
-TERMINAL = re.compile(r"tty.+|console")  # of /dev; `tty` is one's own
+MAKE_DEVICES = 1 << 6 | 1 << 11
+# Of /dev, what programs need, shared memory, and GPUs: of NVIDIA, also of small boards and of Windows, and of AMD.
+DEVICES = re.compile(r"null|zero|full|u?random|shm|nvidia.*|nvhost.*|nvmap|nvgpu|dxg|dri|kfd")
 HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 TCP, SCOPES = 0b11, 0b11  # bind and connect, from version 4; abstract sockets and signals, from version 6
 
@@ -46,50 +52,60 @@ def version() -> int:
     """Return the version of Landlock that the kernel speaks; 0 where there is none."""
     if not sys.platform.startswith("linux"):
         return 0
-    return max(0, _call(CREATE_RULESET, None, 0, VERSION_WANTED))
+    return max(0, call(CREATE_RULESET, None, 0, VERSION_WANTED))
+
+
+def means() -> str:
+    """Return by what a process can be shut in here, as rows name it."""
+    return _named(spoken, can_filter()) if (spoken := version()) else NONE
+
+
+def _named(spoken: int, filtered: bool) -> str:
+    return f"landlock {spoken}, seccomp" if filtered else f"landlock {spoken}"
 
 
 def shut_in(closed: Collection[Path], writable: Collection[Path], readable: Collection[Path] = ()) -> str:
     """Shut this process in, and all that it starts from now on; return by what, or "none" where that is not possible.
 
     closed: what can no longer be read, with all below it, but for what is ``readable`` or ``writable`` again; writable:
-    the only places where files can be written, beside devices, of which disks and terminals are closed too. Names of
-    files can be listed everywhere. From version 4 on no TCP port can be bound or connected to, and from 6 no process
-    outside can be sent a signal.
+    the only places where files can be written, beside the few devices that are open. Names of files can be listed
+    everywhere. From version 4 on no TCP port can be bound or connected to, and from 6 no process outside can be sent a
+    signal. A superuser is left the right to other users' files. With seccomp there is no network, no process outside is
+    changed, and no file's metadata.
     """
     if not (spoken := version()):
         return NONE
     known = (1 << RIGHTS[min(spoken, max(RIGHTS))]) - 1
     asked = _Ruleset(known, TCP if spoken >= 4 else 0, SCOPES if spoken >= 6 else 0)
     size = ctypes.sizeof(_Ruleset) if spoken >= 6 else 16 if spoken >= 4 else 8
-    ruleset = _call(CREATE_RULESET, ctypes.byref(asked), size, 0)
+    ruleset = call(CREATE_RULESET, ctypes.byref(asked), size, 0)
     if ruleset < 0:
         return NONE
     try:
         _allow(ruleset, Path("/"), READ_DIR)
-        devices, not_read = _devices_of_others(), {path.resolve() for path in closed}
-        for path in open_paths(Path("/"), not_read | devices):
+        not_read = {path.resolve() for path in closed}
+        for path in (*open_paths(Path("/"), not_read | {Path("/dev")}), *readable):
             _allow(ruleset, path, READ)
-        for path in readable:
-            _allow(ruleset, path, READ)
-        for path in (*writable, *open_paths(Path("/dev"), not_read | devices)):
-            _allow(ruleset, path, known)
+        devices = (path for device in _devices() for path in open_paths(device, not_read))
+        for path in (*writable, *devices):
+            _allow(ruleset, path, known & ~MAKE_DEVICES)
         if not (_others_restricted(ruleset) and _restricted(ruleset)):
             return NONE
     finally:
         os.close(ruleset)
-    return f"landlock {spoken}"
+    return _named(spoken, filter_calls())
 
 
-def _devices_of_others() -> set[Path]:
-    """Return disks, which hold all files, and terminals, which obey what is written to them."""
-    found = (path for path in Path("/dev").glob("*") if path.is_block_device() or TERMINAL.fullmatch(path.name))
-    return {Path("/dev/pts"), *found}
+def _devices() -> list[Path]:
+    """Return what a method may need of devices: disks hold all files, terminals obey, and others are the machine's."""
+    return [path.resolve() for path in Path("/dev").glob("*") if DEVICES.fullmatch(path.name)]
 
 
 def _restricted(ruleset: int) -> bool:
     """Shut this thread in, and say whether that was possible."""
-    return not (_libc().prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or _call(RESTRICT_SELF, ruleset, 0))
+    if libc().prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or call(RESTRICT_SELF, ruleset, 0):
+        return False
+    return drop_privileges()
 
 
 def _others_restricted(ruleset: int) -> bool:
@@ -103,15 +119,15 @@ def _others_restricted(ruleset: int) -> bool:
         if _restricted(ruleset):
             done.add(threading.get_native_id())
 
-    libc, handler = _libc(), HANDLER(restrict)
-    libc.signal.restype = ctypes.c_void_p
-    before, end = libc.signal(int(signal.SIGUSR2), handler), time.monotonic() + THREADS_S
+    library, handler = libc(), HANDLER(restrict)
+    library.signal.restype = ctypes.c_void_p
+    before, end = library.signal(int(signal.SIGUSR2), handler), time.monotonic() + THREADS_S
     while (left := _other_threads() - done) and time.monotonic() < end:
         for thread in left - asked:
-            libc.tgkill(os.getpid(), thread, int(signal.SIGUSR2))
+            library.tgkill(os.getpid(), thread, int(signal.SIGUSR2))
         asked |= left
         time.sleep(0.001)  # lets go of the interpreter, which they need
-    libc.signal(int(signal.SIGUSR2), ctypes.c_void_p(before))
+    library.signal(int(signal.SIGUSR2), ctypes.c_void_p(before))
     return not left
 
 
@@ -143,15 +159,6 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
         folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             allowed = rights if os.path.isdir(path) else rights & OF_FILES
-            _call(ADD_RULE, ruleset, PATH_BENEATH, ctypes.byref(_Beneath(allowed, folder)), 0)
+            call(ADD_RULE, ruleset, PATH_BENEATH, ctypes.byref(_Beneath(allowed, folder)), 0)
         finally:
             os.close(folder)
-
-
-def _call(number: int, *words: object) -> int:
-    return _libc().syscall(number, *words)
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

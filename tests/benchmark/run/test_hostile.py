@@ -40,6 +40,7 @@ from ...run_helpers import plan, plugin, run_cells, survivors
 
 tiny_home, home = run_helpers.tiny_home, run_helpers.home
 shut_in = pytest.mark.landlock(6)
+filtered = pytest.mark.seccomp
 
 DETACHED = """
 if os.fork() == 0:
@@ -119,6 +120,15 @@ CLOSED = {
     "listens": ("import socket; socket.create_server(('127.0.0.1', 0))", "PermissionError"),
     "kills-its-parent": ("os.kill(os.getppid(), 9)", "PermissionError"),
     "kills-the-runner": ("os.kill({runner}, 9)", "PermissionError"),
+    "limits-the-runner": (
+        "import resource as r; r.prlimit({runner}, r.RLIMIT_CORE, r.prlimit({runner}, r.RLIMIT_CORE))",
+        "PermissionError",
+    ),
+    "locks-results": (
+        "import fcntl; fcntl.ioctl(os.open({results!r}, os.O_RDONLY), 0x40086602, bytes([0x80, *bytes(7)]))",
+        "PermissionError",
+    ),
+    "connects-otherwise": ("import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)", "PermissionError"),
     "forks-outside": (SERVER + FORKS, "nobody forks"),
 }
 FORGED = {
@@ -165,6 +175,7 @@ FORGED = {
     ),
     "confuses-the-server": (SERVER + CONFUSES, "ok", None),
     "detaches": (DETACHED.format("1"), "ok", None),
+    "closes-results": ("os.chmod(Path({results!r}), 0o500); os.chmod(Path({results!r}, 'cells'), 0)", "ok", None),
     "many-threads": (
         "import threading\nfor _ in range(50): threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
         "ok",
@@ -177,6 +188,12 @@ def states(folder: Path) -> dict[str, str]:
     """Return the hash of every file below a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def mask() -> int:
+    """Return which bits of a mode new files lack."""
+    os.umask(found := os.umask(0o77))
+    return found
 
 
 def note(folder: Path) -> str:
@@ -194,7 +211,7 @@ def left_by_others():
 
 @pytest.fixture(scope="module")
 def zoo(tiny_home, left_by_others, tmp_path_factory):
-    """All of them beside an honest one: (rows by method, hashes of truths before, and after, both servers)."""
+    """All of them beside an honest one: (rows by method, hashes of truths before, and after, both servers, results)."""
     folder = tmp_path_factory.mktemp("zoo")
     results, truth = folder / "results", tiny_home / "truth" / "digits-tiny@1" / "truth-report-0.safetensors"
     shipped = SHIPPED / "digits@1" / "truth-report.safetensors"
@@ -214,10 +231,12 @@ def zoo(tiny_home, left_by_others, tmp_path_factory):
         first, server = run_cells(results, ["honest"], files), forkserver._forkserver._forkserver_pid
         rows = run_cells(results, ["honest", *codes], files)
     assert rows["honest"] == first["honest"]
-    return rows, before, states(tiny_home), (server, forkserver._forkserver._forkserver_pid)
+    servers = server, forkserver._forkserver._forkserver_pid
+    return rows, before, states(tiny_home), servers, results
 
 
 @shut_in
+@filtered
 @pytest.mark.parametrize("name", CLOSED)
 def test_what_is_closed_is_an_error_of_the_cell(name, zoo):
     row = zoo[0][name]
@@ -233,6 +252,11 @@ def test_what_a_cell_leaves_behind_is_not_believed(name, zoo):
 
 def test_nothing_of_the_truth_has_changed(zoo):
     assert zoo[1] == zoo[2]
+
+
+@filtered
+def test_no_cell_closes_the_results_of_others(zoo):
+    assert {(zoo[4] / part).stat().st_mode & 0o777 for part in (".", "cells")} == {0o777 & ~mask()}
 
 
 def test_no_cell_ends_the_server_that_cells_are_forked_from(zoo):
@@ -266,8 +290,9 @@ def test_what_detached_itself_has_ended(zoo):
 
 
 @shut_in
+@filtered
 def test_rows_say_by_what_they_were_shut_in(zoo, home, tmp_path):
-    assert zoo[0]["honest"].source.isolation == f"landlock {version()}"
+    assert zoo[0]["honest"].source.isolation == f"landlock {version()}, seccomp"
     [row] = run_cells(tmp_path, ["honest"], [plugin(tmp_path, "honest")], isolated=False).values()
     assert row.source.isolation == "none" and row.status == "ok"
 

@@ -78,6 +78,8 @@ READS = "subprocess.run(['cat', places / 'closed' / 'file'], capture_output=True
         ("len(sorted(os.listdir(places / 'closed')))", "2"),
         ("Path('/dev/null').write_text('gone')", "4"),
         ("__import__('pty').openpty()", "OSError"),
+        ("os.open('/dev/ptmx', os.O_RDWR)", "PermissionError"),
+        ("os.mknod(places / 'own' / 'device', 0o20600, 0)", "PermissionError"),
         ("asked.put(places / 'closed' / 'file') or told.get()", "PermissionError"),
         ("asked.put(places / 'other' / 'file') or told.get()", "other"),
         ("__import__('json').dumps(1) and __import__('wave').__name__", "wave"),
@@ -98,6 +100,34 @@ def test_no_process_outside_is_signalled(places):
 def test_nothing_is_connected_to(places):
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert tried(places, f"socket.create_connection(('127.0.0.1', {server.getsockname()[1]}))") == "PermissionError"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody else has capabilities")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "Path('/proc/self/status').read_text()",
+        "asked.put(Path('/proc/thread-self/status')) or told.get()",
+        "subprocess.run(['cat', '/proc/self/status'], capture_output=True, text=True).stdout",
+    ],
+)
+def test_a_superuser_is_left_the_right_to_others_files_alone(code, places):
+    status = dict(line.split(":\t", 1) for line in tried(places, code).splitlines())
+    assert [int(status[f"Cap{kind}"], 16) for kind in ("Eff", "Prm", "Inh", "Amb")] == [2, 2, 0, 0]
+    os.chown(places / "other" / "file", 12345, 12345)
+    (places / "other" / "file").chmod(0o600)
+    assert tried(places, "(places / 'other' / 'file').read_text()") == "other"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_open"),
+    [
+        *((name, True) for name in ("nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-caps", "dri", "kfd", "dxg", "shm")),
+        *((name, False) for name in ("nvme0", "nvram", "kmsg", "kvm", "loop-control", "net", "pts", "tty", "sda")),
+    ],
+)
+def test_gpus_are_the_only_devices_of_the_machine_that_are_open(name, is_open):
+    assert bool(isolation.DEVICES.fullmatch(name)) == is_open
 
 
 def test_what_is_not_there_needs_no_rule(places):
