@@ -129,7 +129,8 @@ SCORES = b"<\0\0\0\0\0\0\0" + b'{"scores":{"dtype":"BF16","shape":[2,3],"data_of
 @few
 def test_what_is_wrong_with_a_record_is_said(record, name, sealed, data):
     store = record.store
-    before, seal = store.path(name).read_bytes(), store.seal_of(name)
+    before, seal = store.path(name).read_bytes(), store.path(f"{name}.sha256")
+    sealed_before = seal.exists()
     spoilt = damaged(before) if name.endswith("s") else documents(json.loads(before))
     after = data.draw(spoilt)
     (store.keep if sealed else store.put)(name, after)
@@ -137,9 +138,9 @@ def test_what_is_wrong_with_a_record_is_said(record, name, sealed, data):
     assert said is None or said.strip()
     if said is None and parsed(record.matrix) is not None:
         assert record.matrix().shape == (2, 3) and record.scores_hash()
-    (store.put if seal is None else store.keep)(name, before)
-    if seal is None:
-        store.path(f"{name}.sha256").unlink(missing_ok=True)
+    (store.keep if sealed_before else store.put)(name, before)
+    if not sealed_before:
+        seal.unlink(missing_ok=True)
 
 
 HERE = {"host": "here", "machine": "m", "boot": "b", "pids": "pid:[1]"}

@@ -85,8 +85,9 @@ def test_given_pictures_take_captions_from_beside_or_from_prompts():
     beside = make(Request("sd", "captions", "captions", top=2)).problem().queries
     said = make(Request("sd", "captions", "plain", prompts=("a dog",), top=2)).problem().queries
     name = "encoder_hidden_states"
-    assert torch.equal(said.cond[name][1], beside.cond[name][0]) and len(said) == N
-    assert not torch.equal(beside.cond[name][0], beside.cond[name][1])
+    # Texts in a batch of another size: sums may round otherwise, by the processor.
+    torch.testing.assert_close(said.cond[name][1], beside.cond[name][0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(beside.cond[name][0], beside.cond[name][1], atol=0.01) and len(said) == N
 
 
 def unsupported(folder):
