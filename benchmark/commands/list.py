@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rich.table import Column, Table
 
-from ...datasets.find import card_of, dataset_listings, store_folder
+from ...datasets.find import DatasetListing, card_of, dataset_listings, store_folder
 from ...errors import UserError, unknown
 from ...methods.registry import listings
 from ..tasks.find import find_task, has_assets, known_groups, task_names
@@ -45,7 +45,7 @@ def _datasets(plugins: tuple[Path, ...]) -> list[Table | str]:
         size = " x ".join(map(str, card.get("shape", ())))
         count = f"{card['items']:,}" if card.get("items") else MISSING
         table.add_row(name, count, size or MISSING, card.get("download") or "none", _yes(here))
-    return [table, *_licences(known, plugins)]
+    return [table, *_licences(known, known)]
 
 
 def _tasks(plugins: tuple[Path, ...]) -> list[Table | str]:
@@ -54,12 +54,12 @@ def _tasks(plugins: tuple[Path, ...]) -> list[Table | str]:
     for spec in specs:
         what = f"{spec.n_train:,} of {spec.dataset}\n{spec.recipe.model.architecture}, {_process(spec)}"
         table.add_row(spec.label, what, _retrained(spec), _yes(has_assets(spec)))
-    return [table, *_licences([spec.dataset for spec in specs], plugins)]
+    return [table, *_licences([spec.dataset for spec in specs], dataset_listings(plugins))]
 
 
-def _licences(names: Iterable[str], plugins: tuple[Path, ...]) -> Iterator[str]:
+def _licences(names: Iterable[str], known: Mapping[str, DatasetListing]) -> Iterator[str]:
     """Yield each licence of some datasets after the names of those that have it."""
-    known, found = dataset_listings(plugins), dict[str, list[str]]()
+    found: dict[str, list[str]] = {}
     for name in sorted({*names} & {*known}):
         found.setdefault(card_of(known[name]).get("licence", "no licence named"), []).append(name)
     yield "licences of the data:"

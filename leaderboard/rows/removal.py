@@ -6,7 +6,19 @@ from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from .strict import Count, Fraction, Hash, Name, Number, Strict, Text, check_distinct, check_interval, without_empty
+from .strict import (
+    Count,
+    Fraction,
+    Hash,
+    Name,
+    Number,
+    Strict,
+    Text,
+    check_distinct,
+    check_interval,
+    without_empty,
+    without_usual,
+)
 
 LOSS = "loss"  # the name of the similarity that is minus the queries' own diffusion loss
 Grid = list[list[float]]
@@ -104,9 +116,8 @@ class Union(Strict):
     random_by: Literal["size", "items left"] = "size"
 
     @model_serializer(mode="wrap")
-    def _without_what_was_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Rows of before there was another way are as they were.
-        return {name: value for name, value in handler(self).items() if (name, value) != ("random_by", "size")}
+    def _without_the_usual_reading(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_usual(handler(self), random_by="size")
 
     @model_validator(mode="after")
     def _every_seed_and_query_has_a_value(self) -> Union:

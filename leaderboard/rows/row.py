@@ -23,6 +23,7 @@ from .strict import (
     check_interval,
     check_mean,
     without_empty,
+    without_usual,
 )
 from .top import TopK
 
@@ -63,8 +64,7 @@ class Key(Strict):
 
     @model_serializer(mode="wrap")
     def _without_the_usual_precision(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Rows in float32, and hashes of their keys, are as they were before there were other precisions.
-        return {name: value for name, value in handler(self).items() if (name, value) != ("precision", "float32")}
+        return without_usual(handler(self), precision="float32")
 
 
 class LdsResult(Strict):

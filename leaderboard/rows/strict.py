@@ -34,6 +34,14 @@ def without_empty(values: dict[str, Any], *later: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in later or value}
 
 
+def without_usual(values: dict[str, Any], **usual: Any) -> dict[str, Any]:
+    """Return a part of a row without those fields that have their ``usual`` values.
+
+    Rows from before there were others are so written byte by byte as they were, and so are hashes of them.
+    """
+    return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
+
+
 def _printable(text: str) -> str:
     """Refuse what a terminal or a page would obey rather than show: control characters, and lone surrogates."""
     odd = next((c for c in text if not is_printable(c)), None)
